@@ -1,0 +1,83 @@
+"""What the programs share on the command line: one message without traceback, exit code 2 for bad input, all ranks end."""
+
+import argparse
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn
+
+from alexnet_dist.errors import SharedError, UserError
+
+if TYPE_CHECKING:
+    from alexnet_dist.comm.world import World
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaints are UserErrors, so that many ranks complain once; flags are never abbreviated."""
+
+    def __init__(self, prog: str, description: str | None, epilog: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see --help)")
+
+
+def run(parser: Parser, argv: list[str] | None, body: Callable[[argparse.Namespace], int]) -> int:
+    """The exit code of a program that runs alone: body's own, or 2 after one line about the user's mistake."""
+    try:
+        return body(parser.parse_args(argv))
+    except UserError as error:
+        return _complain(parser, error)
+    except KeyboardInterrupt:
+        return 130
+
+
+def run_on_ranks(parser: Parser, argv: list[str] | None, body: "Callable[[World, argparse.Namespace], int]") -> int:
+    """The exit code of this rank of a program: body's own, or 2 if all ranks raise the same SharedError (rank 0 says it).
+
+    Anything that only one rank raises would leave the others waiting for it: it is printed with the rank's number, and
+    MPI ends them all.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if {"-h", "--help"} & set(argv):
+        parser.print_help()
+        return 0
+    try:
+        # Here and not above: --help and the programs that run alone need no MPI.
+        from alexnet_dist.comm.world import World
+
+        world = World()
+    except UserError as error:
+        return _complain(parser, error)
+
+    def end(text: str) -> None:
+        # One write, so that the lines of several ranks don't mingle.
+        sys.stderr.write(f"{parser.prog}: rank {world.rank} of {world.size} failed, all ranks end: {text}\n")
+        world.abort()
+
+    threading.excepthook = lambda args: end(
+        "".join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback))
+    )
+    try:
+        with world.together():
+            args = parser.parse_args(argv)
+        return body(world, args)
+    except SharedError as error:
+        return _complain(parser, error) if world.rank == 0 else 2
+    except UserError as error:
+        end(str(error))
+    except Exception:
+        end(traceback.format_exc())
+    return 1
+
+
+def _complain(parser: Parser, error: UserError) -> int:
+    print(f"{parser.prog}: error: {error}", file=sys.stderr, flush=True)
+    return 2

@@ -1,0 +1,106 @@
+"""The ranks of this run: small exchanges between them, and errors that end all of them with one message.
+
+mpi4py is imported here and in the strategies beside, nowhere else. Nothing is pickled: what crosses the wire is arrays,
+or text as JSON. Waiting is polite: an MPI library spins while it waits and would take the core from the ranks that
+still compute.
+"""
+
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from alexnet_dist.errors import SharedError, UserError
+from alexnet_dist.threads import available_cores
+
+try:
+    with warnings.catch_warnings():
+        # mpi4py warns when mpirun and the library are of different makes; each rank would be alone in a world of one.
+        warnings.simplefilter("error", RuntimeWarning)
+        from mpi4py import MPI
+except RuntimeWarning as problem:
+    raise UserError(
+        "mpirun and the MPI library that Python loads don't belong together, so the ranks would not find each other. "
+        "Use the mpirun of the environment that this package is installed in (activate it, then `which mpirun`), or "
+        f"point mpi4py at the other library (MPI4PY_LIBMPI). mpi4py says: {problem}"
+    ) from None
+except (ImportError, RuntimeError) as problem:
+    raise UserError(
+        f"no MPI library was found ({problem}). Install one, for example: pip install 'alexnet_dist[mpi]'"
+    ) from None
+
+
+def wait(request: MPI.Request) -> None:
+    """Waits without spinning: gives up the core after each look, and after some looks sleeps between them."""
+    looks = 0
+    while not request.Test():
+        looks += 1
+        if looks < 20:
+            os.sched_yield()
+        else:
+            time.sleep(50e-6)
+
+
+class World:
+    """All ranks of a communicator. Every method is collective unless it says otherwise."""
+
+    def __init__(self, comm: MPI.Comm | None = None) -> None:
+        self.comm = MPI.COMM_WORLD if comm is None else comm
+        self.rank, self.size = self.comm.rank, self.comm.size
+
+    def sum(self, values: list[float]) -> list[float]:
+        """The sums over the ranks of some numbers, in float64 (exact for integers below 2**53)."""
+        total = np.array(values, np.float64)
+        wait(self.comm.Iallreduce(MPI.IN_PLACE, total, MPI.SUM))
+        return [float(value) for value in total]
+
+    def broadcast_(self, array: np.ndarray) -> None:
+        """Overwrites the array with rank 0's."""
+        wait(self.comm.Ibcast(array, root=0))
+
+    def broadcast_json(self, value: Any) -> Any:
+        """Rank 0's value (of what JSON can hold); the others' is not looked at."""
+        return json.loads(self.all_texts([json.dumps(value)] if self.rank == 0 else [])[0])
+
+    def all_texts(self, texts: list[str]) -> list[str]:
+        """All texts of all ranks, in the order of the ranks, on every rank."""
+        mine = np.frombuffer(json.dumps(texts).encode(), np.uint8)
+        sizes = np.zeros(self.size, np.int64)
+        wait(self.comm.Iallgather(np.array([mine.size], np.int64), sizes))
+        everyone = np.empty(int(sizes.sum()), np.uint8)
+        wait(self.comm.Iallgatherv(mine, [everyone, sizes]))
+        ends = np.cumsum(sizes)
+        parts = [everyone[end - size : end].tobytes() for size, end in zip(sizes, ends, strict=True)]
+        return [text for part in parts for text in json.loads(part)]
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """A passage that all ranks leave alike: if some raise a UserError in it, all raise the lowest rank's as SharedError.
+
+        There must be no exchange inside the passage that a failed rank would miss.
+        """
+        message: list[str] = []
+        try:
+            yield
+        except UserError as error:
+            message.append(str(error))
+        if self.sum([len(message)])[0]:
+            raise SharedError(self.all_texts(message)[0])
+
+    def node_threads(self) -> int:
+        """How many threads a rank may use: the cores it may run on, shared by the ranks of this node that share them."""
+        cores = sorted(os.sched_getaffinity(0))
+        places = self.all_texts([f"{os.uname().nodename} {cores}"])
+        return max(1, available_cores() // places.count(places[self.rank]))
+
+    def abort(self) -> None:
+        """Not collective: ends every rank at once. For what nobody foresaw; the caller has said what happened."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.comm.Abort(1)

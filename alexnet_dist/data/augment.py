@@ -1,0 +1,145 @@
+"""From an image file to one normalised float32 row of a batch: how an image is cropped, flipped, coloured and scaled.
+
+Evaluation is torchvision's Resize, CenterCrop, ToTensor and Normalize, bit for bit (of pictures turned upright, which
+torchvision doesn't do). Training cuts a random rectangle and scales it in one pass; a large JPEG is decoded smaller.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from alexnet_dist.data.decode import MAX_PIXELS, ImageError, decode, open_image
+
+Row = NDArray[np.float32]  # [size, size, 3], C-contiguous: one image of a batch
+Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
+BoxChoice = Callable[[int, int, int, np.random.Generator], Box]  # of the image's width and height, and the crop's size
+
+# Of the training images of ImageNet, on the scale of 0 to 1: red, green, blue.
+MEAN = np.array((0.485, 0.456, 0.406), np.float32)
+STD = np.array((0.229, 0.224, 0.225), np.float32)
+# Their principal components (one a column), as published with many reimplementations of the paper's section 4.1.
+EIGENVALUES = np.array((0.2175, 0.0188, 0.0045))
+EIGENVECTORS = np.array(((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203)))
+COLOR_NOISE_STD = 0.1
+
+AREA_SHARES = (0.08, 1.0)  # of a random-resized crop
+ASPECT_RATIOS = (3 / 4, 4 / 3)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to training images.
+
+    size: width and height that the network sees. crop: "random-resized" cuts 8 to 100 % of the area at an aspect ratio
+    of 3:4 to 4:3 (Szegedy et al., 2015); "paper" scales the short side to 256 and cuts 224 x 224 anywhere (Krizhevsky et
+    al., 2012); "none" is evaluation's central crop. flip: half of the images, left to right. color_noise: the paper's
+    shift along the principal components of RGB, one shift an image.
+    """
+
+    size: int = 224
+    crop: str = "random-resized"
+    flip: bool = True
+    color_noise: bool = False
+
+
+def load_for_training(path: str | Path, augmentation: Augmentation, rng: np.random.Generator, out: Row) -> None:
+    """Fills out [size, size, 3] with the augmented, normalised image. Raises ImageError.
+
+    Give it a generator of the image's own, and the same one always does the same.
+    """
+    # Drawn in this order whether used or not: to switch one option off leaves the others' numbers as they were.
+    flip = rng.random() < 0.5 and augmentation.flip
+    noise = EIGENVECTORS @ (EIGENVALUES * rng.normal(0, COLOR_NOISE_STD, 3))
+    match augmentation.crop:
+        case "random-resized":
+            image = _cut(path, augmentation.size, random_resized_box, rng)
+        case "paper":
+            image = _cut(path, augmentation.size, paper_box, rng)
+        case "none":
+            image = central_crop(path, augmentation.size)
+        case other:
+            raise ValueError(f"crop is {other!r}, but must be random-resized, paper or none")
+    if flip:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    normalize(image, out, noise if augmentation.color_noise else None)
+
+
+def load_for_evaluation(path: str | Path, size: int, out: Row) -> None:
+    """Fills out [size, size, 3] with the normalised central crop. Raises ImageError."""
+    normalize(central_crop(path, size), out)
+
+
+def central_crop(path: str | Path, size: int) -> Image.Image:
+    """The central size x size pixels of the image, after scaling its short side to `short_side(size)`.
+
+    Raises ImageError, also for an image so thin that its scaled long side would fill the memory.
+    """
+    image = decode(path)
+    short, long = sorted(image.size)
+    scaled = short_side(size), short_side(size) * long // short
+    if scaled[0] * scaled[1] > MAX_PIXELS:
+        raise ImageError(f"is too thin: {image.width} x {image.height} pixels")
+    # To scale the crop alone would be faster, but off by one here and there.
+    image = image.resize(scaled if image.width <= image.height else scaled[::-1], Image.Resampling.BILINEAR)
+    left, top = (round((extent - size) / 2) for extent in image.size)
+    return image.crop((left, top, left + size, top + size))
+
+
+def short_side(size: int) -> int:
+    """To how many pixels an image's short side is scaled before a crop of `size`: 256 for 224."""
+    return round(size * 256 / 224)
+
+
+def random_resized_box(width: int, height: int, size: int, rng: np.random.Generator) -> Box:
+    """A rectangle of random area and shape inside width x height; after ten that don't fit, the central one.
+
+    The size of the crop that it is scaled to doesn't matter.
+    """
+    low, high = (math.log(ratio) for ratio in ASPECT_RATIOS)
+    for _ in range(10):
+        area = width * height * rng.uniform(*AREA_SHARES)
+        ratio = math.exp(rng.uniform(low, high))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+            return left, top, left + w, top + h
+    w = min(width, max(round(height * ASPECT_RATIOS[1]), 1))
+    h = min(height, max(round(width / ASPECT_RATIOS[0]), 1))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def paper_box(width: int, height: int, size: int, rng: np.random.Generator) -> Box:
+    """A random size x size square of the image scaled to `short_side(size)`, in the pixels of the original."""
+    short = min(width, height)
+    scale = short / short_side(size)
+    left, top = (int(rng.integers(extent * short_side(size) // short - size + 1)) * scale for extent in (width, height))
+    return left, top, min(left + size * scale, width), min(top + size * scale, height)
+
+
+def normalize(image: Image.Image, out: Row, noise: NDArray[np.float64] | None = None) -> None:
+    """out [H, W, 3] = (pixels of the RGB image / 255 + noise [3] - MEAN) / STD, in float32."""
+    # Divisions, as torchvision does them, for the same bits. Whole rows, because three channels are a short inner loop;
+    # a look-up table of the 256 x 3 values takes twice as long.
+    h, w, _ = out.shape
+    rows = out.reshape(h, w * 3)
+    np.divide(np.asarray(image).reshape(h, w * 3), np.float32(255), out=rows)
+    rows -= np.tile(MEAN if noise is None else MEAN - noise.astype(np.float32), w)
+    rows /= np.tile(STD, w)
+
+
+def _cut(path: str | Path, size: int, choose: BoxChoice, rng: np.random.Generator) -> Image.Image:
+    """The chosen rectangle of the image, scaled to size x size."""
+    with open_image(path) as picture:
+        width, height = picture.size
+        box = choose(width, height, size, rng)
+        smallest = min(box[2] - box[0], box[3] - box[1])
+        reduction = next((reduction for reduction in picture.reductions if smallest >= reduction * size), 1)
+        image = picture.rgb(reduction)
+    left, top, right, bottom = (edge / reduction for edge in box)
+    return image.resize((size, size), Image.Resampling.BILINEAR, (left, top, right, bottom))

@@ -1,0 +1,160 @@
+"""JPEG and PNG files of every kind to upright 8-bit RGB. Whatever is wrong with a file is one exception, ImageError."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from alexnet_dist.errors import UserError
+
+MAX_PIXELS = 100_000_000  # 400 MB once decoded; a PNG of some kilobytes can claim gigabytes
+
+_UPRIGHT = {  # EXIF orientation -> what turns the picture upright; 1 is upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION_TAG = 0x0112
+
+# Cameras write broken EXIF blocks, and ImageNet holds some; the pixels are good all the same. Pillow reads EXIF by its
+# TIFF plugin, which would warn on every rank.
+warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
+
+
+class ImageError(UserError):
+    """An image that can't be used. The text is a reason to go after the image's path: `is truncated`."""
+
+
+class Picture:
+    """An open image whose header has been read. `open_image` makes it."""
+
+    def __init__(self, image: ImageFile) -> None:
+        self._image = image
+        self._orientation = _orientation(image)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, of the upright picture."""
+        width, height = self._image.size
+        return (height, width) if self._orientation >= 5 else (width, height)
+
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """The factors by which the file's decoder can shrink the picture while it decodes; 1 is always possible."""
+        return (8, 4, 2) if isinstance(self._image, JpegImageFile) else ()
+
+    def rgb(self, reduction: int = 1) -> Image.Image:
+        """The upright picture in RGB. To be called once.
+
+        With one of `reductions`, width and height are divided by it and rounded up. That is several times faster, and
+        the pixels differ a little from those of shrinking afterwards. Raises ImageError.
+        """
+        with _failures():
+            if reduction > 1:
+                width, height = self._image.size
+                self._image.draft(None, (width // reduction, height // reduction))
+            self._image.load()
+            rgb = _to_rgb(self._image)
+            return rgb.transpose(_UPRIGHT[self._orientation]) if self._orientation != 1 else rgb
+
+
+@contextmanager
+def open_image(path: str | Path) -> Iterator[Picture]:
+    """Opens a JPEG or PNG file, and closes it at the end of the block.
+
+    Raises ImageError if the file is missing, unreadable, damaged, of another format or greater than MAX_PIXELS.
+    """
+    with ExitStack() as stack:
+        with _failures():
+            picture = Picture(_open(stack.enter_context(open(path, "rb"))))
+        yield picture
+
+
+def decode(path: str | Path) -> Image.Image:
+    """The upright picture of a JPEG or PNG file in RGB. Transparent pixels lie on white. Raises ImageError."""
+    with open_image(path) as picture:
+        return picture.rgb()
+
+
+def _open(file: IO[bytes]) -> ImageFile:
+    # The two formats' own classes, not Image.open: its limit on pixels is a global one, warns through the process-wide
+    # `warnings`, and lets twice the limit pass. A JPEG with further pictures in it (MPO) gives its first.
+    start = file.read(8)
+    file.seek(0)
+    if start.startswith(b"\xff\xd8\xff"):
+        image: ImageFile = JpegImageFile(file)
+    elif start == b"\x89PNG\r\n\x1a\n":
+        image = PngImageFile(file)
+    else:
+        raise ImageError("is not a JPEG or PNG image" if start else "is empty (0 bytes)")
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS:
+        raise ImageError(f"has {pixels} pixels, more than {MAX_PIXELS}; make it smaller")
+    if isinstance(image, PngImageFile):
+        image.load()  # a PNG may tell its orientation after its pixels
+    return image
+
+
+def _orientation(image: ImageFile) -> int:
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # a broken EXIF block is no reason to lose the picture
+        return 1
+    return orientation if orientation in _UPRIGHT else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        image = _to_8_bits(image)
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+    white = Image.new("RGB", image.size, "white")
+    white.paste(rgba, mask=rgba)
+    return white
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """The upper 8 of 16 bits: what Pillow does to 16-bit colours. Its convert() would clip grey at 255 instead."""
+    grey = np.asarray(image)
+    pixels = (grey.clip(0, 0xFFFF) >> 8).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if transparent is not None:
+        pixels[grey == transparent] = 255
+    return Image.fromarray(pixels)
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Makes every exception an ImageError. Damaged files get nearly every kind out of Pillow, SyntaxError included."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case FileNotFoundError() | NotADirectoryError():
+            return "is missing"
+        case IsADirectoryError():
+            return "is a folder, not an image"
+        case OSError(errno=int()):
+            return f"can't be read: {error.strerror}"
+        case MemoryError():
+            return "doesn't fit into memory"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "is truncated" if "truncated" in text.lower() else f"is damaged ({text[:100]})"

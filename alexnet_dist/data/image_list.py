@@ -1,0 +1,153 @@
+"""`images.list`: which images there are, and of which class each is.
+
+One image a line, `class_id image_path`, UTF-8. A relative path starts at the list's folder. Blank lines and lines that
+begin with `#` are skipped. ImageNet has 1.2 million lines: the file's bytes stay one block, with four arrays beside it,
+because a million path objects would cost each rank some 200 MB.
+"""
+
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_dist.errors import UserError
+from alexnet_dist.randomness import Purpose, generator
+
+MAX_CLASSES = 65536  # without a number of classes to check against, a greater class id is taken for a mistake
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, eq=False)
+class ImageList:
+    """The images of one list, in its order. All arrays have one entry an image."""
+
+    source: Path
+    text: bytes  # the file
+    labels: NDArray[np.int32]
+    lines: NDArray[np.int32]  # line numbers, from 1
+    starts: NDArray[np.int64]  # the path is text[start:end]
+    ends: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def path(self, index: int) -> Path:
+        """Where image `index` is. Bytes that aren't UTF-8 come through as the file system has them."""
+        return self.source.parent / os.fsdecode(self.text[self.starts[index] : self.ends[index]])
+
+    def where(self, index: int) -> str:
+        """The line that names image `index`, for messages: `images.list:17`."""
+        return f"{self.source}:{self.lines[index]}"
+
+    def subset(self, indices: NDArray[np.integer]) -> "ImageList":
+        """The images at `indices`, in that order."""
+        columns = (self.labels, self.lines, self.starts, self.ends)
+        return ImageList(self.source, self.text, *(column[indices] for column in columns))
+
+    def fingerprint(self) -> str:
+        """Eight hexadecimal digits that change if a label, a path or the order does: CRC-32 of all of them."""
+        crc = zlib.crc32(self.labels.astype("<i4").tobytes())
+        for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True):
+            crc = zlib.crc32(self.text[start:end] + b"\n", crc)
+        return f"{crc:08x}"
+
+
+def read_image_list(path: str | Path, num_classes: int | None = None) -> ImageList:
+    """Reads a list and checks every line, but doesn't look for the images themselves.
+
+    Raises UserError for a list that can't be read or is empty, and, naming the line, for one without a path or with a
+    class id that isn't a whole number from 0 to num_classes - 1.
+    """
+    source = Path(path)
+    text = _read(source, "image list")
+    columns: tuple[list[int], ...] = ([], [], [], [])
+    start, number = len(BYTE_ORDER_MARK) if text.startswith(BYTE_ORDER_MARK) else 0, 0
+    while start < len(text):
+        end = text.find(b"\n", start)
+        end = len(text) if end < 0 else end
+        line = text[start:end].rstrip()
+        number += 1
+        fields = line.split(None, 1)
+        if fields and not fields[0].startswith(b"#"):
+            label = _class_id(fields[0], num_classes, f"{source}:{number}", line)
+            if len(fields) == 1:
+                raise UserError(f"{source}:{number}: {_quote(line)} has no image path; a line is `class_id image_path`")
+            path_end = start + len(line)
+            for column, value in zip(columns, (label, number, path_end - len(fields[1]), path_end), strict=True):
+                column.append(value)
+        start = end + 1
+    if not columns[0]:
+        raise UserError(f"{source} names no images; give it a line `class_id image_path` for each image")
+    labels, lines, starts, ends = columns
+    narrow, wide = np.int32, np.int64
+    return ImageList(
+        source,
+        text,
+        np.array(labels, narrow),
+        np.array(lines, narrow),
+        *(np.array(column, wide) for column in (starts, ends)),
+    )
+
+
+def hold_out(images: ImageList, fraction: float, seed: int) -> tuple[ImageList, ImageList]:
+    """Splits a list at random into (training, validation), each in the list's order; the same split for the same seed.
+
+    Validation gets round(fraction * images), at least one; training keeps at least one. Raises UserError if the list
+    has fewer than two images or the fraction isn't between 0 and 1.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"the share of images to hold out for validation must lie between 0 and 1, not be {fraction}")
+    if len(images) < 2:
+        raise UserError(f"{images.source} has 1 image; holding some out for validation takes at least 2")
+    count = min(max(round(fraction * len(images)), 1), len(images) - 1)
+    order = generator(seed, Purpose.HOLD_OUT).permutation(len(images))
+    return images.subset(np.sort(order[count:])), images.subset(np.sort(order[:count]))
+
+
+def read_class_names(path: str | Path) -> list[str]:
+    """The names of classes 0, 1, ...: one a line. Raises UserError if the file can't be read or is empty."""
+    names = _read(Path(path), "file of class names").removeprefix(BYTE_ORDER_MARK).decode(errors="replace")
+    if not names.strip():
+        raise UserError(f"{path} names no classes; give it one class name a line, that of class 0 first")
+    return [name.strip() for name in names.rstrip().split("\n")]
+
+
+def class_names_beside(list_path: str | Path) -> list[str] | None:
+    """The names in `classes.txt` in the list's folder, or None if there is no such file."""
+    path = Path(list_path).parent / "classes.txt"
+    return read_class_names(path) if path.exists() else None
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"the {what} {path} doesn't exist; check the path, or write it with alexnet-prepare") from None
+    except IsADirectoryError:
+        raise UserError(f"the {what} {path} is a folder; name the file in it") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"the {what} {path} can't be read: {reason}") from None
+
+
+def _class_id(field: bytes, num_classes: int | None, where: str, line: bytes) -> int:
+    if field.isdigit():  # ASCII digits alone: int() would take 1_000 and +1 as well
+        limit = MAX_CLASSES if num_classes is None else num_classes
+        if len(field) <= 9 and int(field) < limit:
+            return int(field)
+        advice = "raise --num-classes or" if num_classes is not None else "give --num-classes if that is right, or"
+        problem = (
+            f"class id {field[:20].decode()} is not below {limit}, the number of classes; {advice} correct the line"
+        )
+    elif field[:1] == b"-" and field[1:].isdigit():
+        problem = f"class id {field[:20].decode()} is negative; class ids count from 0"
+    else:
+        problem = "the class id is not a whole number; a line is `class_id image_path`"
+    raise UserError(f"{where}: {_quote(line)}: {problem}")
+
+
+def _quote(line: bytes) -> str:
+    return repr(line[:80].decode(errors="backslashreplace") + ("..." if len(line) > 80 else ""))

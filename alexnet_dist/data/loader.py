@@ -1,0 +1,151 @@
+"""This rank's batches, decoded by threads into one buffer while the computation reads the other."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_dist.data.decode import ImageError
+from alexnet_dist.data.image_list import ImageList
+from alexnet_dist.data.sharding import epoch_order, share, step_size, steps_per_epoch
+
+# (index in the list, epoch, out [H, W, 3]): fills out, or raises ImageError
+Load = Callable[[int, int, NDArray[np.float32]], None]
+NO_LABEL = -1  # of an image that could not be read: its row is zero, and it counts for neither loss nor gradient
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """This rank's n images of one step; n may be 0. The images are valid until the next batch is asked for."""
+
+    images: NDArray[np.float32]  # [n, H, W, 3]
+    labels: NDArray[np.int64]  # [n], NO_LABEL where the image could not be read
+    positions: NDArray[np.int64]  # [n], each image's place in the global batch, from 0
+    broken: list[str]  # what was wrong with the images that could not be read: "images.list:17: x.jpg is truncated"
+
+
+@dataclass(frozen=True, eq=False)
+class _Pending:
+    """A batch whose rows are being decoded. A task returns what was wrong with its image, or None."""
+
+    batch: Batch
+    tasks: list[Future[str | None]]
+
+
+class Loader:
+    """The batches of rank `rank` of `size`, of `global_batch` images over all ranks.
+
+    `load` fills one row with an image and must depend on its arguments alone; then the same global batches come for any
+    number of ranks and of `workers` (threads), and from any step on. With `shuffle` every epoch has an order of its own,
+    otherwise it is the list's. The two buffers take 2 * ceil(global_batch / size) * 12 * image_size**2 bytes.
+    """
+
+    def __init__(
+        self,
+        images: ImageList,
+        *,
+        load: Load,
+        global_batch: int,
+        image_size: int = 224,
+        rank: int = 0,
+        size: int = 1,
+        shuffle: bool = False,
+        seed: int = 0,
+        workers: int = 1,
+    ) -> None:
+        self._images = images
+        self._load = load
+        self._global_batch = global_batch
+        self._rank, self._size = rank, size
+        self._shuffle, self._seed = shuffle, seed
+        capacity = -(-min(global_batch, len(images)) // size)
+        self._buffers = np.zeros((2, capacity, image_size, image_size, 3), np.float32)
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._busy = False
+
+    @property
+    def steps(self) -> int:
+        """Steps in an epoch, the same on every rank."""
+        return steps_per_epoch(len(self._images), self._global_batch)
+
+    def batches(self, epoch: int, first_step: int = 0) -> Generator[Batch, None, None]:
+        """The batches of an epoch from `first_step` on, the same as those of an epoch begun at step 0.
+
+        Images that can't be read are told in the batch. Any other exception of a thread is raised here. One pass at a
+        time: raises RuntimeError if another one is not at its end and not closed.
+        """
+        if self._busy:
+            raise RuntimeError("the loader's buffers serve one pass at a time; close the other iterator first")
+        self._busy = True
+        pending: deque[_Pending] = deque()
+        try:
+            order = epoch_order(len(self._images), self._seed, epoch) if self._shuffle else np.arange(len(self._images))
+            for step in range(first_step, min(first_step + 2, self.steps)):
+                pending.append(self._begin(order, epoch, step))
+            for step in range(first_step, self.steps):
+                yield _finish(pending[0])
+                # Whoever asks for more has used this batch: its buffer is free for the step after the next one.
+                pending.popleft()
+                if step + 2 < self.steps:
+                    pending.append(self._begin(order, epoch, step + 2))
+        finally:
+            _abandon(pending)
+            self._busy = False
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._executor.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _begin(self, order: NDArray[np.int64], epoch: int, step: int) -> _Pending:
+        mine = share(step_size(step, len(self._images), self._global_batch), self._rank, self._size)
+        first = step * self._global_batch
+        samples = order[first + mine.start : first + mine.stop]
+        batch = Batch(
+            images=self._buffers[step % 2, : len(mine)],
+            labels=self._images.labels[samples].astype(np.int64),
+            positions=np.arange(mine.start, mine.stop),
+            broken=[],
+        )
+        rows = zip(samples.tolist(), batch.images, strict=True)
+        return _Pending(batch, [self._executor.submit(self._fill, epoch, sample, row) for sample, row in rows])
+
+    def _fill(self, epoch: int, sample: int, row: NDArray[np.float32]) -> str | None:
+        try:
+            self._load(sample, epoch, row)
+        except ImageError as error:
+            row.fill(0)
+            # The path's bytes may not be UTF-8, but the message must go into any terminal and log file.
+            path = os.fsencode(self._images.path(sample)).decode(errors="backslashreplace")
+            return f"{self._images.where(sample)}: {path} {error}"
+        except BaseException as error:
+            error.add_note(f"while loading {self._images.where(sample)}")
+            raise
+        return None
+
+
+def _finish(pending: _Pending) -> Batch:
+    for row, task in enumerate(pending.tasks):
+        problem = task.result()
+        if problem is not None:
+            pending.batch.labels[row] = NO_LABEL
+            pending.batch.broken.append(problem)
+    return pending.batch
+
+
+def _abandon(pending: Iterable[_Pending]) -> None:
+    """Cancels what has not begun and waits for what has, so that no thread writes to a buffer any more."""
+    wait([task for one in pending for task in one.tasks if not task.cancel()])

@@ -1,0 +1,30 @@
+"""Which rank loads which image in which step: pure arithmetic, the same on every rank.
+
+An epoch is one pass over the images in `epoch_order`. A step takes the next global batch of them (the last step may have
+fewer), and each rank a contiguous share of those, which may be empty. Nothing is dropped and nothing padded.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_dist.randomness import Purpose, generator
+
+
+def steps_per_epoch(images: int, global_batch: int) -> int:
+    """How many steps an epoch has, on every rank."""
+    return -(-images // global_batch)
+
+
+def step_size(step: int, images: int, global_batch: int) -> int:
+    """How many images all ranks together have in a step of the epoch."""
+    return min(global_batch, images - step * global_batch)
+
+
+def share(count: int, rank: int, size: int) -> range:
+    """The places 0 .. count - 1 of a step that belong to one of `size` ranks; shares differ by at most one image."""
+    return range(count * rank // size, count * (rank + 1) // size)
+
+
+def epoch_order(images: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """A permutation of the images' indices, another one in each epoch."""
+    return generator(seed, Purpose.SHUFFLE, epoch).permutation(images)

@@ -1,0 +1,139 @@
+"""python -m alexnet_dist.inference: what is on these images? Needs no MPI."""
+
+import argparse
+import glob
+import json
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from alexnet_dist import checkpoint, cli
+from alexnet_dist.data.augment import load_for_evaluation
+from alexnet_dist.data.decode import ImageError
+from alexnet_dist.data.image_list import read_class_names
+from alexnet_dist.errors import UserError
+from alexnet_dist.kernels.loss import softmax
+from alexnet_dist.model import AlexNet, layout_of
+from alexnet_dist.threads import Team
+from alexnet_dist.workspace import empty, zeros
+
+SUFFIXES = {".jpg", ".jpeg", ".png"}
+
+
+def build_parser() -> cli.Parser:
+    """The flags of alexnet-inference."""
+    parser = cli.Parser(
+        "alexnet-inference",
+        "Classify images with a trained AlexNet.",
+        "example: alexnet-inference --load runs/alexnet/best.safetensors --input photo.jpg --topk 3",
+    )
+    add = parser.add_argument
+    add("--input", "-input", nargs="+", required=True, metavar="IMAGE", help="JPEG or PNG files, folders or globs")
+    add("--load", "-load", required=True, metavar="FILE", help="a checkpoint, or weights saved by torchvision")
+    add("--class-names", metavar="FILE", help="one name a line (default: those in the checkpoint)")
+    add("--topk", type=int, default=5, metavar="K", help="how many classes to print of each image (default: 5)")
+    add("--batch-size", type=int, default=32, metavar="N", help="images in one pass (default: 32)")
+    add("--threads", type=int, metavar="N", help="threads (default: one a core)")
+    add("--json", action="store_true", help="print one JSON object a line for each image")
+    return parser
+
+
+def load_network(path: Path, batch: int, team: Team) -> tuple[AlexNet, list[str]]:
+    """The network of a checkpoint with its weights, and its class names (numbers where it has none)."""
+    header = checkpoint.read_header(path)
+    layout = layout_of(header.network)
+    flat = zeros((layout.size,))
+    checkpoint.load(path, layout, flat, None)
+    names = header.class_names or [str(number) for number in range(header.network.num_classes)]
+    return AlexNet(header.network, flat, batch, team), names
+
+
+def predict(net: AlexNet, images: np.ndarray) -> np.ndarray:
+    """Probabilities [N, classes] of normalised images [N, H, W, 3], for any N."""
+    parts = [softmax(net.forward(images[lo : lo + net.batch])) for lo in range(0, len(images), net.batch)]
+    return np.concatenate(parts)
+
+
+def top(probabilities: np.ndarray, k: int) -> list[int]:
+    """The k most probable classes, the most probable first; of equal ones the lower number."""
+    return [int(index) for index in np.argsort(-probabilities, kind="stable")[:k]]
+
+
+def find_images(inputs: list[str]) -> list[Path]:
+    """The files that the command line names. Raises UserError for a name behind which there is no image."""
+    found: list[Path] = []
+    for name in inputs:
+        path = Path(name)
+        if path.is_dir():
+            matches = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        elif path.exists():
+            matches = [path]
+        else:
+            matches = sorted(Path(match) for match in glob.glob(name, recursive=True) if Path(match).is_file())
+        if not matches:
+            raise UserError(f"--input {name}: there is no such image, no image in that folder, or no match of that glob")
+        found += matches
+    return found
+
+
+def decoded(paths: list[Path], size: int, batch: int) -> Iterator[tuple[list[Path], np.ndarray, list[str]]]:
+    """Batches of readable images: their paths, their pixels [N, size, size, 3], and complaints about the others."""
+    rows = empty((min(batch, len(paths)), size, size, 3))
+    with ThreadPoolExecutor() as pool:
+        for lo in range(0, len(paths), batch):
+            names = paths[lo : lo + batch]
+            tasks = [pool.submit(load_for_evaluation, name, size, row) for name, row in zip(names, rows, strict=False)]
+            errors = [task.exception() for task in tasks]
+            for error in errors:
+                if error is not None and not isinstance(error, ImageError):
+                    raise error
+            good = [index for index, error in enumerate(errors) if error is None]
+            yield [names[index] for index in good], rows[good], [f"{n}: {e}" for n, e in zip(names, errors, strict=True) if e]
+
+
+def body(args: argparse.Namespace) -> int:
+    """Prints the predictions; exit code 2 if an image could not be read, after all others have been classified."""
+    for flag in ("topk", "batch_size", "threads"):
+        value = getattr(args, flag)
+        if value is not None and value < 1:
+            raise UserError(f"--{flag.replace('_', '-')} is {value}, but must be at least 1")
+    paths = find_images(args.input)
+    failed = 0
+    with Team(args.threads) as team:
+        net, names = load_network(Path(args.load), min(args.batch_size, len(paths)), team)
+        if args.class_names:
+            names = read_class_names(Path(args.class_names))
+        if len(names) != net.network.num_classes:
+            raise UserError(f"{args.class_names} names {len(names)} classes, the network has {net.network.num_classes}")
+        for batch, images, broken in decoded(paths, net.network.image_size, args.batch_size):
+            for complaint in broken:
+                print(f"alexnet-inference: {complaint}", file=sys.stderr)
+            failed += len(broken)
+            if batch:
+                for path, probabilities in zip(batch, predict(net, images), strict=True):
+                    show(path, probabilities, names, args)
+    return 2 if failed else 0
+
+
+def show(path: Path, probabilities: np.ndarray, names: list[str], args: argparse.Namespace) -> None:
+    """Prints one image's most probable classes, as text or as a JSON object."""
+    best = top(probabilities, args.topk)
+    if args.json:
+        classes = [{"class_id": i, "class": names[i], "probability": float(probabilities[i])} for i in best]
+        print(json.dumps({"image": str(path), "predictions": classes}))
+        return
+    print(path)
+    for index in best:
+        print(f"  {probabilities[index]:7.2%}  {names[index]}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    return cli.run(build_parser(), argv, body)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

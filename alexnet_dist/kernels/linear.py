@@ -1,0 +1,28 @@
+"""Fully connected layers as BLAS calls on a block of rows or columns; the caller deals the blocks to threads.
+
+Legend: N images, I inputs, O outputs. x [N, I], w [O, I], b [O], y [N, O]; float32. The slices below may be views:
+BLAS takes any matrix whose last axis is dense.
+"""
+
+import numpy as np
+
+
+def linear_gemm_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray, y: np.ndarray) -> None:
+    """y = x @ w^T + b, for a block of outputs: w [block, I], b [block], y [N, block]."""
+    np.matmul(x, w.T, out=y)
+    y += b
+
+
+def linear_gemm_backward_weight(x: np.ndarray, dy: np.ndarray, dw: np.ndarray) -> None:
+    """dw = dy^T @ x, for a block of outputs: dy [N, block], dw [block, I]."""
+    np.matmul(dy.T, x, out=dw)
+
+
+def linear_gemm_backward_bias(dy: np.ndarray, db: np.ndarray) -> None:
+    """db = the sum of dy over the images: dy [N, O], db [O]."""
+    np.add.reduce(dy, axis=0, out=db)
+
+
+def linear_gemm_backward_data(dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:
+    """dx = dy @ w, for a block of inputs: w [O, block], dx [N, block]."""
+    np.matmul(dy, w, out=dx)

@@ -1,0 +1,31 @@
+"""Counter-based random numbers (Philox 4x64-10; Salmon et al., SC 2011), keyed by what they are for.
+
+A generator depends on its key alone, not on who asks or in which order. So the same global batch meets the same crops
+and dropout masks on any number of ranks and threads, and a resumed run continues as if it had never stopped.
+"""
+
+from enum import IntEnum
+
+import numpy as np
+
+
+class Purpose(IntEnum):
+    """What random numbers are for; part of every key, so that no two uses share a stream."""
+
+    INITIALIZE = 1  # (parameter index,)
+    SHUFFLE = 2  # (epoch,)
+    AUGMENT = 3  # (epoch, sample)
+    DROPOUT = 4  # (step, layer, sample)
+    HOLD_OUT = 5  # ()
+
+
+def generator(seed: int, purpose: Purpose, *key: int) -> np.random.Generator:
+    """The random generator of one purpose and up to three further keys (non-negative integers below 2**64, the first
+    one below 2**48)."""
+    # Philox has 128 key bits and a 256-bit counter. Word 0 of the counter is what drawing numbers advances.
+    first, second, third = (*key, 0, 0, 0)[:3]
+    philox = np.random.Philox(
+        key=np.array([seed, (first << 8) | purpose], dtype=np.uint64),
+        counter=np.array([0, second, third, 0], dtype=np.uint64),
+    )
+    return np.random.Generator(philox)

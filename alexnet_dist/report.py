@@ -1,0 +1,106 @@
+"""What a run tells: a log for people on stdout and in a file, and metrics for programs, one JSON object a line.
+
+Only rank 0 speaks. On the other ranks the same calls do nothing, so that the loop has one path. stdout is often no
+terminal under mpirun: there are no progress bars, only whole lines.
+"""
+
+import json
+import logging
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from alexnet_dist.progress import Progress, Sums
+
+STUCK_AFTER = 2000  # steps in which even ImageNet should have begun to move
+
+log = logging.getLogger("alexnet_dist")
+
+
+class Report:
+    """The log and the metrics of a run in `folder`, both appended to; silent unless `speaks`."""
+
+    def __init__(self, folder: Path, speaks: bool) -> None:
+        self._metrics = None
+        self.start_clock()
+        log.handlers.clear()
+        log.propagate = False
+        log.setLevel(logging.INFO if speaks else logging.CRITICAL + 1)
+        if not speaks:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        stamped = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
+        for handler in (logging.StreamHandler(sys.stdout), logging.FileHandler(folder / "train.log", encoding="utf-8")):
+            handler.setFormatter(stamped if isinstance(handler, logging.FileHandler) else logging.Formatter("%(message)s"))
+            log.addHandler(handler)
+        self._metrics = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
+
+    def metrics(self, event: str, **values: Any) -> None:
+        """Appends one line of metrics."""
+        if self._metrics is not None:
+            self._metrics.write(json.dumps({"event": event, **values}) + "\n")
+            self._metrics.flush()
+
+    def step(
+        self, progress: Progress, sums: Sums, lr: float, seconds: dict[str, float], steps: int, epochs: int, every: int
+    ) -> None:
+        """A line of metrics for each step, and a line of progress for every `every`-th and an epoch's last."""
+        took = time.perf_counter() - self._step_mark
+        self._step_mark += took
+        speed = sums.images / took
+        self.metrics(
+            "step",
+            epoch=progress.epoch,
+            step=progress.step,
+            **sums.means(),
+            lr=lr,
+            images_per_second=speed,
+            seconds={phase: round(value, 6) for phase, value in seconds.items()},
+        )
+        self._line_images += sums.images
+        if progress.step_in_epoch % every and progress.step_in_epoch != steps:
+            return
+        now = time.perf_counter()
+        speed = self._line_images / (now - self._line_mark)
+        left = (steps * (epochs - progress.epoch) - progress.step_in_epoch) * sums.images / max(speed, 1e-9)
+        means = sums.means()
+        log.info(
+            "epoch %d/%d  step %d/%d  loss %.4f  top-1 %.1f%%  lr %.3g  %.1f images/s  ETA %s",
+            progress.epoch + 1, epochs, progress.step_in_epoch, steps,
+            means["loss"], 100 * means["top1"], lr, speed, duration(left),
+        )  # fmt: skip
+        self._line_mark, self._line_images = now, 0.0
+
+    def start_clock(self) -> None:
+        """Called where steps begin, so that their speed leaves out what came before."""
+        self._step_mark = self._line_mark = time.perf_counter()
+        self._line_images = 0.0
+
+    def warn_if_stuck(self, progress: Progress, num_classes: int) -> None:
+        """Says early that a run does not learn: its mean loss is still that of guessing."""
+        loss, guessing = progress.sums.means()["loss"], math.log(num_classes)
+        if loss > 0.99 * guessing:
+            log.warning(
+                "WARNING: not learning so far: the mean loss %.4f is that of guessing, ln(%d) = %.4f. Try --init he, "
+                "another --lr, or some epochs of warmup (--lr-warmup-epochs)", loss, num_classes, guessing,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """Closes the files."""
+        for handler in log.handlers:
+            handler.close()
+        log.handlers.clear()
+        if self._metrics is not None:
+            self._metrics.close()
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 47s, 3m05s, 2h07m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

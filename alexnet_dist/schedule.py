@@ -1,0 +1,59 @@
+"""The learning rate as a function of the epoch so far, and of the validation error. Pure: rank 0 asks, all are told."""
+
+import math
+from dataclasses import dataclass, replace
+
+SCHEDULERS = ("plateau", "step", "cosine", "polynomial")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the learning rate changes. Epochs may be fractions: rates change from step to step."""
+
+    scheduler: str = "plateau"
+    lr: float = 0.01  # at the end of the warmup, before `reference_batch` scales it
+    epochs: int = 90
+    warmup_epochs: float = 0.0
+    warmup_decay: float = 0.01  # the warmup rises linearly from this share of the rate to all of it
+    step_size: float = 30.0  # step: epochs from one reduction to the next
+    gamma: float = 0.1  # step and plateau: what a reduction multiplies the rate by
+    power: float = 1.0  # polynomial
+    lr_min: float = 0.0  # cosine and polynomial end here
+    patience: int = 5  # plateau: epochs without improvement before a reduction
+    reductions: int = 3  # plateau: so many, and at the next plateau training stops
+
+    def rate(self, epoch: float, plateau: "Plateau") -> float:
+        """The learning rate after `epoch` epochs, a fraction in the middle of one."""
+        if epoch < self.warmup_epochs:
+            done = epoch / self.warmup_epochs
+            return self.lr * (self.warmup_decay + (1 - self.warmup_decay) * done)
+        done = (epoch - self.warmup_epochs) / max(self.epochs - self.warmup_epochs, 1e-9)
+        if self.scheduler == "plateau":
+            return self.lr * self.gamma**plateau.reductions
+        if self.scheduler == "step":
+            return self.lr * self.gamma ** math.floor(epoch / self.step_size + 1e-9)
+        if self.scheduler == "cosine":
+            share = (1 + math.cos(math.pi * min(done, 1))) / 2
+        else:
+            share = (1 - min(done, 1)) ** self.power
+        return self.lr_min + (self.lr - self.lr_min) * share
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """What the validation errors so far have led to."""
+
+    best: float = math.inf
+    bad_epochs: int = 0
+    reductions: int = 0
+    finished: bool = False
+
+    def observe(self, error: float, schedule: Schedule) -> "Plateau":
+        """The state after one more epoch's validation error (a share of 1; lower is better)."""
+        if error < self.best:
+            return replace(self, best=error, bad_epochs=0)
+        if schedule.scheduler != "plateau" or self.bad_epochs < schedule.patience:
+            return replace(self, bad_epochs=self.bad_epochs + 1)
+        if self.reductions == schedule.reductions:
+            return replace(self, bad_epochs=self.bad_epochs + 1, finished=True)
+        return replace(self, bad_epochs=0, reductions=self.reductions + 1)

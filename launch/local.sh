@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Trains with N ranks on this machine: launch/local.sh N [flags of alexnet_dist.train]
+#
+# The cores are divided among the ranks, and no rank is bound to a core of its own, which its threads would then share.
+# Ctrl-C or SIGTERM: the run writes a checkpoint and ends with exit code 75; a second one ends it at once.
+
+# shellcheck source-path=SCRIPTDIR
+source "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")/common.sh"
+
+ranks=${1:-}
+[[ $ranks =~ ^[1-9][0-9]*$ ]] || die "how many ranks? Usage: launch/local.sh N [flags of alexnet_dist.train]"
+shift
+
+[[ ! -x $venv/bin/python ]] || activate
+if ! command -v mpirun >/dev/null || ! python -c 'import alexnet_dist' 2>/dev/null; then
+    die "alexnet_dist and mpirun are not installed here: run launch/demo.sh once, or see the README"
+fi
+
+# What this process may use: nproc heeds its affinity, cpu.max is its container's quota ("200000 100000": 2 cores).
+cores=$(nproc)
+if read -r quota period 2>/dev/null </sys/fs/cgroup/cpu.max && [[ $quota != max ]] && ((quota / period < cores)); then
+    cores=$((quota / period))
+fi
+threads=$((cores > ranks ? cores / ranks : 1))
+((ranks <= cores)) || echo "${0##*/}: $ranks ranks on $cores cores: they take turns, and are slower than $cores would be" >&2
+
+command=(mpirun)
+is_open_mpi && command+=(--bind-to none)
+command+=(-n "$ranks" python -m alexnet_dist.train --threads "$threads" "$@")
+printf '+%s\n' "$(printf ' %q' "${command[@]}")"
+
+# Open MPI kills its ranks a quarter of a second after SIGTERM; SIGUSR1 it passes on, as MPICH does. Job control gives
+# mpirun a process group of its own, so that Ctrl-C reaches it through here only.
+# shellcheck disable=SC2317  # the trap calls it
+stop() {
+    kill -USR1 "$job"
+    signalled=1
+    trap 'kill -INT "$job"; signalled=1' TERM INT HUP
+}
+set -m
+"${command[@]}" </dev/null &
+job=$!
+trap stop TERM INT HUP
+# A signal ends `wait`, not mpirun: wait again until nothing but mpirun's own end has ended it.
+signalled=1
+while ((signalled)); do
+    signalled=0 status=0
+    wait "$job" || status=$?
+done
+exit "$status"

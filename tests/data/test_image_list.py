@@ -1,0 +1,175 @@
+"""images.list: what is read, what is refused and in which words, and how a list is split."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alexnet_dist.data.image_list import (
+    class_names_beside,
+    hold_out,
+    read_class_names,
+    read_image_list,
+)
+from alexnet_dist.errors import UserError
+
+
+def write(folder: Path, content: bytes, name: str = "images.list") -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def test_reads_labels_paths_and_lines(tmp_path):
+    content = b"\xef\xbb\xbf0 a.jpg\r\n\r\n# a comment\n  7 \t sub folder/b c.png  \n12 /absolute/d.jpeg"
+    images = read_image_list(write(tmp_path, content))
+    assert len(images) == 3
+    assert images.labels.tolist() == [0, 7, 12]
+    assert images.labels.dtype == np.int32
+    assert [images.path(index) for index in range(3)] == [
+        tmp_path / "a.jpg",
+        tmp_path / "sub folder/b c.png",
+        Path("/absolute/d.jpeg"),
+    ]
+    assert [images.where(index).rsplit("/")[-1] for index in range(3)] == [
+        "images.list:1",
+        "images.list:4",
+        "images.list:5",
+    ]
+
+
+def test_relative_list_is_named_as_given(tmp_path, monkeypatch):
+    write(tmp_path, b"3 a.jpg\n")
+    monkeypatch.chdir(tmp_path)
+    images = read_image_list("images.list")
+    assert images.where(0) == "images.list:1"
+    assert images.path(0) == Path("a.jpg")
+
+
+def test_path_that_is_not_utf8_finds_its_file(tmp_path):
+    name = b"caf\xe9.jpg"
+    with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+        file.write(b"pixels")
+    images = read_image_list(write(tmp_path, b"0 " + name + b"\n"))
+    assert images.path(0).read_bytes() == b"pixels"
+
+
+@pytest.mark.parametrize(
+    ("line", "num_classes", "words"),
+    [
+        (b"5", None, ["'5'", "no image path"]),
+        (b"cat cat.jpg", None, ["'cat cat.jpg'", "not a whole number"]),
+        (b"1.5 cat.jpg", None, ["'1.5 cat.jpg'", "not a whole number"]),
+        (b"+1 cat.jpg", None, ["not a whole number"]),
+        (b"-1 cat.jpg", None, ["'-1 cat.jpg'", "negative"]),
+        (b"10 cat.jpg", 10, ["'10 cat.jpg'", "not below 10", "--num-classes"]),
+        (b"65536 cat.jpg", None, ["'65536 cat.jpg'", "not below 65536", "--num-classes"]),
+        (b"9" * 5000 + b" cat.jpg", None, ["--num-classes"]),
+        (b"\xff\xfe1 cat.jpg", None, ["\\xff", "not a whole number"]),
+    ],
+)
+def test_bad_line_is_named(tmp_path, line, num_classes, words):
+    path = write(tmp_path, b"0 good.jpg\n\n" + line + b"\n0 good.jpg\n")
+    with pytest.raises(UserError) as caught:
+        read_image_list(path, num_classes)
+    message = str(caught.value)
+    assert message.startswith(f"{path}:3: ")
+    assert len(message) < 500
+    for word in words:
+        assert word in message
+
+
+def test_greatest_class_id_is_allowed(tmp_path):
+    assert read_image_list(write(tmp_path, b"9 a\n"), 10).labels.tolist() == [9]
+    assert read_image_list(write(tmp_path, b"65535 a\n")).labels.tolist() == [65535]
+    assert read_image_list(write(tmp_path, b"70000 a\n"), 70001).labels.tolist() == [70000]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n# nothing\n", b"\xef\xbb\xbf"])
+def test_empty_list(tmp_path, content):
+    path = write(tmp_path, content)
+    with pytest.raises(UserError, match="names no images") as caught:
+        read_image_list(path)
+    assert str(path) in str(caught.value)
+
+
+def test_list_that_cannot_be_read(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"no\.list doesn't exist"):
+        read_image_list(tmp_path / "no.list")
+    with pytest.raises(UserError, match="is a folder"):
+        read_image_list(tmp_path)
+    path = write(tmp_path, b"0 a\n")
+
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(UserError, match=r"images\.list can't be read: Permission denied"):
+        read_image_list(path)
+
+
+def test_fingerprint_sees_labels_paths_and_order_only(tmp_path):
+    def fingerprint(content: bytes) -> str:
+        return read_image_list(write(tmp_path, content)).fingerprint()
+
+    reference = fingerprint(b"0 a\n1 b\n")
+    assert len(reference) == 8
+    assert fingerprint(b"# comment\r\n0   a\r\n\n1 b") == reference
+    different = [b"1 b\n0 a\n", b"1 a\n1 b\n", b"0 a\n1 c\n", b"0 a\n", b"0 ab\n1 \n", b"0 a\n1 b\n1 b\n"]
+    assert reference not in {fingerprint(content) for content in different if content != b"0 ab\n1 \n"}
+
+
+def test_subset_keeps_its_own_lines(tmp_path):
+    images = read_image_list(write(tmp_path, b"0 a\n1 b\n2 c\n"))
+    part = images.subset(np.array([2, 0]))
+    assert [part.path(index).name for index in range(len(part))] == ["c", "a"]
+    assert part.where(0).endswith(":3")
+    assert part.labels.tolist() == [2, 0]
+
+
+@pytest.mark.parametrize(("count", "fraction", "expected"), [(100, 0.1, 10), (2, 0.01, 1), (3, 0.99, 2), (10, 0.25, 2)])
+def test_hold_out_divides_the_list(tmp_path, count, fraction, expected):
+    images = read_image_list(write(tmp_path, b"".join(b"0 %03d\n" % index for index in range(count))))
+    train, validation = hold_out(images, fraction, seed=3)
+    names = [[part.path(index).name for index in range(len(part))] for part in (train, validation)]
+    assert len(validation) == expected
+    assert sorted(names[0] + names[1]) == [f"{index:03}" for index in range(count)]
+    assert names == [sorted(part) for part in names]
+
+
+def test_hold_out_follows_the_seed(tmp_path):
+    images = read_image_list(write(tmp_path, b"".join(b"0 %03d\n" % index for index in range(100))))
+    lines = [hold_out(images, 0.2, seed)[1].lines.tolist() for seed in (1, 1, 2)]
+    assert lines[0] == lines[1]
+    assert lines[0] != lines[2]
+    assert lines[0] != list(range(1, 21))
+    assert lines[0] != list(range(81, 101))
+
+
+def test_hold_out_refuses(tmp_path):
+    one = read_image_list(write(tmp_path, b"0 a\n"))
+    with pytest.raises(UserError, match="at least 2"):
+        hold_out(one, 0.5, 0)
+    for fraction in (0.0, 1.0, -1.0, float("nan")):
+        with pytest.raises(UserError, match="between 0 and 1"):
+            hold_out(one, fraction, 0)
+
+
+def test_class_names(tmp_path):
+    assert class_names_beside(tmp_path / "images.list") is None
+    write(tmp_path, "\ufefftench\r\ngreat white shark\r\n\r\nfour\r\n\r\n".encode(), "classes.txt")
+    assert class_names_beside(tmp_path / "images.list") == ["tench", "great white shark", "", "four"]
+    with pytest.raises(UserError, match=r"none\.txt doesn't exist"):
+        read_class_names(tmp_path / "none.txt")
+    with pytest.raises(UserError, match="names no classes"):
+        read_class_names(write(tmp_path, b"\n", "empty.txt"))
+
+
+def test_a_million_lines_take_little_memory(tmp_path):
+    lines = 100_000
+    content = b"".join(b"%d train/n01440764/n01440764_%d.JPEG\n" % (index % 1000, index) for index in range(lines))
+    images = read_image_list(write(tmp_path, content))
+    held = sum(column.nbytes for column in (images.labels, images.lines, images.starts, images.ends))
+    assert held == 24 * lines
+    assert images.path(lines - 1).name == f"n01440764_{lines - 1}.JPEG"
