@@ -1,5 +1,6 @@
 """What a training run is made from: one field a flag, validated once."""
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,9 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            self._require(field.name, not isinstance(value, float) or math.isfinite(value), "a finite number")
         for name in ("epochs", "print_freq", "keep", "image_size"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("global_batch", "batch_size", "workers", "threads", "num_classes", "lr_reference_batch"):

@@ -10,7 +10,7 @@ set -euo pipefail
 root=$(dirname -- "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")")
 venv=$(realpath -m -- "${ALEXNET_VENV:-$root/.venv}")
 
-# Open MPI refuses root, and more ranks than cores, unless it is told so (last line: versions 5 and 4). MPICH does not ask.
+# Open MPI refuses root, and more ranks than cores, unless told otherwise (last line: versions 5 and 4). MPICH does not.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe OMPI_MCA_rmaps_base_oversubscribe=1
 

@@ -2,19 +2,20 @@
 # From nothing but python3 to a trained AlexNet: launch/demo.sh [flags of alexnet_dist.train]
 #
 # Makes a virtual environment, draws scikit-learn's handwritten digits as images, trains the full network on 2 ranks,
-# measures it on images that it has never seen, and classifies one of them. All of it stays in .venv and demo/.
+# measures it on images that it has never seen, and classifies one of them. All of it stays in .venv and demo/; another
+# folder than demo/ is named by ALEXNET_DEMO.
 
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")/common.sh"
 
 set_up demo
 
-digits=$root/demo/digits
-run=$root/demo/run-$(date +%Y%m%d-%H%M%S)
+demo=$(realpath -m -- "${ALEXNET_DEMO:-$root/demo}")
+run=$demo/run-$(date +%Y%m%d-%H%M%S)
 train=("$root/launch/local.sh" 2 --config "$root/launch/demo.toml" --output-dir "$run"
-    --data "$digits/images.list" --val "$digits/val.list" "$@")
+    --data "$demo/images.list" --val "$demo/val.list" "$@")
 
-[[ -e $digits/test.list ]] || python -m alexnet_dist.prepare digits --output "$digits"
+[[ -e $demo/test.list ]] || python -m alexnet_dist.prepare digits --output "$demo"
 
 echo
 echo "Training on 2 ranks"
@@ -26,13 +27,13 @@ fi
 ((status == 0)) || exit "$status"
 
 echo
-echo "Measuring the best weights on the held-out images of $digits/test.list"
-mpirun -n 2 python -m alexnet_dist.evaluate --load "$run/best.safetensors" --data "$digits/test.list"
+echo "Measuring the best weights on the held-out images of $demo/test.list"
+mpirun -n 2 python -m alexnet_dist.evaluate --load "$run/best.safetensors" --data "$demo/test.list"
 
 echo
-echo "What is on the first of them?"
-read -r _ image <"$digits/test.list"
-python -m alexnet_dist.inference --load "$run/best.safetensors" --input "$digits/$image" --topk 3
+echo "What is on one of them?"
+read -r _ image < <(shuf -n 1 -- "$demo/test.list")
+python -m alexnet_dist.inference --load "$run/best.safetensors" --input "$demo/$image" --topk 3
 
 cat <<END
 
@@ -43,6 +44,6 @@ Log, metrics      $run/train.log, $run/metrics.jsonl
 To train on images of your own (images.list: \`class_id image_path\` a line), in their folder:
   . $(printf %q "$venv/bin/activate")
   mpirun -n 2 python -m alexnet_dist.train
-To train this run for two epochs more:
- $(printf ' %q' "${train[@]}") --epochs 8 --resume
+To train this network on, to 10 epochs:
+ $(printf ' %q' "${train[@]}") --epochs 10 --resume
 END

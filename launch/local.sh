@@ -22,7 +22,7 @@ if read -r quota period 2>/dev/null </sys/fs/cgroup/cpu.max && [[ $quota != max 
     cores=$((quota / period))
 fi
 threads=$((cores > ranks ? cores / ranks : 1))
-((ranks <= cores)) || echo "${0##*/}: $ranks ranks on $cores cores: they take turns, and are slower than $cores would be" >&2
+((ranks <= cores)) || echo "${0##*/}: $ranks ranks take turns on $cores cores, and are slower than $cores would be" >&2
 
 command=(mpirun)
 is_open_mpi && command+=(--bind-to none)

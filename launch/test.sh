@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # All checks, as CI runs them: launch/test.sh [flags of pytest, for the serial tests]
 #
-# Makes a virtual environment, then: ruff, mypy, the serial tests, and the tests of the ranks on 2 and on 4 of them.
+# Makes a virtual environment, then: ruff, mypy, the serial tests, the tests of the ranks on 2 and on 4 of them, and the
+# demo with a small network.
 
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")/common.sh"
 
 set_up demo test dev
 cd -- "$root"
-logs=$(mktemp -d)
-trap 'rm -rf -- "$logs"' EXIT
+scratch=$(mktemp -d)
+trap 'rm -rf -- "$scratch"' EXIT
 failed=()
 
 # Runs a command under a heading. A failure is remembered, so that one run shows all that is wrong.
@@ -22,15 +23,17 @@ stage() {
 
 # Rank 0 is heard; what the others print is shown if anything fails. They must not share pytest's cache.
 on_ranks() {
-    rm -f -- "$logs"/*
+    rm -f -- "$scratch"/rank-*
     # shellcheck disable=SC2016  # expanded by the rank's own shell
     mpirun -n "$1" bash -c '
         rank=${PMI_RANK:-${OMPI_COMM_WORLD_RANK:-0}}
         ((rank == 0)) || exec >"$0/rank-$rank" 2>&1
-        exec python -m pytest --with-mpi --only-mpi -p no:cacheprovider' "$logs" && return
-    tail -n 60 -- "$logs"/*
+        exec python -m pytest --with-mpi --only-mpi -p no:cacheprovider' "$scratch" && return
+    tail -n 60 -- "$scratch"/rank-*
     return 1
 }
+
+small_demo() { ALEXNET_DEMO=$scratch/demo "$root/launch/demo.sh" --width 0.125 --epochs 1; }
 
 stage "ruff check" python -m ruff check
 stage "ruff format" python -m ruff format --check
@@ -38,6 +41,7 @@ stage "mypy" python -m mypy
 stage "serial tests" python -m pytest "$@"
 stage "tests on 2 ranks" on_ranks 2
 stage "tests on 4 ranks" on_ranks 4
+stage "small demo" small_demo
 
 if ((${#failed[@]})); then
     printf '\nFAILED: %s\n' "$(printf '%s; ' "${failed[@]}" | sed 's/; $//')"

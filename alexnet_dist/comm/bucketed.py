@@ -34,6 +34,11 @@ class Bucketed:
         self._missing = [hi - lo for lo, hi in self._bounds]
         self._requests: list[MPI.Request] = []
 
+    @property
+    def started(self) -> int:
+        """How many buckets of this step have been started."""
+        return len(self._requests)
+
     @contextmanager
     def block(self, lo: int, hi: int, workspace: Workspace) -> Iterator[np.ndarray]:
         """The part [lo, hi) of the gradient, to be filled."""
@@ -48,15 +53,17 @@ class Bucketed:
 
     def poll(self) -> None:
         """Starts the buckets that are full, and lets MPI move those under way. Main thread only."""
-        while len(self._requests) < len(self._bounds) and self._missing[len(self._requests)] == 0:
-            lo, hi = self._bounds[len(self._requests)]
+        while self.started < len(self._bounds) and self._missing[self.started] == 0:
+            lo, hi = self._bounds[self.started]
             self._requests.append(self.world.comm.Iallreduce(MPI.IN_PLACE, self.gradients[lo:hi], MPI.SUM))
-        MPI.Request.Testall([request for request in self._requests if request != MPI.REQUEST_NULL])
+        MPI.Request.Testall(self._requests)
 
     def finish(self, update: Callable[[int, int], None]) -> float:
         """Calls update(lo, hi) for each range as its sum arrives; returns the seconds spent waiting."""
         self.poll()
-        assert len(self._requests) == len(self._bounds), "a layer has not handed over its gradient"
+        if self.started < len(self._bounds):
+            lo, hi = self._bounds[self.started]
+            raise RuntimeError(f"a layer has not handed over its gradient: {self._missing[self.started]} of [{lo}, {hi})")
         waited = 0.0
         for request, (lo, hi) in zip(self._requests, self._bounds, strict=True):
             start = MPI.Wtime()

@@ -51,8 +51,12 @@ class Picture:
 
     @property
     def reductions(self) -> tuple[int, ...]:
-        """The factors by which the file's decoder can shrink the picture while it decodes; 1 is always possible."""
-        return (8, 4, 2) if isinstance(self._image, JpegImageFile) else ()
+        """The factors by which `rgb` can shrink the picture while it decodes, largest first; 1 is always possible."""
+        if not isinstance(self._image, JpegImageFile):
+            return ()
+        # What is rounded up is a column at the right and a row at the bottom: turned, they would shift the picture.
+        width, height = self.size
+        return tuple(k for k in (8, 4, 2) if self._orientation == 1 or width % k == height % k == 0)
 
     def rgb(self, reduction: int = 1) -> Image.Image:
         """The upright picture in RGB. To be called once.

@@ -7,6 +7,7 @@ because a million path objects would cost each rank some 200 MB.
 
 import os
 import zlib
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def read_image_list(path: str | Path, num_classes: int | None = None) -> ImageLi
     """
     source = Path(path)
     text = _read(source, "image list")
-    columns: tuple[list[int], ...] = ([], [], [], [])
+    labels, lines, starts, ends = array("i"), array("i"), array("q"), array("q")
     start, number = len(BYTE_ORDER_MARK) if text.startswith(BYTE_ORDER_MARK) else 0, 0
     while start < len(text):
         end = text.find(b"\n", start)
@@ -72,23 +73,19 @@ def read_image_list(path: str | Path, num_classes: int | None = None) -> ImageLi
         number += 1
         fields = line.split(None, 1)
         if fields and not fields[0].startswith(b"#"):
-            label = _class_id(fields[0], num_classes, f"{source}:{number}", line)
+            labels.append(_class_id(fields[0], num_classes, source, number, line))
             if len(fields) == 1:
-                raise UserError(f"{source}:{number}: {_quote(line)} has no image path; a line is `class_id image_path`")
-            path_end = start + len(line)
-            for column, value in zip(columns, (label, number, path_end - len(fields[1]), path_end), strict=True):
-                column.append(value)
+                problem = "has no image path; a line is `class_id image_path`"
+                raise UserError(f"{source}:{number}: {_quote(line)} {problem}")
+            lines.append(number)
+            starts.append(start + len(line) - len(fields[1]))
+            ends.append(start + len(line))
         start = end + 1
-    if not columns[0]:
+    if not labels:
         raise UserError(f"{source} names no images; give it a line `class_id image_path` for each image")
-    labels, lines, starts, ends = columns
     narrow, wide = np.int32, np.int64
     return ImageList(
-        source,
-        text,
-        np.array(labels, narrow),
-        np.array(lines, narrow),
-        *(np.array(column, wide) for column in (starts, ends)),
+        source, text, np.array(labels, narrow), np.array(lines, narrow), np.array(starts, wide), np.array(ends, wide)
     )
 
 
@@ -133,7 +130,7 @@ def _read(path: Path, what: str) -> bytes:
         raise UserError(f"the {what} {path} can't be read: {reason}") from None
 
 
-def _class_id(field: bytes, num_classes: int | None, where: str, line: bytes) -> int:
+def _class_id(field: bytes, num_classes: int | None, source: Path, number: int, line: bytes) -> int:
     if field.isdigit():  # ASCII digits alone: int() would take 1_000 and +1 as well
         limit = MAX_CLASSES if num_classes is None else num_classes
         if len(field) <= 9 and int(field) < limit:
@@ -146,7 +143,7 @@ def _class_id(field: bytes, num_classes: int | None, where: str, line: bytes) ->
         problem = f"class id {field[:20].decode()} is negative; class ids count from 0"
     else:
         problem = "the class id is not a whole number; a line is `class_id image_path`"
-    raise UserError(f"{where}: {_quote(line)}: {problem}")
+    raise UserError(f"{source}:{number}: {_quote(line)}: {problem}")
 
 
 def _quote(line: bytes) -> str:

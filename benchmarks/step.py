@@ -1,0 +1,125 @@
+"""A whole training step of full-size AlexNet: images a second, share of this machine's sgemm peak, and memory.
+
+    python benchmarks/step.py --batch 16 128 --threads 1 2 [--against torch]
+
+Forward, loss, backward and update on synthetic images. With --against torch, PyTorch runs the same step in its four
+ways (float32 and bfloat16 autocast, NCHW and channels_last; fused SGD), each contender in a process of its own, one step
+in turn; ratios are medians of the pairs. The last line is JSON.
+"""
+
+import argparse
+import json
+from statistics import median
+
+import numpy as np
+from common import Contender, describe_machine, load_average, paired_ratio, race, serve, sgemm_peak
+
+from alexnet_dist.architecture import Conv2d, Network, rows
+
+TORCH_WAYS = ("float32 nchw", "float32 channels_last", "bfloat16 nchw", "bfloat16 channels_last")
+
+
+def multiplications(network: Network) -> int:
+    """Multiply-adds of one image's training step by the direct algorithm, without a gradient of the pixels."""
+    total = 0
+    top, bottom = rows(network)
+    for row in top + bottom:
+        if row.parameters:
+            weight = row.parameters[0].size
+            places = row.output[0] * row.output[1] if isinstance(row.layer, Conv2d) else 1
+            total += weight * places * (2 if row is top[0] else 3)
+    return total
+
+
+def work_numpy(batch: int, threads: int) -> None:
+    """Serves steps of ours."""
+    from mpi4py import MPI
+
+    from alexnet_dist.comm.world import World
+    from alexnet_dist.engine import Engine
+    from alexnet_dist.optim import SGD
+    from alexnet_dist.parameters import initialize
+    from alexnet_dist.threads import Team
+
+    engine = Engine(Network(), World(MPI.COMM_SELF), Team(threads), batch, SGD())
+    initialize(engine.layout, engine.values, "he", seed=0)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, 224, 224, 3), dtype=np.float32)
+    labels = rng.integers(0, 1000, batch)
+    serve(lambda: engine.step(x, labels, np.arange(batch), batch, 0, 1e-4) and None)
+
+
+def work_torch(batch: int, threads: int, way: str) -> None:
+    """Serves PyTorch's steps."""
+    import torch
+    from torch_alexnet import alexnet
+
+    torch.set_num_threads(threads)
+    precision, layout = way.split()
+    memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    net = alexnet().to(memory_format=memory_format)
+    x = torch.randn(batch, 3, 224, 224).to(memory_format=memory_format)
+    labels = torch.randint(0, 1000, (batch,))
+    sgd = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4, fused=True)
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = torch.nn.functional.cross_entropy(net(x), labels)
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+
+    serve(step)
+
+
+def compare(batch: int, threads: int, ways: tuple[str, ...], rounds: int) -> dict[str, object]:
+    """One line for each contender; what was measured, as JSON has it."""
+    arguments = (str(batch), str(threads))
+    ours = Contender("alexnet_dist", __file__, "numpy", *arguments)
+    others = [Contender(way, __file__, "torch", *arguments, way) for way in ways]
+    race([ours, *others], rounds)
+    peak = sgemm_peak(threads)
+    speed = batch / median(ours.seconds)
+    share = 2 * multiplications(Network()) * speed / (peak * 1e9)
+    print(f"batch {batch}, {threads} threads (sgemm peak {peak:.0f} GFLOP/s, load {load_average()})")
+    print(f"  {ours.name:24} {speed:7.1f} images/s  {share:5.0%} of peak  {ours.peak_megabytes:6.0f} MB")
+    result: dict[str, object] = {
+        "batch": batch,
+        "threads": threads,
+        "sgemm_peak_gflops": round(peak, 1),
+        "images_per_second": round(speed, 2),
+        "share_of_peak": round(share, 3),
+        "peak_megabytes": round(ours.peak_megabytes),
+    }
+    for other in others:
+        theirs, ratio = batch / median(other.seconds), paired_ratio(ours, other)
+        print(f"  torch {other.name:18} {theirs:7.1f} images/s  ratio {ratio:6.2f}  {other.peak_megabytes:6.0f} MB")
+        result[f"torch {other.name}"] = {
+            "images_per_second": round(theirs, 2),
+            "ratio": round(ratio, 3),
+            "peak_megabytes": round(other.peak_megabytes),
+        }
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, nargs="+", default=[16, 128], metavar="N")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="N")
+    parser.add_argument("--rounds", type=int, default=7, help="counted steps of each contender (default: 7)")
+    parser.add_argument("--against", choices=["torch"], help="compare with PyTorch (pip install 'alexnet_dist[bench]')")
+    parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        kind, batch, threads, *way = args.worker
+        return work_numpy(int(batch), int(threads)) if kind == "numpy" else work_torch(int(batch), int(threads), *way)
+    machine = describe_machine("torch")
+    print("  ".join(f"{name} {value}" for name, value in machine.items()))
+    ways = TORCH_WAYS if args.against else ()
+    results = [compare(batch, threads, ways, args.rounds) for threads in args.threads for batch in args.batch]
+    print(json.dumps({"machine": machine, "results": results}))
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""The peer: torchvision's AlexNet in PyTorch, written from our own table of layers, so that torchvision isn't needed."""
+
+import torch
+
+from alexnet_dist import architecture
+from alexnet_dist.architecture import Network
+
+
+def alexnet(network: Network | None = None) -> torch.nn.Module:
+    """A module with torchvision's keys: features, avgpool, classifier."""
+    network = network or Network()
+    features, classifier = network.layers()
+    channels = 3
+
+    def build(layer: architecture.Layer) -> torch.nn.Module:
+        nonlocal channels
+        match layer:
+            case architecture.Conv2d(filters, kernel, stride, padding):
+                before, channels = channels, filters
+                return torch.nn.Conv2d(before, filters, kernel, stride, padding)
+            case architecture.ReLU():
+                return torch.nn.ReLU(inplace=True)
+            case architecture.MaxPool2d(kernel, stride):
+                return torch.nn.MaxPool2d(kernel, stride)
+            case architecture.Dropout(probability):
+                return torch.nn.Dropout(probability)
+            case architecture.Linear(outputs):
+                before, channels = channels, outputs
+                return torch.nn.Linear(before, outputs)
+        raise ValueError(f"no PyTorch layer for {layer}")
+
+    class AlexNet(torch.nn.Module):
+        def __init__(self) -> None:
+            nonlocal channels
+            super().__init__()
+            self.features = torch.nn.Sequential(*map(build, features))
+            self.avgpool = torch.nn.AdaptiveAvgPool2d((6, 6))
+            channels *= 36
+            self.classifier = torch.nn.Sequential(*map(build, classifier))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
+            return logits
+
+    return AlexNet()

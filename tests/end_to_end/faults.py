@@ -1,0 +1,101 @@
+"""alexnet-train with something that goes wrong on purpose: python faults.py NAME@NUMBER [flags of alexnet-train].
+
+The fault strikes at the NUMBER-th call of what it replaces (a step, an image, a checkpoint), and leaves a file `struck`
+in the current folder at that moment.
+"""
+
+import errno
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import alexnet_dist.checkpoint
+import alexnet_dist.trainer
+from alexnet_dist import train
+from alexnet_dist.comm.world import MPI
+from alexnet_dist.engine import Engine
+
+LAST = MPI.COMM_WORLD.rank == MPI.COMM_WORLD.size - 1
+
+
+def strike() -> None:
+    Path("struck").touch()
+
+
+def halt(*_: Any, **__: Any) -> None:
+    """Waits to be killed."""
+    strike()
+    while True:
+        time.sleep(60)
+
+
+def raise_exception(*_: Any, **__: Any) -> None:
+    strike()
+    raise RuntimeError("planted")
+
+
+def leave(*_: Any, **__: Any) -> None:
+    strike()
+    sys.exit(3)
+
+
+def die(*_: Any, **__: Any) -> None:
+    strike()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def raise_in_thread(*_: Any, **__: Any) -> None:
+    threading.Thread(target=raise_exception).start()
+
+
+def write_half(tensors: Any, path: Path, metadata: Any) -> None:
+    """As if the machine stopped while a checkpoint is being written."""
+    original_save(tensors, path, metadata)
+    os.truncate(path, path.stat().st_size // 2)
+    halt()
+
+
+def fill_disk(tensors: Any, path: Path, metadata: Any) -> None:
+    strike()
+    path.write_bytes(b"some of it")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def at_call(number: int, fault: Callable[..., None], original: Callable[..., Any]) -> Callable[..., Any]:
+    """The original, but its number-th call (counted from 1) is the fault's first."""
+    calls = 0
+
+    def stand_in(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            fault(*args, **kwargs)
+        return original(*args, **kwargs)
+
+    return stand_in
+
+
+original_save = alexnet_dist.checkpoint.save_file
+
+FAULTS: dict[str, tuple[Any, str, Callable[..., None], bool]] = {  # where, what, by what, on the last rank alone
+    "halt": (Engine, "step", halt, False),
+    "exception": (Engine, "step", raise_exception, True),
+    "exit": (Engine, "step", leave, True),
+    "kill": (Engine, "step", die, True),
+    "thread": (Engine, "step", raise_in_thread, True),
+    "decoder": (alexnet_dist.trainer, "load_for_training", raise_exception, True),
+    "half": (alexnet_dist.checkpoint, "save_file", write_half, False),
+    "disk": (alexnet_dist.checkpoint, "save_file", fill_disk, False),
+}
+
+if __name__ == "__main__":
+    name, number = sys.argv.pop(1).split("@")
+    place, attribute, fault, last_rank_alone = FAULTS[name]
+    if LAST or not last_rank_alone:
+        setattr(place, attribute, at_call(int(number), fault, getattr(place, attribute)))
+    raise SystemExit(train.main())

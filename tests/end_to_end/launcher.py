@@ -1,0 +1,230 @@
+"""Starts the programs as a person does, alone or under mpirun, reads what they leave, and leaves nothing running."""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+TIMEOUT = 90  # seconds a job may take before it counts as hanging; all take a few
+PROMPT = 10  # seconds within which all ranks must be gone after a mistake
+MARK = "ALEXNET_END_TO_END"  # an environment variable that all processes of a job inherit
+
+BIN = Path(sys.executable).parent
+MPIRUN = shutil.which("mpirun", path=str(BIN)) or shutil.which("mpirun")
+needs_mpirun = pytest.mark.skipif(MPIRUN is None, reason="there is no mpirun, neither beside Python nor on PATH")
+
+SMALL = ("--width", "0.0625", "--image-size", "67", "--threads", "1", "--workers", "1")
+
+
+class Job:
+    """One command in a session of its own. Used as a context, it ends with every process that it has started."""
+
+    def __init__(self, command: list[str], cwd: Path, env: dict[str, str] | None = None) -> None:
+        self._mark = uuid.uuid4().hex
+        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 (read to the end)
+        self.command = command
+        self.ended = 0.0
+        self.began = time.time()
+        self.process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env={**_environment(), **(env or {}), MARK: self._mark},
+            stdin=subprocess.DEVNULL,
+            stdout=self._out,
+            stderr=self._err,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> "Job":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def out(self) -> str:
+        return _text(self._out)
+
+    @property
+    def err(self) -> str:
+        return _text(self._err)
+
+    @property
+    def code(self) -> int:
+        return self.process.returncode
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends it to the first process alone, as a person or a batch system does."""
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9 of every process of the job, wherever it has moved to: MPI gives each rank a session of its own."""
+        while pids := self.alive():
+            for pid in pids:
+                _kill(pid)
+            self.process.poll()
+        self.process.wait()
+
+    def alive(self) -> list[int]:
+        """The processes of this job."""
+        entry = f"{MARK}={self._mark}".encode()
+        return [pid for pid in _processes() if entry in _environ(pid)]
+
+    def wait(self, timeout: float = TIMEOUT) -> "Job":
+        """Until all its processes have ended; fails if they hang."""
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            pytest.fail(f"hangs: not ended after {timeout} s\n{self}")
+        self.until(lambda: not self.alive(), "its processes have ended", timeout=PROMPT)
+        self.ended = time.time()
+        return self
+
+    def until(self, condition: Callable[[], bool], what: str, timeout: float = TIMEOUT) -> None:
+        """Until the condition holds; fails if the job ends before."""
+        end = time.monotonic() + timeout
+        while True:
+            ended = self.process.poll() is not None
+            if condition():
+                return
+            if ended and self.alive() == []:
+                pytest.fail(f"ended before {what}\n{self}")
+            if time.monotonic() > end:
+                self.kill()
+                pytest.fail(f"after {timeout} s still not true: {what}\n{self}")
+            time.sleep(0.005)
+
+    def ok(self) -> "Job":
+        """Fails unless it has ended with exit code 0."""
+        assert self.code == 0, str(self)
+        return self
+
+    def __str__(self) -> str:
+        return f"$ {' '.join(self.command)}\nexit {self.process.returncode}\n{self.out[-3000:]}\n{self.err[-3000:]}"
+
+
+def start(ranks: int, command: list[str | Path], cwd: Path, env: dict[str, str] | None = None) -> Job:
+    """A Python command on so many ranks, running in the background."""
+    assert MPIRUN is not None
+    return Job([MPIRUN, "-n", str(ranks), sys.executable, *map(str, command)], cwd, env)
+
+
+def start_training(ranks: int, flags: list[str | Path], cwd: Path, fault: str | None = None) -> Job:
+    """alexnet-train with a small network, running in the background; `fault` is one of faults.py, as NAME@NUMBER."""
+    (cwd / "struck").unlink(missing_ok=True)
+    program = [Path(__file__).with_name("faults.py"), fault] if fault else ["-m", "alexnet_dist.train"]
+    return start(ranks, [*program, *SMALL, *flags], cwd)
+
+
+def train(ranks: int, flags: list[str | Path], cwd: Path, fault: str | None = None) -> Job:
+    """alexnet-train with a small network, run to its end."""
+    with start_training(ranks, flags, cwd, fault) as job:
+        return job.wait()
+
+
+def on_ranks(ranks: int, command: list[str | Path], cwd: Path, env: dict[str, str] | None = None) -> Job:
+    """A Python command on so many ranks, run to its end."""
+    with start(ranks, command, cwd, env) as job:
+        return job.wait()
+
+
+def alone(command: list[str | Path], cwd: Path, env: dict[str, str] | None = None) -> Job:
+    """A command without mpirun, run to its end."""
+    with Job([str(word) for word in command], cwd, env) as job:
+        return job.wait()
+
+
+@functools.cache
+def open_mpi() -> bool:
+    """Whether mpirun is Open MPI's: it prints notices of its own and has its own idea of signals."""
+    assert MPIRUN is not None
+    return "Open MPI" in subprocess.run([MPIRUN, "--version"], capture_output=True, text=True, timeout=30).stdout
+
+
+def assert_refused(job: Job, *words: str, program: str = "alexnet-train") -> None:
+    """The job has ended promptly, with one message for a person that has all of these words, and exit code 2."""
+    assert job.err.count(f"{program}: error: ") == 1, str(job)
+    line = next(line for line in job.err.splitlines() if f"{program}: error: " in line)
+    for word in words:
+        assert word in line, str(job)
+    assert "Traceback" not in job.out + job.err, str(job)
+    assert "Warning" not in job.err, str(job)
+    assert job.ended - job.began < PROMPT + 10, str(job)  # starting Python on every rank included
+    if open_mpi():
+        assert job.code != 0, str(job)
+    else:
+        assert job.code == 2, str(job)
+        assert len(job.err.splitlines()) == 1, str(job)
+
+
+def events(folder: Path, event: str) -> list[dict]:
+    """The lines of one kind in a run's metrics file; every line must be whole."""
+    file = folder / "metrics.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [entry for entry in map(json.loads, lines) if entry["event"] == event]
+
+
+def steps(folder: Path, column: str = "loss", first: int = 1) -> dict[int, float]:
+    """A column of the metrics by step, from step `first` on; of a step that was done twice, the last."""
+    return {entry["step"]: entry[column] for entry in events(folder, "step") if entry["step"] >= first}
+
+
+def latest_step(folder: Path) -> int:
+    """The step of the newest checkpoint, from the name that `latest.safetensors` points to."""
+    return int((folder / "latest.safetensors").readlink().stem.removeprefix("checkpoint-"))
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """What every file and link in a folder holds."""
+    return {
+        str(path.relative_to(folder)): str(path.readlink())
+        if path.is_symlink()
+        else hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_symlink() or path.is_file()
+    }
+
+
+def _environment() -> dict[str, str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PMI", "PMIX", "OMPI", "MPI_"))}
+    env["PATH"] = f"{BIN}{os.pathsep}{env.get('PATH', os.defpath)}"
+    env["PYTHONUNBUFFERED"] = "1"
+    if MPIRUN is not None and open_mpi():
+        env |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+        env["PRTE_MCA_rmaps_default_mapping_policy"] = ":oversubscribe"
+    return env
+
+
+def _text(file: IO[bytes]) -> str:
+    # pread: the file's position is shared with the processes that write to it.
+    return os.pread(file.fileno(), 10_000_000, 0).decode(errors="replace")
+
+
+def _processes() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _environ(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:  # ended meanwhile, or another person's
+        return []
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

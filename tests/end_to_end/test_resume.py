@@ -1,0 +1,233 @@
+"""Killed, stopped or ended, a run that is resumed goes on as if nothing had happened."""
+
+import shutil
+import signal
+
+import pytest
+from launcher import (
+    assert_refused,
+    events,
+    hashes,
+    latest_step,
+    needs_mpirun,
+    open_mpi,
+    start_training,
+    steps,
+    train,
+)
+
+pytestmark = needs_mpirun
+
+# 46 images in batches of 4, the last of 2: 12 steps an epoch. The one validation image is of a class that isn't trained,
+# so the validation error never improves, and without patience the learning rate falls after each epoch but the first.
+IMAGES, EPOCH, EPOCHS = 46, 12, 4
+PLATEAU = ("--lr-patience", "0", "--lr-gamma", "0.5", "--lr-reductions", "20", "--lr", "0.001")
+RANDOM = ("--dropout", "0.5", "--color-noise")
+# Open MPI ends its ranks a quarter of a second after SIGTERM; what launches them sends SIGUSR1 instead.
+STOP_SIGNALS = (signal.SIGUSR1,) if open_mpi() else (signal.SIGUSR1, signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def site(pictures, tmp_path_factory):
+    """A folder with lists; relative paths in FLAGS start here."""
+    folder = tmp_path_factory.mktemp("resume")
+    pictures.write_list(folder / "train.list", IMAGES)
+    (folder / "val.list").write_text(f"3 {pictures.files[0][1]}\n")
+    return folder
+
+
+def flags(output, *more, epochs=EPOCHS):
+    """Of the run that all tests here compare with."""
+    lists = ["--data", "train.list", "--val", "val.list", "--num-classes", 4, "--epochs", epochs, "--global-batch", 4]
+    return [*lists, "--save-every", 5, "--output-dir", output, *PLATEAU, *RANDOM, *more]
+
+
+@pytest.fixture(scope="module")
+def whole(site):
+    """The folder of a run of 2 ranks that nobody disturbs."""
+    train(2, flags("whole"), site).ok()
+    losses, rates = steps(site / "whole"), steps(site / "whole", "lr")
+    assert list(losses) == list(range(1, EPOCHS * EPOCH + 1))
+    # What follows can show a lost plateau only if the rate falls both before and after the third epoch.
+    assert rates[2 * EPOCH] > rates[2 * EPOCH + 1] > rates[3 * EPOCH + 1]
+    return site / "whole"
+
+
+def assert_same_run(folder, whole, first):
+    """From step `first` on, the log is to the bit that of the run which nobody disturbed."""
+    for column in ("loss", "top1", "lr"):
+        assert steps(folder, column, first) == steps(whole, column, first), column
+    assert max(steps(folder)) == EPOCHS * EPOCH
+    assert [entry["validation"] for entry in events(folder, "epoch")] == [
+        entry["validation"] for entry in events(whole, "epoch")
+    ]
+    assert events(folder, "epoch")[-1]["train"] == events(whole, "epoch")[-1]["train"]
+
+
+def kill_in_step(site, output, step):
+    """A run that has done some steps, and was killed at once with all its processes."""
+    with start_training(2, flags(output), site, fault=f"halt@{step + 1}") as job:
+        job.until(lambda: max(steps(site / output), default=0) == step, f"step {step} is done")
+        job.kill()
+    return site / output
+
+
+@pytest.mark.parametrize("step", [7, 2 * EPOCH + 9])
+def test_killed_within_an_epoch(site, whole, step):
+    folder = kill_in_step(site, f"killed-in-{step}", step)
+    saved = latest_step(folder)
+    assert step - 5 < saved < step
+    job = train(2, flags(folder.name, "--resume"), site).ok()
+    assert f"{saved // EPOCH} epochs and {saved % EPOCH} steps" in job.out
+    assert [entry["step"] for entry in events(folder, "resume")] == [saved]
+    assert_same_run(folder, whole, saved + 1)
+    # The steps after the checkpoint have been done twice, with the same outcome.
+    log = [(entry["step"], entry["loss"]) for entry in events(folder, "step")]
+    assert len(log) == EPOCHS * EPOCH + step - saved
+    assert len(set(log)) == EPOCHS * EPOCH
+
+
+@pytest.fixture(scope="module")
+def long_run(site, pictures):
+    """The losses of one epoch of 100 steps, long enough to be hit by a signal."""
+    pictures.write_list(site / "long.list", 400)
+    train(2, [*flags("long", epochs=1), "--data", "long.list"], site).ok()
+    return steps(site / "long")
+
+
+def test_killed_at_some_moment(site, long_run):
+    """The program as it is, no step prepared for the kill."""
+    command = [*flags("any-moment", epochs=1), "--data", "long.list"]
+    folder = site / "any-moment"
+    with start_training(2, command, site) as job:
+        job.until((folder / "latest.safetensors").exists, "a checkpoint is there")
+        job.kill()
+    before = steps(folder)
+    assert 5 <= latest_step(folder) <= len(before) < len(long_run)
+    train(2, [*command, "--resume"], site).ok()
+    assert steps(folder) == long_run
+    assert before.items() <= long_run.items()
+
+
+def test_killed_while_a_checkpoint_is_written(site, whole):
+    with start_training(2, flags("half-written"), site, fault="half@3") as job:
+        job.until((site / "struck").exists, "the third checkpoint is half written")
+        job.kill()
+    folder = site / "half-written"
+    assert latest_step(folder) == 10  # the third would have been that of the epoch's end
+    train(2, flags("half-written", "--resume"), site).ok()
+    assert_same_run(folder, whole, 11)
+    left = {path.name for path in folder.iterdir()}
+    assert not [name for name in left if name.startswith(".")], "the half-written file is still there"
+
+
+def test_resumed_after_the_end_of_an_epoch(site, whole):
+    train(2, flags("two-epochs", epochs=2), site).ok()
+    assert latest_step(site / "two-epochs") == 2 * EPOCH
+    train(2, flags("two-epochs", "--resume"), site).ok()
+    assert_same_run(site / "two-epochs", whole, 1)
+
+
+def test_a_run_that_goes_on_is_not_marked_complete(site):
+    """The mark of the first end must not stand while, or after, a longer run is killed."""
+    train(2, flags("marked", epochs=1), site).ok()
+    assert (site / "marked" / "complete").exists()
+    with start_training(2, flags("marked", "--resume"), site, fault="halt@3") as job:
+        job.until(lambda: max(steps(site / "marked")) == EPOCH + 2, "two more steps are done")
+        job.kill()
+    assert not (site / "marked" / "complete").exists()
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_resumed_on_another_number_of_ranks(site, whole, ranks):
+    folder = shutil.copytree(whole, site / f"on-{ranks}", symlinks=True)
+    state = sorted(folder.glob("checkpoint-*"))[0]
+    saved = int(state.stem.removeprefix("checkpoint-"))
+    train(ranks, flags(folder.name, "--resume", state), site).ok()
+    resumed = [entry["loss"] for entry in events(folder, "step")[EPOCHS * EPOCH :]]
+    assert resumed == pytest.approx(list(steps(whole, first=saved + 1).values()), rel=1e-4)
+    assert steps(folder, "lr") == steps(whole, "lr")
+
+
+@pytest.mark.parametrize("source", ["file", "folder"])
+def test_resumed_from_a_named_place_into_a_new_folder(site, whole, source):
+    killed = kill_in_step(site, f"named-{source}", 17)
+    before = hashes(killed)
+    named = {"file": killed / "checkpoint-00000010.safetensors", "folder": killed}[source]
+    saved = {"file": 10, "folder": 15}[source]
+    folder = site / f"from-{source}"
+    train(2, flags(folder.name, "--resume", named), site).ok()
+    assert min(steps(folder)) == saved + 1
+    assert steps(folder) == steps(whole, first=saved + 1)
+    assert hashes(killed) == before
+
+
+def test_momentum_is_kept(site, whole):
+    """Weights alone lead elsewhere: so the runs above agree because momentum came back, not because it doesn't matter."""
+    folder = shutil.copytree(whole, site / "no-momentum", symlinks=True)
+    state = sorted(folder.glob("checkpoint-*"))[0]
+    saved = int(state.stem.removeprefix("checkpoint-"))
+    train(2, flags("fresh", "--load-pretrained", state), site).ok()
+    with_momentum = steps(whole)[saved + 2]
+    assert steps(site / "fresh")[2] != pytest.approx(with_momentum, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"), [(("--seed", 1), ("seed", "0", "1")), (("--global-batch", 6), ("batch", "4", "6"))]
+)
+def test_other_seed_or_batch_is_refused(site, whole, other, words):
+    before = hashes(whole)
+    assert_refused(train(2, flags("whole", "--resume", *other), site), *words)
+    assert hashes(whole) == before
+
+
+def test_second_start_is_refused_and_harms_nothing(site, whole):
+    before = hashes(whole)
+    assert_refused(train(2, flags("whole"), site), "whole", "--resume", "--output-dir")
+    assert hashes(whole) == before
+
+
+def test_start_in_a_folder_with_checkpoints_but_no_latest_is_refused(site, whole):
+    """A copied folder may have lost its links; its checkpoints are as precious."""
+    folder = shutil.copytree(whole, site / "unlinked", symlinks=True)
+    (folder / "latest.safetensors").unlink()
+    before = hashes(folder)
+    assert_refused(train(2, flags("unlinked"), site), "unlinked", "--resume")
+    assert hashes(folder) == before
+
+
+def test_nothing_to_resume(site):
+    assert_refused(train(2, flags("never-run", "--resume"), site), "never-run", "does not exist")
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
+def test_signal_stops_after_a_checkpoint(site, long_run, number):
+    folder = site / f"stopped-{number.name}"
+    command = [*flags(folder.name, epochs=1), "--data", "long.list", "--save-every", 0]
+    with start_training(2, command, site) as job:
+        job.until(lambda: bool(steps(folder)), "the first step is done")
+        job.signal(number)
+        job.wait()
+    saved = latest_step(folder)
+    assert f"stopped by a signal after step {saved}" in job.out
+    assert saved == max(steps(folder)) < len(long_run)
+    assert job.code == 75, str(job)
+    assert not (folder / "complete").exists()
+    train(2, [*command, "--resume"], site).ok()
+    assert (folder / "complete").exists()
+    assert steps(folder) == long_run
+
+
+def test_broken_images_are_counted_once_across_a_stop(site, pictures):
+    """Each step has some; those of the step before which the run stops must not count twice."""
+    lines = [f"{line} is gone" if number % 2 else line for number, line in enumerate(pictures.lines(400))]
+    (site / "broken.list").write_text("\n".join(lines) + "\n")
+    broken = ["--data", "broken.list", "--max-bad", "0.9", "--global-batch", 16]
+    folder = site / "broken"
+    with start_training(2, [*flags("broken", epochs=1), *broken], site) as job:
+        job.until(lambda: bool(steps(folder)), "the first step is done")
+        job.signal(signal.SIGUSR1)
+        job.wait()
+    assert "stopped by a signal" in job.out
+    train(2, [*flags("broken", "--resume", epochs=1), *broken], site).ok()
+    assert [entry["skipped"] for entry in events(folder, "epoch")] == [200]

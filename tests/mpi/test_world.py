@@ -1,0 +1,49 @@
+"""Small exchanges and shared errors, on any number of ranks: mpirun -n 2 python -m pytest --with-mpi --only-mpi."""
+
+import numpy as np
+import pytest
+
+from alexnet_dist.comm.world import World
+from alexnet_dist.errors import SharedError, UserError
+
+pytestmark = pytest.mark.mpi
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+def test_sum(world):
+    everyone = sum(range(world.size))
+    for _ in range(2):
+        assert world.sum([world.rank, 1, 2**52]) == [everyone, world.size, 2**52 * world.size]
+
+
+def test_broadcast_overwrites_with_rank_0s(world):
+    array = np.full(1000, world.rank, np.float32)
+    world.broadcast_(array)
+    assert not array.any()
+    assert world.broadcast_json({"rank": world.rank, "error": float("inf")}) == {"rank": 0, "error": float("inf")}
+
+
+def test_texts_of_all_ranks_in_order(world):
+    mine = [f"rank {world.rank}: é{number}" for number in range(world.rank)]
+    expected = [f"rank {rank}: é{number}" for rank in range(world.size) for number in range(rank)]
+    assert world.all_texts(mine) == expected
+    assert world.all_texts([]) == []
+
+
+def test_together_raises_the_lowest_ranks_error_on_all(world):
+    last = world.size - 1
+    with pytest.raises(SharedError, match=f"bad on {last}$"), world.together():
+        if world.rank == last:
+            raise UserError(f"bad on {world.rank}")
+    with world.together():
+        pass
+    with pytest.raises(SharedError, match="bad on 0$"), world.together():
+        raise UserError(f"bad on {world.rank}")
+
+
+def test_threads_are_shared_by_the_ranks_of_a_node(world):
+    assert 1 <= world.node_threads() <= max(1, 1024 // world.size)

@@ -1,0 +1,208 @@
+"""alexnet-prepare from its command line: the lists it writes, read back, and what it refuses."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet_dist.data.decode import decode
+from alexnet_dist.data.image_list import class_names_beside, read_image_list
+from alexnet_dist.prepare import main
+
+
+def make_folder(root: Path, counts: dict[str, int], color: int = 0) -> Path:
+    for name, count in counts.items():
+        for index in range(count):
+            path = root / name / ("deep" if index % 3 == 2 else "") / f"{index}.{('jpg', 'PNG', 'JPEG')[index % 3]}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 4), (color, index, 0)).save(path)
+    return root
+
+
+def listed(path: Path) -> list[tuple[int, Path]]:
+    images = read_image_list(path)
+    return [(int(images.labels[index]), images.path(index).resolve()) for index in range(len(images))]
+
+
+def fails(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    assert main([str(argument) for argument in argv]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("alexnet-prepare: error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_folder_is_split_class_by_class(tmp_path, capsys):
+    source = make_folder(tmp_path / "photos", {"dog": 30, "cat": 10, "eel": 1})
+    (source / "cat" / "notes.txt").write_text("no image")
+    (source / "cat" / "._0.jpg").write_text("what macOS puts there")
+    (source / ".hidden").mkdir()
+    (source / "stray.jpg").write_text("in no class")
+    output = tmp_path / "lists"
+    assert main(["folder", str(source), "--output", str(output), "--val-fraction", "0.2"]) == 0
+    assert class_names_beside(output / "images.list") == ["cat", "dog", "eel"]
+    train, validation = listed(output / "images.list"), listed(output / "val.list")
+    assert np.bincount([label for label, _ in train]).tolist() == [8, 24, 1]
+    assert np.bincount([label for label, _ in validation]).tolist() == [2, 6]
+    assert len({path for _, path in train + validation}) == 41
+    for label, path in train + validation:
+        assert path.relative_to(source.resolve()).parts[0] == ["cat", "dog", "eel"][label]
+        decode(path)
+    report = capsys.readouterr().out
+    assert "images.list: 33 images, 1 to 24 of each of 3 classes" in report
+    assert "val.list: 8 images, 0 to 6 of each of 3 classes\n  none of eel\n" in report
+
+
+def test_paths_are_relative_inside_the_output_folder_and_absolute_outside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_folder(tmp_path / "photos", {"a": 2})
+    assert main(["folder", "photos"]) == 0
+    assert (tmp_path / "images.list").read_text().startswith("0 photos/a/")
+    (tmp_path / "lists").mkdir()
+    assert main(["folder", "photos", "--output", "lists"]) == 0
+    assert (tmp_path / "lists" / "images.list").read_text().startswith(f"0 {tmp_path}/photos/a/")
+    moved = tmp_path.with_name("moved")
+    tmp_path.rename(moved)
+    try:
+        assert all(path.exists() for _, path in listed(moved / "images.list"))
+    finally:
+        moved.rename(tmp_path)
+
+
+def test_split_follows_the_seed(tmp_path):
+    source = make_folder(tmp_path / "photos", {"a": 40, "b": 40})
+    contents = []
+    for name, seed in [("x", 1), ("y", 1), ("z", 2)]:
+        assert main(["folder", str(source), "--output", str(tmp_path / name), "--seed", str(seed)]) == 0
+        contents.append((tmp_path / name / "val.list").read_bytes())
+    assert contents[0] == contents[1] != contents[2]
+
+
+def test_validation_folder_with_the_same_class_names(tmp_path, capsys):
+    train = make_folder(tmp_path / "train", {"a": 3, "b": 3, "c": 3})
+    val = make_folder(tmp_path / "val", {"c": 2, "a": 1})
+    assert main(["folder", str(train), "--val-dir", str(val), "--output", str(tmp_path)]) == 0
+    assert len(listed(tmp_path / "images.list")) == 9
+    assert sorted(label for label, _ in listed(tmp_path / "val.list")) == [0, 2, 2]
+    capsys.readouterr()
+    make_folder(val, {"d": 1})
+    message = fails(capsys, "folder", train, "--val-dir", val, "--output", tmp_path, "--force")
+    assert "'d'" in message
+    empty = tmp_path / "empty"
+    (empty / "a").mkdir(parents=True)
+    assert "hold no image" in fails(capsys, "folder", train, "--val-dir", empty, "--output", tmp_path / "new")
+
+
+def test_existing_lists_are_kept_without_force(tmp_path, capsys):
+    source = make_folder(tmp_path / "photos", {"a": 4})
+    (tmp_path / "val.list").write_text("0 precious.jpg\n")
+    message = fails(capsys, "folder", source, "--output", tmp_path)
+    assert "val.list" in message
+    assert "--force" in message
+    assert (tmp_path / "val.list").read_text() == "0 precious.jpg\n"
+    assert not (tmp_path / "images.list").exists()
+    assert main(["folder", str(source), "--output", str(tmp_path), "--force"]) == 0
+    assert "precious" not in (tmp_path / "val.list").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "images.list", "val.list", "classes.txt"}
+
+
+def test_mistakes_are_told(tmp_path, capsys):
+    assert "No such file" in fails(capsys, "folder", tmp_path / "none", "--output", tmp_path / "out")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "holds no folders" in fails(capsys, "folder", empty, "--output", tmp_path / "out")
+    (empty / "a").mkdir()
+    assert "hold no image" in fails(capsys, "folder", empty, "--output", tmp_path / "out")
+    assert "2.0" in fails(capsys, "folder", empty, "--val-fraction", 2)
+    assert "--size" in fails(capsys, "digits", "--size", 3)
+    assert "COMMAND" in fails(capsys)
+    assert "--val-dir" in fails(capsys, "folder", empty, "--val-dir", empty, "--val-fraction", "0.5")
+    source = make_folder(tmp_path / "photos", {"a": 2})
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert "cannot write" in fails(capsys, "folder", source, "--output", blocked / "lists")
+    assert not (tmp_path / "out").exists()
+
+
+def test_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path, capsys, monkeypatch):
+    source = make_folder(tmp_path / "photos", {"a": 2, "b": 2})
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert "b: Permission denied" in fails(capsys, "folder", source, "--output", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", [" spaces before", "line\nbreak"])
+def test_names_that_a_list_cannot_hold(tmp_path, capsys, name):
+    source = make_folder(tmp_path, {name: 2})
+    message = fails(capsys, "folder", source, "--output", tmp_path)
+    assert repr(f"{name}/0.jpg")[:10] in message
+    assert "rename" in message
+    assert not (tmp_path / "images.list").exists()
+
+
+def test_names_with_spaces_inside_and_bytes_that_are_not_utf8(tmp_path):
+    source = make_folder(tmp_path / "photos", {"great white shark": 2})
+    odd = os.path.join(os.fsencode(source), b"great white shark", b"caf\xe9 1.png")
+    (source / "great white shark" / "1.PNG").rename(os.fsdecode(odd))
+    assert main(["folder", str(source), "--output", str(tmp_path)]) == 0
+    found = listed(tmp_path / "images.list") + listed(tmp_path / "val.list")
+    assert os.fsdecode(odd) in {str(path) for _, path in found}
+    assert all(path.exists() for _, path in found)
+    assert class_names_beside(tmp_path / "images.list") == ["great white shark"]
+
+
+def test_digits(tmp_path, capsys):
+    datasets = pytest.importorskip("sklearn.datasets")
+    assert main(["digits", "--output", str(tmp_path), "--size", "32"]) == 0
+    assert "images.list: 1439 images, 140 to 147 of each of 10 classes" in capsys.readouterr().out
+    lists = {name: listed(tmp_path / f"{name}.list") for name in ("images", "val", "test")}
+    assert {name: len(entries) for name, entries in lists.items()} == {"images": 1439, "val": 179, "test": 179}
+    everything = [entry for entries in lists.values() for entry in entries]
+    assert len({path for _, path in everything}) == 1797
+    assert class_names_beside(tmp_path / "images.list")[7] == "seven"
+    digits = datasets.load_digits()
+    for label, path in everything[::100]:
+        number = int(path.stem)
+        assert label == digits.target[number] == int(path.parent.name)
+        image = decode(path)
+        assert image.size == (32, 32)
+        small = np.asarray(image.convert("L").resize((8, 8), Image.Resampling.BOX)) / 255 * 16
+        assert abs(small - digits.images[number]).mean() < 1
+    attribution = (tmp_path / "digits" / "ATTRIBUTION.txt").read_text()
+    assert "Attribution 4.0" in attribution
+    assert "Alpaydin" in attribution
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert len(before) == 1797 + 5
+    everything[0][1].write_bytes(before[everything[0][1]][:50])  # as an interruption may leave it
+    assert main(["digits", "--output", str(tmp_path), "--size", "32"]) == 0
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_digits_do_not_overwrite_other_lists(tmp_path, capsys):
+    (tmp_path / "images.list").write_text("0 precious.jpg\n")
+    assert "other images" in fails(capsys, "digits", "--output", tmp_path)
+    assert (tmp_path / "images.list").read_text() == "0 precious.jpg\n"
+
+
+def test_digits_without_scikit_learn(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "sklearn.datasets", None)
+    message = fails(capsys, "digits", "--output", tmp_path)
+    assert "pip install 'alexnet_dist[demo]'" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [[], ["folder"], ["digits"]])
+def test_help(capsys, command):
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--help"])
+    assert caught.value.code == 0
+    assert "--output" in capsys.readouterr().out

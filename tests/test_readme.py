@@ -1,0 +1,154 @@
+"""The README keeps its word: each command in it runs here or is covered where COVERED says, its flags and links exist."""
+
+import argparse
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet_dist import evaluate, inference, prepare, train
+from alexnet_dist.cli import Parser
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [page for page in (ROOT, ROOT / "docs") for page in page.glob("*.md")]
+PARSERS: dict[str, Callable[[], Parser]] = {
+    "train": train.build_parser,
+    "evaluate": evaluate.build_parser,
+    "inference": inference.build_parser,
+    "prepare": prepare._parser,
+}
+
+FLAGS = "its flags are checked below; it needs two hosts"
+# Commands that the walk below doesn't run, and what covers them instead.
+COVERED = {
+    "launch/demo.sh": "launch/test.sh runs it with a small network",
+    "launch/test.sh": "it is what CI runs (.ci/run)",
+    ". .venv/bin/activate": "launch/common.sh sets what it sets; test_launch.py",
+    "pip install '.[mpi]'": "launch/common.sh installs the same way; the extra is checked below",
+    "mpirun -f hostfile -n 4 -ppn 2 python -m alexnet_dist.train --data /data/images.list": FLAGS,
+    "mpirun --hostfile hostfile -n 4 --map-by ppr:2:node --bind-to none "
+    "python -m alexnet_dist.train --data /data/images.list": FLAGS,
+    "python -m pytest tests/test_readme.py": "this is it",
+    "mpirun -n 2 python -m pytest --with-mpi --only-mpi": "launch/test.sh runs it",
+}
+# The walk runs all others, in the README's order, in a folder like the one that the README supposes.
+SMALL = "--width 0.0625 --image-size 64 --epochs 1 --batch-size 2"
+
+
+def readme_commands() -> list[str]:
+    """The command lines of the README's shell blocks, without comments."""
+    lines = "\n".join(re.findall(r"^```bash\n(.*?)^```", README, re.M | re.S)).splitlines()
+    return [line for line in (line.split("  #")[0].strip() for line in lines) if line]
+
+
+def programs(text: str) -> list[tuple[str, list[str]]]:
+    """The names of our programs in a text of commands, each with its arguments."""
+    found = re.findall(r"(?:python -m alexnet_dist\.(\w+)|launch/local\.sh N?\d*)(?: ([^`\n#]*))?", text)
+    return [(name or "train", shlex.split(arguments)) for name, arguments in found]
+
+
+WALK = [command for command in readme_commands() if command not in COVERED]
+
+
+def test_every_command_is_covered() -> None:
+    assert set(COVERED) <= set(readme_commands()), "COVERED lists a command that the README no longer has"
+    assert WALK
+    for command in WALK:
+        assert programs(command), f"the walk can't run {command!r}: add it to COVERED with what covers it"
+
+
+@pytest.mark.parametrize(("name", "arguments"), programs(README), ids=str)
+def test_every_command_is_understood(name: str, arguments: list[str]) -> None:
+    PARSERS[name]().parse_args(arguments)
+
+
+def test_every_flag_exists() -> None:
+    known = {"--map-by", "--bind-to", "--hostfile", "--with-mpi", "--only-mpi", "--help"}
+    for build in PARSERS.values():
+        known |= option_strings(build())
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", README)) <= known
+
+
+def option_strings(parser: argparse.ArgumentParser) -> set[str]:
+    options = set(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            options = options.union(*map(option_strings, action.choices.values()))
+    return options
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_extras_exist() -> None:
+    import tomllib
+
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {*re.findall(r"'\.\[(\w+)\]'", README), "mpi", "openmpi"}
+    assert named <= set(extras)
+
+
+# The walk
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the README supposes: ./images.list, a folder flowers/ with a folder a class, a photo and an album."""
+    home = tmp_path_factory.mktemp("home")
+    rng = np.random.default_rng(0)
+
+    def draw(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (70, 80, 3), np.uint8)).save(path)
+
+    lines = []
+    for number in range(12):
+        draw(home / "flowers" / ("rose", "tulip")[number % 2] / f"{number}.jpg")
+        draw(home / "mine" / f"image {number}.png")
+        lines.append(f"{number % 3} mine/image {number}.png\n")
+    (home / "images.list").write_text("".join(lines))
+    draw(home / "photo.jpg")
+    draw(home / "album" / "1.jpg")
+    return home
+
+
+def small(command: str) -> str:
+    """The command for a small network, so that the walk takes seconds."""
+    if "--resume" in command:
+        return f"{command} {SMALL.replace('--epochs 1', '--epochs 2')}"
+    return f"{command} {SMALL}" if "alexnet_dist.train" in command or "local.sh" in command else command
+
+
+@pytest.mark.parametrize("command", WALK)
+def test_walk(home: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The tests' own environment takes the place of .venv.
+    monkeypatch.setenv("ALEXNET_VENV", sys.prefix)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    settings = shlex.quote(str(ROOT / "launch" / "common.sh"))
+    launch = shlex.quote(str(ROOT / "launch"))
+    script = f"source {settings}; {small(command).replace('launch/', f'{launch}/')}"
+    result = subprocess.run(
+        ["bash", "-c", script], cwd=home, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_walk_leaves_what_the_readme_lists(home: Path) -> None:
+    run = home / "runs" / "flowers"
+    if not run.exists():
+        pytest.skip("the walk has not run")
+    for pattern in set(re.findall(r"^\| `([\w.*<>-]+)` \|", README, re.M)):
+        if not pattern.startswith("ALEXNET") and not pattern.endswith(".py"):
+            name = re.sub("<.*?>", "*", pattern)
+            assert pattern == "PYTHON" or list(run.glob(name)), f"{pattern} is not in a run's folder"

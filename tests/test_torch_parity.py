@@ -1,0 +1,76 @@
+"""Against PyTorch, where it is installed: the same logits, gradients and losses from the same weights."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install 'alexnet_dist[bench]')")
+
+from mpi4py import MPI  # noqa: E402 (after the skip)
+
+from alexnet_dist.architecture import Network  # noqa: E402
+from alexnet_dist.comm.world import World  # noqa: E402
+from alexnet_dist.engine import Engine  # noqa: E402
+from alexnet_dist.optim import SGD  # noqa: E402
+from alexnet_dist.parameters import initialize  # noqa: E402
+from alexnet_dist.threads import Team  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from torch_alexnet import alexnet  # noqa: E402
+
+# Full size, and a small one whose map is averaged to 6 x 6.
+NETWORKS = [Network(dropout=0.0), Network(num_classes=10, image_size=256, dropout=0.0, width=1 / 8)]
+
+
+@pytest.fixture(params=NETWORKS, ids=["full size", "small, averaged"])
+def pair(request):
+    """An engine of ours and a PyTorch module with the same weights, and a batch for both."""
+    network = request.param
+    with Team(2) as team:
+        engine = Engine(network, World(MPI.COMM_SELF), team, batch=8, sgd=SGD(momentum=0.9, weight_decay=5e-4))
+        # PyTorch's own initialisation: from He's, the first losses are so wild that float32 itself drifts from float64
+        # by more than the tolerance within ten steps, in PyTorch as here.
+        initialize(engine.layout, engine.values, "torchvision", seed=1)
+        module = alexnet(network)
+        views = engine.layout.views(engine.values)
+        state = {spec.name: torch.tensor(spec.to_file(views[spec.name])) for spec in engine.layout.specs}
+        module.load_state_dict(state)
+        rng = np.random.default_rng(0)
+        x = rng.standard_normal((8, network.image_size, network.image_size, 3), dtype=np.float32)
+        labels = rng.integers(0, network.num_classes, 8)
+        yield engine, module, x, labels
+
+
+def error(actual, expected):
+    return np.abs(actual - expected).max() / np.abs(expected).max()
+
+
+def test_logits_and_gradients(pair):
+    engine, module, x, labels = pair
+    logits = module(torch.tensor(x.transpose(0, 3, 1, 2).copy()))
+    torch.nn.functional.cross_entropy(logits, torch.tensor(labels)).backward()
+    assert error(engine.net.forward(x), logits.detach().numpy()) < 1e-4
+    engine.step(x, labels, np.arange(8), 8, 0, lr=0.0)
+    gradients = engine.layout.views(engine.gradients)
+    for spec in engine.layout.specs:
+        expected = module.get_parameter(spec.name).grad.numpy()
+        difference = np.linalg.norm(spec.to_file(gradients[spec.name]) - expected) / np.linalg.norm(expected)
+        assert difference < 1e-4, spec.name
+
+
+def test_twenty_steps_of_sgd(pair):
+    engine, module, x, labels = pair
+    sgd = torch.optim.SGD(module.parameters(), lr=1e-2, momentum=0.9, weight_decay=5e-4)
+    pixels, target = torch.tensor(x.transpose(0, 3, 1, 2).copy()), torch.tensor(labels)
+    losses = []
+    for number in range(20):
+        ours = engine.step(x, labels, np.arange(8), 8, number, lr=1e-2).loss / 8
+        loss = torch.nn.functional.cross_entropy(module(pixels), target)
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+        assert ours == pytest.approx(loss.item(), abs=1e-3), f"step {number}"
+        losses.append(ours)
+    assert losses[-1] < losses[0] - 0.05
