@@ -62,11 +62,11 @@ def test_logits_and_gradients(pair):
 
 def test_twenty_steps_of_sgd(pair):
     engine, module, x, labels = pair
-    sgd = torch.optim.SGD(module.parameters(), lr=1e-2, momentum=0.9, weight_decay=5e-4)
+    sgd = torch.optim.SGD(module.parameters(), lr=3e-3, momentum=0.9, weight_decay=5e-4)
     pixels, target = torch.tensor(x.transpose(0, 3, 1, 2).copy()), torch.tensor(labels)
     losses = []
     for number in range(20):
-        ours = engine.step(x, labels, np.arange(8), 8, number, lr=1e-2).loss / 8
+        ours = engine.step(x, labels, np.arange(8), 8, number, lr=3e-3).loss / 8
         loss = torch.nn.functional.cross_entropy(module(pixels), target)
         sgd.zero_grad()
         loss.backward()
