@@ -4,8 +4,9 @@ import argparse
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from alexnet_dist.errors import SharedError, UserError
 
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
 class Parser(argparse.ArgumentParser):
     """argparse whose complaints are UserErrors, so that many ranks complain once; flags are never abbreviated."""
 
-    def __init__(self, prog: str, description: str | None, epilog: str | None = None) -> None:
+    def __init__(self, prog: str, description: str | None, epilog: str | None = None, **options: Any) -> None:
         super().__init__(
             prog=prog,
             description=description,
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
+            **options,
         )
 
     def error(self, message: str) -> NoReturn:
@@ -65,6 +67,8 @@ def run_on_ranks(parser: Parser, argv: list[str] | None, body: "Callable[[World,
     threading.excepthook = lambda args: end(
         "".join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback))
     )
+    # Of a run that diverges people hear once, from its loss, and not of every NaN that NumPy meets.
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"alexnet_dist\.")
     try:
         with world.together():
             args = parser.parse_args(argv)
@@ -73,7 +77,7 @@ def run_on_ranks(parser: Parser, argv: list[str] | None, body: "Callable[[World,
         return _complain(parser, error) if world.rank == 0 else 2
     except UserError as error:
         end(str(error))
-    except Exception:
+    except BaseException:  # SystemExit and KeyboardInterrupt of one rank included
         end(traceback.format_exc())
     return 1
 

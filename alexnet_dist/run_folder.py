@@ -20,10 +20,19 @@ class RunFolder:
     def check(self, resuming: bool) -> None:
         """Raises UserError if nothing can be written here, or if a new run would mix with one that is here already."""
         check_writable(self.latest)
-        if not resuming and self.latest.is_symlink():
+        if not resuming and (self._states() or self.best.exists()):
             raise UserError(
                 f"{self.path} already holds a run. Continue it with --resume, or begin another with --output-dir"
             )
+
+    def begin(self) -> None:
+        """Unmarks a run that was complete and now goes on, and tidies up after one that was killed while it wrote."""
+        for file in (self.complete, *self.path.glob(".*.part")):
+            file.unlink(missing_ok=True)
+
+    def _states(self) -> list[Path]:
+        """The training states, the newest first."""
+        return sorted(self.path.glob("checkpoint-*.safetensors"), reverse=True)
 
     def state(self, step: int) -> Path:
         """The name of the training state after so many steps."""
@@ -35,6 +44,5 @@ class RunFolder:
         beside.unlink(missing_ok=True)
         beside.symlink_to(state.name)
         os.replace(beside, self.latest)
-        newest_first = sorted(self.path.glob("checkpoint-*.safetensors"), reverse=True)
-        for old in [path for path in newest_first if path != state][max(0, self.keep - 1) :]:
+        for old in [path for path in self._states() if path != state][self.keep - 1 :]:
             old.unlink(missing_ok=True)

@@ -13,7 +13,8 @@ from alexnet_dist.architecture import Network, rows, summary
 from alexnet_dist.comm.world import World
 from alexnet_dist.config import TrainingConfig
 from alexnet_dist.data.augment import Augmentation, load_for_training
-from alexnet_dist.data.loader import Batch, Loader
+from alexnet_dist.data.image_list import ImageList
+from alexnet_dist.data.loader import Loader
 from alexnet_dist.data.sources import Sources, read_sources
 from alexnet_dist.engine import Engine
 from alexnet_dist.errors import SharedError, UserError
@@ -65,7 +66,8 @@ class Trainer:
         state = world.broadcast_json(state)
         self.engine.broadcast()
         if state is not None:
-            self.progress = Progress.from_json(state)
+            self.progress = Progress.from_json(state["progress"])
+        self._resumed = state
         self.report = Report(self.folder.path, speaks=world.rank == 0)
 
     def __enter__(self) -> "Trainer":
@@ -104,7 +106,7 @@ class Trainer:
         return network
 
     def _load_start(self) -> dict[str, Any] | None:
-        """Fills rank 0's parameters; returns the progress of a run that is resumed."""
+        """Fills rank 0's parameters; returns the training state of a run that is resumed."""
         config, engine = self.config, self.engine
         if config.resume is None:
             if config.load_pretrained:
@@ -122,14 +124,14 @@ class Trainer:
                 raise UserError(
                     f"{path} was trained with {name} {state[name]}, not {value}: a run continues only with the same"
                 )
-        if state["train list"] != self.sources.train.fingerprint():
-            log.warning("the training images are not those of %s: the epoch may repeat or miss some", path)
-        return state["progress"]
+        return state
 
     # Running
 
     def run(self) -> int:
         """Trains to the end, or until a signal or the plateau stops it; returns the exit code."""
+        if self.world.rank == 0:
+            self.folder.begin()
         self._introduce()
         with StopSignals() as self.signals, self._loader() as loader:
             while self.progress.epoch < self.config.epochs and not self.progress.plateau.finished:
@@ -177,19 +179,17 @@ class Trainer:
             with watch.phase("wait"):
                 readable = len(batch.labels) - len(batch.broken)
                 total, broken, stop = self.world.sum([readable, len(batch.broken), self.signals.received])
-            if broken:
-                self._report_broken(batch, int(broken))
             if stop:
                 batches.close()
                 self._save_state()
                 return False
+            if broken:
+                self.progress = replace(self.progress, broken=self.progress.broken + int(broken))
+                self._report_broken(self.world.all_texts(batch.broken), self.progress.broken, self.sources.train)
             lr = self.schedule.rate(self.progress.epoch + number / loader.steps, self.progress.plateau)
             sums = engine.step(batch.images, batch.labels, batch.positions, int(total), self.progress.step, lr)
             if not math.isfinite(sums.loss):
-                raise SharedError(
-                    f"the loss is {sums.loss} at step {self.progress.step + 1}: training has diverged. Lower --lr "
-                    f"(now {lr:g}) or warm up (--lr-warmup-epochs); the last checkpoint is from before that"
-                )
+                raise SharedError(self._divergence(f"the loss is {sums.loss}"))
             self.progress = replace(
                 self.progress,
                 step_in_epoch=number + 1,
@@ -203,18 +203,21 @@ class Trainer:
                 self._save_state()
         return True
 
-    def _report_broken(self, batch: Batch, count: int) -> None:
-        """Names the images of this step that could not be read; raises SharedError where that is too much."""
-        complaints = self.world.all_texts(batch.broken)
+    def _divergence(self, sign: str) -> str:
+        return (
+            f"{sign} after {self.progress.step} steps: training has diverged. Lower --lr (now {self.config.lr:g}) or "
+            "warm up (--lr-warmup-epochs); the checkpoints there are from before that"
+        )
+
+    def _report_broken(self, complaints: list[str], broken: int, images: ImageList) -> None:
+        """Names images that could not be read, `broken` in all so far; raises SharedError where that is too many."""
         if self.config.strict:
             raise SharedError(complaints[0])
-        self.progress = replace(self.progress, broken=self.progress.broken + count)
         for complaint in complaints:
             log.warning("skipped: %s", complaint)
-        images = len(self.sources.train)
-        if self.progress.broken > self.config.max_bad * images:
+        if broken > self.config.max_bad * len(images) or broken == len(images):
             raise SharedError(
-                f"{self.progress.broken} of the {images} training images can't be read, more than --max-bad "
+                f"{broken} of the {len(images)} images of {images.source} can't be read, more than --max-bad "
                 f"{self.config.max_bad:g} allows; the latest: {complaints[-1]}"
             )
 
@@ -222,6 +225,8 @@ class Trainer:
         """Validates; rank 0 decides on the learning rate and all are told; the epoch is reported and saved."""
         start = time.perf_counter()
         result = evaluate(self.engine.net, self.sources.val, self.world, self.config.workers or self.team.size)
+        if result.broken:
+            self._report_broken(list(result.broken), len(result.broken), self.sources.val)
         before = self.progress.plateau
         decision = self.world.broadcast_json(asdict(before.observe(result.error, self.schedule)))
         plateau = Plateau(**decision)
@@ -238,8 +243,6 @@ class Trainer:
             "epoch %d/%d  train loss %.4f top-1 %.2f%%  validation %s  (%s)",
             progress.epoch + 1, self.config.epochs, train["loss"], 100 * train["top1"], result, duration(seconds),
         )  # fmt: skip
-        for complaint in result.broken:
-            log.warning("skipped: %s", complaint)
         if skipped:
             log.warning("%d images could not be read in this epoch and were skipped", skipped)
         if after.reductions > before.reductions:
@@ -269,6 +272,8 @@ class Trainer:
         with self.world.together():
             if self.world.rank == 0:
                 engine, path = self.engine, self.folder.state(self.progress.step)
+                if not np.isfinite(engine.values).all():
+                    raise UserError(self._divergence("a weight is not finite"))
                 training = {
                     "progress": asdict(self.progress),
                     "seed": self.config.seed,
@@ -306,8 +311,8 @@ class Trainer:
             if config.lr_reference_batch else "as given",
         )  # fmt: skip
         log.info("output: %s", self.folder.path)
-        if self.progress.step:
-            log.info(
-                "resumed after %d epochs and %d steps", self.progress.epoch, self.progress.step_in_epoch,
-            )  # fmt: skip
+        if self._resumed is not None:
+            log.info("resumed after %d epochs and %d steps", self.progress.epoch, self.progress.step_in_epoch)
             self.report.metrics("resume", epoch=self.progress.epoch, step=self.progress.step)
+            if self._resumed["train list"] != self.sources.train.fingerprint():
+                log.warning("the training images are not those the run began with: the epoch may repeat or miss some")

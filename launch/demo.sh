@@ -44,6 +44,6 @@ Log, metrics      $run/train.log, $run/metrics.jsonl
 To train on images of your own (images.list: \`class_id image_path\` a line), in their folder:
   . $(printf %q "$venv/bin/activate")
   mpirun -n 2 python -m alexnet_dist.train
-To train this network on, to 10 epochs:
- $(printf ' %q' "${train[@]}") --epochs 10 --resume
+To train this network on, to 12 epochs:
+ $(printf ' %q' "${train[@]}") --epochs 12 --resume
 END
