@@ -151,10 +151,13 @@ def rows(network: Network) -> tuple[list[Row], list[Row]]:
 
 
 def _parameters(key: str, layer: Layer, shape: Shape, last: bool) -> tuple[ParameterSpec, ...]:
+    inside: Shape
+    file: Shape
+    axes: tuple[int, ...]
     if isinstance(layer, Conv2d):
         k, c, outputs = layer.kernel, shape[2], layer.filters
-        inside, file, axes = (k, k, c, outputs), (outputs, c, k, k), (3, 2, 0, 1)
         fan_in = k * k * c
+        inside, file, axes = (k, k, c, outputs), (outputs, c, k, k), (3, 2, 0, 1)
     elif isinstance(layer, Linear):
         outputs = layer.outputs
         fan_in = 1

@@ -140,5 +140,5 @@ def _checksum(tensors: Mapping[str, np.ndarray], header: str) -> str:
     crc = zlib.crc32(header.encode())
     for name in sorted(tensors):
         crc = zlib.crc32(name.encode(), crc)
-        crc = zlib.crc32(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8), crc)
+        crc = zlib.crc32(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data, crc)
     return f"crc32:{crc:08x}"

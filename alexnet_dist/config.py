@@ -99,7 +99,9 @@ class TrainingConfig:
     def from_flags(cls, flags: dict[str, Any]) -> "TrainingConfig":
         """From a mapping of field names, as argparse or JSON give it."""
         known = {field.name for field in fields(cls)}
-        values = {name: tuple(value) if name == "sample" else value for name, value in flags.items() if name in known}
+        values: dict[str, Any] = {name: value for name, value in flags.items() if name in known}
+        if "sample" in values:
+            values["sample"] = tuple(values["sample"])
         return cls(**values)
 
     def batch_of_all(self, size: int) -> int:

@@ -72,7 +72,8 @@ class Engine:
             logits = self.net.forward(images, DropoutKey(self.seed, number, positions))
             dlogits = self._dlogits[: len(labels)]
             loss = cross_entropy(logits, labels, dlogits, total=max(total, 1), smoothing=self.smoothing)
-            mine = Sums(loss, *count_correct(logits, labels), int((labels >= 0).sum()))
+            top1, top5 = count_correct(logits, labels)
+            mine = Sums(loss, top1, top5, int((labels >= 0).sum()))
         with watch.phase("backward"):
             self.net.backward(dlogits, self.sync)
         with watch.phase("update"):

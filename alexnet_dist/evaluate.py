@@ -117,7 +117,9 @@ def body(world: "World", args: argparse.Namespace) -> int:
             checkpoint.load(Path(args.load), layout, flat, None)
     world.broadcast_(flat)
     with Team(args.threads or world.node_threads()) as team:
-        result = evaluate(AlexNet(header.network, flat, args.batch_size, team), images, world, args.workers or team.size)
+        result = evaluate(
+            AlexNet(header.network, flat, args.batch_size, team), images, world, args.workers or team.size
+        )
     if args.strict and result.broken:
         raise SharedError(result.broken[0])
     if world.rank == 0:

@@ -74,7 +74,9 @@ def find_images(inputs: list[str]) -> list[Path]:
         else:
             matches = sorted(Path(match) for match in glob.glob(name, recursive=True) if Path(match).is_file())
         if not matches:
-            raise UserError(f"--input {name}: there is no such image, no image in that folder, or no match of that glob")
+            raise UserError(
+                f"--input {name}: there is no such image, no image in that folder, or no match of that glob"
+            )
         found += matches
     return found
 
@@ -91,7 +93,11 @@ def decoded(paths: list[Path], size: int, batch: int) -> Iterator[tuple[list[Pat
                 if error is not None and not isinstance(error, ImageError):
                     raise error
             good = [index for index, error in enumerate(errors) if error is None]
-            yield [names[index] for index in good], rows[good], [f"{n}: {e}" for n, e in zip(names, errors, strict=True) if e]
+            yield (
+                [names[index] for index in good],
+                rows[good],
+                [f"{n}: {e}" for n, e in zip(names, errors, strict=True) if e],
+            )
 
 
 def body(args: argparse.Namespace) -> int:

@@ -148,11 +148,12 @@ class AveragePool:
 
     def backward(self, x: np.ndarray, dy: np.ndarray, dx: np.ndarray | None, sink: GradientSink) -> None:
         """The gradient of x to dx."""
+        assert dx is not None
+        out = dx
 
         def task(part: slice, workspace: Workspace) -> None:
-            pool.adaptive_avgpool_backward(dy[part], self.rows, self.columns, dx[part], workspace=workspace)
+            pool.adaptive_avgpool_backward(dy[part], self.rows, self.columns, out[part], workspace=workspace)
 
-        assert dx is not None
         self.team.for_chunks(len(x), 16, task)
 
 
@@ -168,16 +169,15 @@ class LinearBlock:
         self.rows = max(16, BLOCK // self.inputs)  # of the weights, in one block
         self.columns = max(16, BLOCK // outputs)
         self.y = empty((batch, outputs))
-        self.mask = empty((batch, self.inputs)) if training and dropout else None
-        self.x = empty((batch, self.inputs)) if training and dropout else None  # after dropout
+        self.mask, self.x = (empty((batch if training and dropout else 0, self.inputs)) for _ in range(2))
         self._input = self.y  # what forward multiplied; backward needs it again
         self._dropped = False
 
     def forward(self, x: np.ndarray, dropout: DropoutKey | None) -> np.ndarray:
         """y [N, O] of x [N, ...]; without a key, nothing is dropped."""
         x = x.reshape(len(x), self.inputs)
-        self._dropped = dropout is not None and self.mask is not None
-        if dropout is not None and self.mask is not None:
+        self._dropped = dropout is not None and self.mask.size > 0
+        if dropout is not None and self._dropped:
             self._draw_masks(dropout)
             x = self._multiply(x, self.mask[: len(x)], self.x[: len(x)])
         self._input = x

@@ -209,16 +209,9 @@ def _lines(output: Path, entries: Iterable[Entry]) -> Iterator[bytes]:
         yield b"%d %s\n" % (label, name)
 
 
-class _Command(cli.Parser):
-    """The parser of a subcommand; newer versions of argparse hand it more than `cli.Parser` takes."""
-
-    def __init__(self, prog: str, description: str, **_: object) -> None:
-        super().__init__(prog, description)
-
-
 def _parser() -> cli.Parser:
     parser = cli.Parser("alexnet-prepare", DESCRIPTION, EXAMPLES)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Command)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     folder = commands.add_parser("folder", help=FOLDER_HELP, description=FOLDER_HELP)
     folder.add_argument("source", type=Path, metavar="SOURCE", help="holds one folder a class, of JPEG and PNG files")

@@ -24,7 +24,8 @@ class Report:
 
     def __init__(self, folder: Path, speaks: bool) -> None:
         self._metrics = None
-        self.start_clock()
+        self._step_mark = self._line_mark = time.perf_counter()
+        self._line_images = 0.0
         log.handlers.clear()
         log.propagate = False
         log.setLevel(logging.INFO if speaks else logging.CRITICAL + 1)
@@ -33,7 +34,9 @@ class Report:
         folder.mkdir(parents=True, exist_ok=True)
         stamped = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
         for handler in (logging.StreamHandler(sys.stdout), logging.FileHandler(folder / "train.log", encoding="utf-8")):
-            handler.setFormatter(stamped if isinstance(handler, logging.FileHandler) else logging.Formatter("%(message)s"))
+            handler.setFormatter(
+                stamped if isinstance(handler, logging.FileHandler) else logging.Formatter("%(message)s")
+            )
             log.addHandler(handler)
         self._metrics = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
 
@@ -47,8 +50,8 @@ class Report:
         self, progress: Progress, sums: Sums, lr: float, seconds: dict[str, float], steps: int, epochs: int, every: int
     ) -> None:
         """A line of metrics for each step, and a line of progress for every `every`-th and an epoch's last."""
-        took = time.perf_counter() - self._step_mark
-        self._step_mark += took
+        now = time.perf_counter()
+        took, self._step_mark = now - self._step_mark, now
         speed = sums.images / took
         self.metrics(
             "step",
@@ -62,7 +65,6 @@ class Report:
         self._line_images += sums.images
         if progress.step_in_epoch % every and progress.step_in_epoch != steps:
             return
-        now = time.perf_counter()
         speed = self._line_images / (now - self._line_mark)
         left = (steps * (epochs - progress.epoch) - progress.step_in_epoch) * sums.images / max(speed, 1e-9)
         means = sums.means()

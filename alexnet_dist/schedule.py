@@ -32,10 +32,8 @@ class Schedule:
             return self.lr * self.gamma**plateau.reductions
         if self.scheduler == "step":
             return self.lr * self.gamma ** math.floor(epoch / self.step_size + 1e-9)
-        if self.scheduler == "cosine":
-            share = (1 + math.cos(math.pi * min(done, 1))) / 2
-        else:
-            share = (1 - min(done, 1)) ** self.power
+        left = 1 - min(done, 1)
+        share = (1 - math.cos(math.pi * left)) / 2 if self.scheduler == "cosine" else left**self.power
         return self.lr_min + (self.lr - self.lr_min) * share
 
 

@@ -25,7 +25,7 @@ def available_cores() -> int:
         return cores
 
 
-Task = Callable[[int, Workspace], None]
+Task = Callable[[int, Workspace], Any]
 
 
 class Team:
@@ -77,8 +77,8 @@ class Team:
     def for_each(self, count: int, block: int, task: Callable[[int, int, Workspace], Any]) -> None:
         """`task(lo, hi, workspace)` for every block of `block` items of `count`, dealt to the threads in turn.
 
-        From the last block to the first, the order in which gradients are sent. The blocks don't depend on the number of threads; a task that writes only its own block gives the same bits
-        whatever that number.
+        From the last block to the first, the order in which gradients are sent. The blocks don't depend on the number
+        of threads; a task that writes only its own block gives the same bits whatever that number.
         """
         starts = range(0, count, block)[::-1]
 

@@ -36,10 +36,19 @@ def build_parser() -> cli.Parser:
     add("--num-classes", type=int, metavar="N", help="default: as many as --class-names, else the largest id + 1")
     add("--crop", choices=CROPS, help="training crops: random-resized (default), paper (256, then a random 224), none")
     add("--flip", action=argparse.BooleanOptionalAction, help="mirror every other training image (default: yes)")
-    add("--color-noise", action=argparse.BooleanOptionalAction, help="the paper's noise along RGB's principal components")
+    add(
+        "--color-noise",
+        action=argparse.BooleanOptionalAction,
+        help="the paper's noise along RGB's principal components",
+    )
     add("--workers", type=int, metavar="N", help="threads a rank that decode images (default: as --threads)")
     add("--strict", action=argparse.BooleanOptionalAction, help="a broken image is an error, not skipped and counted")
-    add("--max-bad", type=float, metavar="F", help="give up when so large a share of the images is broken (default: 0.1)")
+    add(
+        "--max-bad",
+        type=float,
+        metavar="F",
+        help="give up when so large a share of the images is broken (default: 0.1)",
+    )
 
     add = parser.add_argument_group("network").add_argument
     add("--image-size", type=int, metavar="PIXELS", help="default: 224")
@@ -62,7 +71,9 @@ def build_parser() -> cli.Parser:
     add("--lr-gamma", type=float, metavar="F", help="plateau, step: a reduction multiplies by this (default: 0.1)")
     add("--lr-patience", type=int, metavar="N", help="plateau: epochs without improvement that are borne (default: 5)")
     add("--lr-reductions", type=int, metavar="N", help="plateau: stop at the plateau after so many (default: 3)")
-    add("--lr-step-size", type=float, metavar="EPOCHS", help="step: epochs from one reduction to the next (default: 30)")
+    add(
+        "--lr-step-size", type=float, metavar="EPOCHS", help="step: epochs from one reduction to the next (default: 30)"
+    )
     add("--lr-power", type=float, help="polynomial: default 1, linear")
     add("--lr-min", type=float, metavar="LR", help="cosine, polynomial: the rate at the end (default: 0)")
     add("--lr-warmup-epochs", type=float, metavar="F", help="rise linearly for so long, may be a fraction (default: 0)")

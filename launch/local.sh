@@ -33,14 +33,16 @@ printf '+%s\n' "$(printf ' %q' "${command[@]}")"
 # mpirun a process group of its own, so that Ctrl-C reaches it through here only.
 # shellcheck disable=SC2317  # the trap calls it
 stop() {
+    ((job)) || job=$!
     kill -USR1 "$job"
     signalled=1
     trap 'kill -INT "$job"; signalled=1' TERM INT HUP
 }
 set -m
+job=0
+trap stop TERM INT HUP # before there is a job: mpirun may be up before the line after it is read
 "${command[@]}" </dev/null &
 job=$!
-trap stop TERM INT HUP
 # A signal ends `wait`, not mpirun: wait again until nothing but mpirun's own end has ended it.
 signalled=1
 while ((signalled)); do

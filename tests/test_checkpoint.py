@@ -91,7 +91,9 @@ def foreign(path):
 
 def huge_claim(path):
     # A header that claims more data than any disk holds.
-    header = json.dumps({"features.0.bias": {"dtype": "F32", "shape": [10**11], "data_offsets": [0, 4 * 10**11]}}).encode()
+    header = json.dumps(
+        {"features.0.bias": {"dtype": "F32", "shape": [10**11], "data_offsets": [0, 4 * 10**11]}}
+    ).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header)
 
 

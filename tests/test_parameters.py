@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from small import SMALL
 
 from alexnet_dist.model import layout_of
 from alexnet_dist.parameters import INITIALIZERS, initialize
-from small import SMALL
 
 
 @pytest.fixture

@@ -63,7 +63,9 @@ class Bucketed:
         self.poll()
         if self.started < len(self._bounds):
             lo, hi = self._bounds[self.started]
-            raise RuntimeError(f"a layer has not handed over its gradient: {self._missing[self.started]} of [{lo}, {hi})")
+            raise RuntimeError(
+                f"a layer has not handed over its gradient: {self._missing[self.started]} of [{lo}, {hi})"
+            )
         waited = 0.0
         for request, (lo, hi) in zip(self._requests, self._bounds, strict=True):
             start = MPI.Wtime()

@@ -1,6 +1,7 @@
 """The allreduce strategy: closed forms, odd bucket sizes, blocks in any order, twice."""
 
 import threading
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def test_sums_over_ranks_whatever_the_order_of_blocks(size, bucket):
     # Another order on each rank, as threads would have it.
     rng = np.random.default_rng(world.rank)
     edges = [0, *sorted({int(edge) for edge in np.random.default_rng(0).integers(1, size, 10)}), size]
-    blocks = list(zip(edges, edges[1:], strict=False))
+    blocks = list(pairwise(edges))
     ramp = np.arange(size, dtype=np.float32)
     total = sum(range(1, world.size + 1))
     for step in (1, 2):

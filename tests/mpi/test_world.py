@@ -36,13 +36,18 @@ def test_texts_of_all_ranks_in_order(world):
 
 def test_together_raises_the_lowest_ranks_error_on_all(world):
     last = world.size - 1
-    with pytest.raises(SharedError, match=f"bad on {last}$"), world.together():
-        if world.rank == last:
-            raise UserError(f"bad on {world.rank}")
-    with world.together():
-        pass
-    with pytest.raises(SharedError, match="bad on 0$"), world.together():
-        raise UserError(f"bad on {world.rank}")
+    for bad in (last, -1, 0):
+
+        def passage(bad=bad):
+            with world.together():
+                if world.rank >= bad >= 0:
+                    raise UserError(f"bad on {world.rank}")
+
+        if bad < 0:
+            passage()
+        else:
+            with pytest.raises(SharedError, match=rf"bad on {bad}\Z"):
+                passage()
 
 
 def test_threads_are_shared_by_the_ranks_of_a_node(world):
