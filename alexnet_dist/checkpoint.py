@@ -63,7 +63,7 @@ def read_header(path: Path) -> Header:
     """
     with _opened(path) as file:
         metadata = file.metadata() or {}
-        if metadata.get("format") == FORMAT:
+        if "header" in metadata:
             return _parse_header(path, metadata)
         try:
             classes = file.get_slice("classifier.6.bias").get_shape()[0]
@@ -88,7 +88,7 @@ def load(path: Path, layout: ParameterLayout, values: np.ndarray, momentum: np.n
             wanted |= {MOMENTUM + spec.name: spec for spec in layout.specs}
         _check_tensors(path, file, stored, wanted)
         tensors = {name: file.get_tensor(name) for name in sorted(stored)}
-    if metadata.get("format") == FORMAT and _checksum(tensors, metadata["header"]) != metadata.get("checksum"):
+    if "checksum" in metadata and _checksum(tensors, metadata.get("header", "")) != metadata["checksum"]:
         raise UserError(f"{path} is damaged: its checksum is not that of its content. Use an earlier checkpoint")
     for prefix, flat in (("", values), (MOMENTUM, momentum)):
         if flat is not None:
@@ -108,6 +108,8 @@ def _opened(path: Path) -> Any:
 
 def _parse_header(path: Path, metadata: Mapping[str, str]) -> Header:
     try:
+        if metadata["format"] != FORMAT:
+            raise UserError(f"{path} has a header of the format {metadata['format']!r}, not {FORMAT!r}: is it damaged?")
         if int(metadata["version"]) > VERSION:
             raise UserError(
                 f"{path} is of format version {metadata['version']}, newer than this program reads ({VERSION}). "

@@ -1,6 +1,7 @@
 """What the programs share on the command line: one message without traceback, exit code 2 for bad input, all ranks end."""
 
 import argparse
+import os
 import sys
 import threading
 import traceback
@@ -31,6 +32,14 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see --help)")
 
 
+def require_positive(args: argparse.Namespace, *flags: str) -> None:
+    """Raises UserError for a flag that was given as less than 1."""
+    for flag in flags:
+        value = getattr(args, flag)
+        if value is not None and value < 1:
+            raise UserError(f"--{flag.replace('_', '-')} is {value}, but must be at least 1")
+
+
 def run(parser: Parser, argv: list[str] | None, body: Callable[[argparse.Namespace], int]) -> int:
     """The exit code of a program that runs alone: body's own, or 2 after one line about the user's mistake."""
     try:
@@ -39,6 +48,9 @@ def run(parser: Parser, argv: list[str] | None, body: Callable[[argparse.Namespa
         return _complain(parser, error)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read our output has gone: `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain again at its end
+        return 0
 
 
 def run_on_ranks(parser: Parser, argv: list[str] | None, body: "Callable[[World, argparse.Namespace], int]") -> int:

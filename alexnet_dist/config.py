@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from alexnet_dist.errors import UserError
@@ -88,8 +87,6 @@ class TrainingConfig:
         self._require("lr_scheduler", self.lr_scheduler in SCHEDULERS, f"one of {', '.join(SCHEDULERS)}")
         if self.global_batch is not None and self.batch_size is not None:
             raise UserError("--global-batch and --batch-size (of each rank) say the same thing twice: give one of them")
-        if self.resume is not None and self.load_pretrained is not None:
-            raise UserError("--resume continues a run and --load-pretrained begins one: give one of them")
 
     def _require(self, name: str, valid: bool, rule: str) -> None:
         if not valid:
@@ -124,7 +121,3 @@ class TrainingConfig:
             patience=self.lr_patience,
             reductions=self.lr_reductions,
         )
-
-    def latest(self) -> Path:
-        """The name under which the newest checkpoint is found."""
-        return Path(self.output_dir) / "latest.safetensors"

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alexnet_dist import checkpoint, cli
+from alexnet_dist.architecture import Network
 from alexnet_dist.data.augment import load_for_evaluation
 from alexnet_dist.data.image_list import ImageList, read_image_list
 from alexnet_dist.data.loader import Loader
-from alexnet_dist.errors import SharedError, UserError
+from alexnet_dist.errors import SharedError
 from alexnet_dist.kernels.loss import count_correct, cross_entropy
 from alexnet_dist.model import AlexNet, layout_of
 from alexnet_dist.threads import Team
@@ -37,15 +38,14 @@ class Evaluation:
         """The share of images whose most probable class is wrong."""
         return 1 - self.top1 / self.images
 
-    @property
-    def loss(self) -> float:
-        """The mean loss."""
-        return self.loss_sum / self.images
+    def means(self) -> dict[str, float]:
+        """Mean loss, and top-1 and top-5 accuracy as shares of 1."""
+        return {"loss": self.loss_sum / self.images, "top1": self.top1 / self.images, "top5": self.top5 / self.images}
 
     def __str__(self) -> str:
         return (
             f"top-1 {self.top1 / self.images:.2%} ({self.top1} of {self.images})  "
-            f"top-5 {self.top5 / self.images:.2%} ({self.top5})  loss {self.loss:.4f}"
+            f"top-5 {self.top5 / self.images:.2%} ({self.top5})  loss {self.loss_sum / self.images:.4f}"
         )
 
 
@@ -67,8 +67,6 @@ def evaluate(net: AlexNet, images: ImageList, world: "World", workers: int) -> E
         size=world.size,
         image_size=size,
         workers=workers,
-        shuffle=False,
-        seed=0,
     ) as loader:
         for batch in loader.batches(0):
             logits = net.forward(batch.images)
@@ -103,28 +101,27 @@ def build_parser() -> cli.Parser:
 
 def body(world: "World", args: argparse.Namespace) -> int:
     """Loads the network on every rank, evaluates, prints on rank 0."""
+    path = Path(args.load)
     with world.together():
-        for flag in ("batch_size", "threads", "workers"):
-            value = getattr(args, flag)
-            if value is not None and value < 1:
-                raise UserError(f"--{flag.replace('_', '-')} is {value}, but must be at least 1")
-        header = checkpoint.read_header(Path(args.load))
-        images = read_image_list(Path(args.data), header.network.num_classes)
-    layout = layout_of(header.network)
+        cli.require_positive(args, "batch_size", "threads", "workers")
+        header = asdict(checkpoint.read_header(path)) if world.rank == 0 else None
+    network = Network(**world.broadcast_json(header)["network"])
+    with world.together():
+        images = read_image_list(Path(args.data), network.num_classes)
+    world.require_same(images.fingerprint(), f"the list {args.data}")
+    layout = layout_of(network)
     flat = zeros((layout.size,))
     with world.together():
         if world.rank == 0:
-            checkpoint.load(Path(args.load), layout, flat, None)
+            checkpoint.load(path, layout, flat, None)
     world.broadcast_(flat)
     with Team(args.threads or world.node_threads()) as team:
-        result = evaluate(
-            AlexNet(header.network, flat, args.batch_size, team), images, world, args.workers or team.size
-        )
+        result = evaluate(AlexNet(network, flat, args.batch_size, team), images, world, args.workers or team.size)
     if args.strict and result.broken:
         raise SharedError(result.broken[0])
     if world.rank == 0:
         if args.json:
-            print(json.dumps({**asdict(result), "loss": result.loss}))
+            print(json.dumps({**asdict(result), "loss": result.loss_sum / result.images}))
         else:
             for complaint in result.broken:
                 print(f"skipped: {complaint}")

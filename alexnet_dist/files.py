@@ -9,6 +9,15 @@ from alexnet_dist.errors import UserError
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Where the system refuses to write, raises a UserError that names `path` and the reason."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields the name of a file to write; when the block ends well it takes the place of `path`, else it is removed.
 
@@ -16,15 +25,14 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield beside
-        with open(beside, "rb") as file:
-            os.fsync(file.fileno())
-        beside.chmod(0o666 & ~_umask())
-        os.replace(beside, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield beside
+            with open(beside, "rb") as file:
+                os.fsync(file.fileno())
+            beside.chmod(0o666 & ~_umask())
+            os.replace(beside, path)
+            _sync_folder(path.parent)
     finally:
         with suppress(OSError):
             beside.unlink()
@@ -41,12 +49,10 @@ def check_writable(path: Path) -> None:
     if path.is_dir():
         raise UserError(f"cannot write {path}: it is a folder")
     probe = path.with_name(f".{path.name}.{os.getpid()}.probe")
-    try:
+    with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
-    except OSError as error:
-        raise UserError(f"cannot write in {path.parent}: {error.strerror or error}") from error
 
 
 def _umask() -> int:

@@ -67,12 +67,15 @@ def find_images(inputs: list[str]) -> list[Path]:
     found: list[Path] = []
     for name in inputs:
         path = Path(name)
-        if path.is_dir():
-            matches = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-        elif path.exists():
-            matches = [path]
-        else:
-            matches = sorted(Path(match) for match in glob.glob(name, recursive=True) if Path(match).is_file())
+        try:
+            if path.is_dir():
+                matches = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+            elif path.exists():
+                matches = [path]
+            else:
+                matches = sorted(Path(match) for match in glob.glob(name, recursive=True) if Path(match).is_file())
+        except OSError as error:
+            raise UserError(f"--input {name}: {error.strerror}") from error
         if not matches:
             raise UserError(
                 f"--input {name}: there is no such image, no image in that folder, or no match of that glob"
@@ -102,10 +105,7 @@ def decoded(paths: list[Path], size: int, batch: int) -> Iterator[tuple[list[Pat
 
 def body(args: argparse.Namespace) -> int:
     """Prints the predictions; exit code 2 if an image could not be read, after all others have been classified."""
-    for flag in ("topk", "batch_size", "threads"):
-        value = getattr(args, flag)
-        if value is not None and value < 1:
-            raise UserError(f"--{flag.replace('_', '-')} is {value}, but must be at least 1")
+    cli.require_positive(args, "topk", "batch_size", "threads")
     paths = find_images(args.input)
     failed = 0
     with Team(args.threads) as team:
@@ -113,7 +113,8 @@ def body(args: argparse.Namespace) -> int:
         if args.class_names:
             names = read_class_names(Path(args.class_names))
         if len(names) != net.network.num_classes:
-            raise UserError(f"{args.class_names} names {len(names)} classes, the network has {net.network.num_classes}")
+            source = args.class_names or args.load
+            raise UserError(f"{source} names {len(names)} classes, the network has {net.network.num_classes}")
         for batch, images, broken in decoded(paths, net.network.image_size, args.batch_size):
             for complaint in broken:
                 print(f"alexnet-inference: {complaint}", file=sys.stderr)

@@ -26,13 +26,15 @@ class Sums(NamedTuple):
 
 @dataclass(frozen=True)
 class Progress:
-    """Epochs and steps that are done; `sums` and `broken` (images that could not be read) are of this epoch so far."""
+    """Epochs and steps that are done; `sums` and `broken` (images that could not be read) are of this epoch so far,
+    `skipped` counts those of the epochs before, validation included."""
 
     epoch: int = 0
     step_in_epoch: int = 0
     step: int = 0
     sums: Sums = field(default_factory=Sums)
     broken: int = 0
+    skipped: int = 0
     plateau: Plateau = field(default_factory=Plateau)
 
     @classmethod

@@ -9,10 +9,16 @@ import logging
 import math
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
+from alexnet_dist.files import writing
 from alexnet_dist.progress import Progress, Sums
+from alexnet_dist.schedule import Plateau
+
+if TYPE_CHECKING:
+    from alexnet_dist.evaluate import Evaluation
 
 STUCK_AFTER = 2000  # steps in which even ImageNet should have begun to move
 
@@ -23,7 +29,7 @@ class Report:
     """The log and the metrics of a run in `folder`, both appended to; silent unless `speaks`."""
 
     def __init__(self, folder: Path, speaks: bool) -> None:
-        self._metrics = None
+        self._metrics: TextIO | None = None
         self._step_mark = self._line_mark = time.perf_counter()
         self._line_images = 0.0
         log.handlers.clear()
@@ -31,6 +37,11 @@ class Report:
         log.setLevel(logging.INFO if speaks else logging.CRITICAL + 1)
         if not speaks:
             return
+        logging.raiseExceptions = False  # a full disk must not print a stack for each line
+        with writing(folder):
+            self._open(folder)
+
+    def _open(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         stamped = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
         for handler in (logging.StreamHandler(sys.stdout), logging.FileHandler(folder / "train.log", encoding="utf-8")):
@@ -41,13 +52,22 @@ class Report:
         self._metrics = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
 
     def metrics(self, event: str, **values: Any) -> None:
-        """Appends one line of metrics."""
+        """Appends one line of metrics. Raises UserError where that can't be written."""
         if self._metrics is not None:
-            self._metrics.write(json.dumps({"event": event, **values}) + "\n")
-            self._metrics.flush()
+            with writing(Path(self._metrics.name)):
+                self._metrics.write(json.dumps({"event": event, **values}) + "\n")
+                self._metrics.flush()
 
     def step(
-        self, progress: Progress, sums: Sums, lr: float, seconds: dict[str, float], steps: int, epochs: int, every: int
+        self,
+        progress: Progress,
+        sums: Sums,
+        lr: float,
+        seconds: dict[str, float],
+        steps: int,
+        global_batch: int,
+        epochs: int,
+        every: int,
     ) -> None:
         """A line of metrics for each step, and a line of progress for every `every`-th and an epoch's last."""
         now = time.perf_counter()
@@ -66,7 +86,7 @@ class Report:
         if progress.step_in_epoch % every and progress.step_in_epoch != steps:
             return
         speed = self._line_images / (now - self._line_mark)
-        left = (steps * (epochs - progress.epoch) - progress.step_in_epoch) * sums.images / max(speed, 1e-9)
+        left = (steps * (epochs - progress.epoch) - progress.step_in_epoch) * global_batch / max(speed, 1e-9)
         means = sums.means()
         log.info(
             "epoch %d/%d  step %d/%d  loss %.4f  top-1 %.1f%%  lr %.3g  %.1f images/s  ETA %s",
@@ -74,6 +94,31 @@ class Report:
             means["loss"], 100 * means["top1"], lr, speed, duration(left),
         )  # fmt: skip
         self._line_mark, self._line_images = now, 0.0
+
+    def epoch(self, progress: Progress, result: "Evaluation", seconds: float, epochs: int, skipped: int) -> None:
+        """What an epoch has brought: `result` of its validation, which took `seconds`."""
+        train = progress.sums.means()
+        log.info(
+            "epoch %d/%d  train loss %.4f top-1 %.2f%%  validation %s  (%s)",
+            progress.epoch + 1, epochs, train["loss"], 100 * train["top1"], result, duration(seconds),
+        )  # fmt: skip
+        if skipped:
+            log.warning("%d images could not be read in this epoch and were skipped", skipped)
+        self.metrics(
+            "epoch",
+            epoch=progress.epoch,
+            step=progress.step,
+            train=train,
+            validation={**result.means(), "images": result.images},
+            skipped=skipped,
+        )
+
+    def plateau(self, before: Plateau, after: Plateau) -> None:
+        """What the validation error has led to."""
+        if after.reductions > before.reductions:
+            log.info("the validation error has stopped improving: reduction %d of the learning rate", after.reductions)
+        if after.finished:
+            log.info("the validation error has stopped improving at the last learning rate: training ends")
 
     def start_clock(self) -> None:
         """Called where steps begin, so that their speed leaves out what came before."""
@@ -95,7 +140,8 @@ class Report:
             handler.close()
         log.handlers.clear()
         if self._metrics is not None:
-            self._metrics.close()
+            with suppress(OSError):  # of what could not be written it has been said already
+                self._metrics.close()
 
 
 def duration(seconds: float) -> str:

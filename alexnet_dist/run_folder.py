@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from alexnet_dist.errors import UserError
-from alexnet_dist.files import check_writable
+from alexnet_dist.files import check_writable, writing
 
 
 class RunFolder:
@@ -26,23 +26,30 @@ class RunFolder:
             )
 
     def begin(self) -> None:
-        """Unmarks a run that was complete and now goes on, and tidies up after one that was killed while it wrote."""
-        for file in (self.complete, *self.path.glob(".*.part")):
-            file.unlink(missing_ok=True)
+        """Unmarks a run that was complete and now goes on, and tidies up after one that was killed while it wrote.
+
+        Raises UserError.
+        """
+        with writing(self.path):
+            for file in (self.complete, *self.path.glob(".*.part"), *self.path.glob(".latest.*")):
+                file.unlink(missing_ok=True)
 
     def _states(self) -> list[Path]:
-        """The training states, the newest first."""
-        return sorted(self.path.glob("checkpoint-*.safetensors"), reverse=True)
+        """The training states, the one written last first: a run that went back may hold later steps of its old way."""
+        return sorted(
+            self.path.glob("checkpoint-*.safetensors"), key=lambda path: path.stat().st_mtime_ns, reverse=True
+        )
 
     def state(self, step: int) -> Path:
         """The name of the training state after so many steps."""
         return self.path / f"checkpoint-{step:08d}.safetensors"
 
     def point_latest(self, state: Path) -> None:
-        """Makes `latest` name this state, and removes all but the newest `keep` states."""
-        beside = self.path / f".latest.{os.getpid()}"
-        beside.unlink(missing_ok=True)
-        beside.symlink_to(state.name)
-        os.replace(beside, self.latest)
-        for old in [path for path in self._states() if path != state][self.keep - 1 :]:
-            old.unlink(missing_ok=True)
+        """Makes `latest` name this state, and removes all but the newest `keep` states. Raises UserError."""
+        with writing(self.latest):
+            beside = self.path / f".latest.{os.getpid()}"
+            beside.unlink(missing_ok=True)
+            beside.symlink_to(state.name)
+            os.replace(beside, self.latest)
+            for old in [path for path in self._states() if path != state][self.keep - 1 :]:
+                old.unlink(missing_ok=True)

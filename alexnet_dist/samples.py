@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from alexnet_dist.data.augment import load_for_evaluation
 from alexnet_dist.errors import UserError
 from alexnet_dist.inference import predict, top
@@ -30,7 +28,7 @@ class Samples:
         if not self.paths:
             return
         for index, (path, probabilities) in enumerate(zip(self.paths, predict(net, self.images), strict=True)):
-            best = top(np.asarray(probabilities), 1)[0]
+            best = top(probabilities, 1)[0]
             now = f"{class_names[best] if class_names else best} {probabilities[best]:.1%}"
             before = self._before[index]
             log.info("  %s: %s%s", path, now, f" (before: {before})" if before else "")

@@ -11,7 +11,7 @@ class Schedule:
     """How the learning rate changes. Epochs may be fractions: rates change from step to step."""
 
     scheduler: str = "plateau"
-    lr: float = 0.01  # at the end of the warmup, before `reference_batch` scales it
+    lr: float = 0.01  # at the end of the warmup
     epochs: int = 90
     warmup_epochs: float = 0.0
     warmup_decay: float = 0.01  # the warmup rises linearly from this share of the rate to all of it

@@ -55,7 +55,7 @@ def build_parser() -> cli.Parser:
     add("--width", type=float, metavar="F", help="factor of every hidden layer's width, for small nets (default: 1)")
     add("--dropout", type=float, metavar="P", help="default: 0.5")
     add("--init", choices=sorted(INITIALIZERS), help="initial weights: He et al. (default), the paper's, torchvision's")
-    add("--load-pretrained", "-load_pretrained", metavar="FILE", help="start from these weights")
+    add("--load-pretrained", "-load_pretrained", metavar="FILE", help="start from these weights (--resume has its own)")
 
     add = parser.add_argument_group("optimisation").add_argument
     add("--epochs", "-epochs", type=int, metavar="N", help="default: 90")
@@ -96,7 +96,10 @@ def build_parser() -> cli.Parser:
 def read_config(args: argparse.Namespace) -> TrainingConfig:
     """The configuration: defaults, then --config, then the flags that were given. Raises UserError."""
     values = _given(build_parser().parse_args(_flags_in(Path(args.config)))) if args.config else {}
-    return TrainingConfig.from_flags(values | _given(args))
+    given = _given(args)
+    if given.keys() & {"global_batch", "batch_size"}:  # two flags for one thing: the command line's wins here too
+        values = {name: value for name, value in values.items() if name not in ("global_batch", "batch_size")}
+    return TrainingConfig.from_flags(values | given)
 
 
 def _given(args: argparse.Namespace) -> dict[str, object]:

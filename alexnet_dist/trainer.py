@@ -1,7 +1,9 @@
 """A training run: epochs of steps, validation, learning rate, checkpoints. One path for any number of ranks."""
 
+import json
 import math
 import time
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -9,22 +11,23 @@ from typing import Any
 import numpy as np
 
 from alexnet_dist import checkpoint
-from alexnet_dist.architecture import Network, rows, summary
+from alexnet_dist.architecture import Network, rows
 from alexnet_dist.comm.world import World
 from alexnet_dist.config import TrainingConfig
 from alexnet_dist.data.augment import Augmentation, load_for_training
 from alexnet_dist.data.image_list import ImageList
-from alexnet_dist.data.loader import Loader
+from alexnet_dist.data.loader import Batch, Loader
 from alexnet_dist.data.sources import Sources, read_sources
 from alexnet_dist.engine import Engine
 from alexnet_dist.errors import SharedError, UserError
-from alexnet_dist.evaluate import Evaluation, evaluate
+from alexnet_dist.evaluate import evaluate
 from alexnet_dist.files import check_writable, write_text
+from alexnet_dist.introduction import introduce, introduce_resumption
 from alexnet_dist.optim import SGD
 from alexnet_dist.parameters import initialize
 from alexnet_dist.progress import Progress
 from alexnet_dist.randomness import Purpose, generator
-from alexnet_dist.report import STUCK_AFTER, Report, duration, log
+from alexnet_dist.report import STUCK_AFTER, Report, log
 from alexnet_dist.run_folder import RunFolder
 from alexnet_dist.samples import Samples
 from alexnet_dist.schedule import Plateau
@@ -50,6 +53,9 @@ class Trainer:
                 self.folder.check(resuming=config.resume is not None)
                 if config.save:
                     check_writable(Path(config.save))
+        self.train_list = self.sources.train.fingerprint()
+        read = [self.train_list, self.sources.val.fingerprint(), self.sources.num_classes, asdict(config)]
+        world.require_same(json.dumps(read), "what is read from the lists, --class-names or --config")
         self.team = Team(config.threads or world.node_threads())
         self.engine = Engine(
             self.network,
@@ -68,7 +74,12 @@ class Trainer:
         if state is not None:
             self.progress = Progress.from_json(state["progress"])
         self._resumed = state
-        self.report = Report(self.folder.path, speaks=world.rank == 0)
+        self._saved_step = self.progress.step if state else -1
+        self._named: set[str] = set()  # broken images that have been named
+        with world.together():
+            self.report = Report(self.folder.path, speaks=world.rank == 0)
+            if world.rank == 0:
+                self.folder.begin()
 
     def __enter__(self) -> "Trainer":
         return self
@@ -118,11 +129,13 @@ class Trainer:
         path = path / self.folder.latest.name if path.is_dir() else path
         state = checkpoint.read_header(path).training
         checkpoint.load(path, engine.layout, engine.values, engine.momentum)
-        assert state is not None  # load has found momentum
-        for name, value in (("seed", config.seed), ("global batch", self.batch)):
+        if state is None:
+            raise UserError(f"{path} holds no training state. Start from it with --load-pretrained")
+        for name, value in (("seed", config.seed), ("global-batch", self.batch)):
             if state[name] != value:
                 raise UserError(
-                    f"{path} was trained with {name} {state[name]}, not {value}: a run continues only with the same"
+                    f"{path} was trained with a {name.replace('-', ' ')} of {state[name]}, not {value}, and continues only "
+                    f"with the same: give --{name} {state[name]}"
                 )
         return state
 
@@ -130,11 +143,14 @@ class Trainer:
 
     def run(self) -> int:
         """Trains to the end, or until a signal or the plateau stops it; returns the exit code."""
-        if self.world.rank == 0:
-            self.folder.begin()
-        self._introduce()
+        introduce(
+            self.config, self.network, self.sources, self.schedule.lr, self.batch, self.world.size, self.team.size
+        )
+        if self._resumed is not None:
+            introduce_resumption(self.config, self.progress, self._resumed, self.train_list)
+            self.report.metrics("resume", epoch=self.progress.epoch, step=self.progress.step)
         with StopSignals() as self.signals, self._loader() as loader:
-            while self.progress.epoch < self.config.epochs and not self.progress.plateau.finished:
+            while self.progress.epoch < self.config.epochs and not self._plateau_is_final():
                 if not self._train_epoch(loader):
                     log.info("stopped by a signal after step %d; --resume continues it", self.progress.step)
                     return STOPPED
@@ -144,9 +160,15 @@ class Trainer:
                 if self.config.save:
                     self._save_weights(Path(self.config.save))
                 write_text(self.folder.complete, f"step {self.progress.step}\n")
-        log.info("finished after %d epochs and %d steps", self.progress.epoch, self.progress.step)
-        self.report.metrics("complete", epoch=self.progress.epoch, step=self.progress.step)
+        progress = self.progress
+        log.info("finished after %d epochs and %d steps", progress.epoch, progress.step)
+        if progress.skipped:
+            log.warning("in all epochs together, %d times an image could not be read", progress.skipped)
+        self.report.metrics("complete", epoch=progress.epoch, step=progress.step, skipped=progress.skipped)
         return 0
+
+    def _plateau_is_final(self) -> bool:
+        return self.config.lr_scheduler == "plateau" and self.progress.plateau.finished
 
     def _loader(self) -> Loader:
         config, images = self.config, self.sources.train
@@ -170,38 +192,47 @@ class Trainer:
 
     def _train_epoch(self, loader: Loader) -> bool:
         """The steps of this epoch that are still to do; False if a signal has stopped them."""
-        config, engine, watch = self.config, self.engine, self.engine.watch
+        watch = self.engine.watch
         self.report.start_clock()
-        batches = loader.batches(self.progress.epoch, self.progress.step_in_epoch)
-        for number in range(self.progress.step_in_epoch, loader.steps):
-            with watch.phase("data"):
-                batch = next(batches)
-            with watch.phase("wait"):
-                readable = len(batch.labels) - len(batch.broken)
-                total, broken, stop = self.world.sum([readable, len(batch.broken), self.signals.received])
-            if stop:
-                batches.close()
-                self._save_state()
-                return False
-            if broken:
-                self.progress = replace(self.progress, broken=self.progress.broken + int(broken))
-                self._report_broken(self.world.all_texts(batch.broken), self.progress.broken, self.sources.train)
-            lr = self.schedule.rate(self.progress.epoch + number / loader.steps, self.progress.plateau)
-            sums = engine.step(batch.images, batch.labels, batch.positions, int(total), self.progress.step, lr)
-            if not math.isfinite(sums.loss):
-                raise SharedError(self._divergence(f"the loss is {sums.loss}"))
-            self.progress = replace(
-                self.progress,
-                step_in_epoch=number + 1,
-                step=self.progress.step + 1,
-                sums=self.progress.sums.plus(sums),
-            )
-            self.report.step(self.progress, sums, lr, watch.take(), loader.steps, config.epochs, config.print_freq)
-            if self.progress.step == STUCK_AFTER:
-                self.report.warn_if_stuck(self.progress, self.network.num_classes)
-            if config.save_every and self.progress.step % config.save_every == 0:
-                self._save_state()
+        first = self.progress.step_in_epoch
+        with closing(loader.batches(self.progress.epoch, first)) as batches:
+            for _ in range(first, loader.steps):
+                with watch.phase("data"):
+                    batch = next(batches)
+                with watch.phase("wait"):
+                    readable = len(batch.labels) - len(batch.broken)
+                    total, broken, stop = self.world.sum([readable, len(batch.broken), self.signals.received])
+                if stop:
+                    self._save_state()
+                    return False
+                if broken:
+                    self.progress = replace(self.progress, broken=self.progress.broken + int(broken))
+                    self._report_broken(self.world.all_texts(batch.broken), self.progress.broken, self.sources.train)
+                self._step(batch, int(total), loader.steps)
+        # Validation may take long, or end the run: what has been learned until here is safe.
+        if self.progress.step != self._saved_step:
+            self._save_state()
         return True
+
+    def _step(self, batch: Batch, total: int, steps: int) -> None:
+        """One step of the epoch's `steps`, on `total` images over all ranks."""
+        before, config = self.progress, self.config
+        lr = self.schedule.rate(before.epoch + before.step_in_epoch / steps, before.plateau)
+        sums = self.engine.step(batch.images, batch.labels, batch.positions, total, before.step, lr)
+        if not math.isfinite(sums.loss):
+            raise SharedError(self._divergence(f"the loss is {sums.loss}"))
+        self.progress = replace(
+            before,
+            step_in_epoch=before.step_in_epoch + 1,
+            step=before.step + 1,
+            sums=before.sums.plus(sums),
+        )
+        seconds = self.engine.watch.take()
+        self.report.step(self.progress, sums, lr, seconds, steps, self.batch, config.epochs, config.print_freq)
+        if self.progress.step == STUCK_AFTER:
+            self.report.warn_if_stuck(self.progress, self.network.num_classes)
+        if config.save_every and self.progress.step % config.save_every == 0:
+            self._save_state()
 
     def _divergence(self, sign: str) -> str:
         return (
@@ -214,7 +245,9 @@ class Trainer:
         if self.config.strict:
             raise SharedError(complaints[0])
         for complaint in complaints:
-            log.warning("skipped: %s", complaint)
+            if complaint not in self._named:
+                log.warning("skipped: %s", complaint)
+        self._named |= set(complaints)
         if broken > self.config.max_bad * len(images) or broken == len(images):
             raise SharedError(
                 f"{broken} of the {len(images)} images of {images.source} can't be read, more than --max-bad "
@@ -230,40 +263,16 @@ class Trainer:
         before = self.progress.plateau
         decision = self.world.broadcast_json(asdict(before.observe(result.error, self.schedule)))
         plateau = Plateau(**decision)
-        self._report_epoch(result, time.perf_counter() - start, before, plateau)
+        skipped = self.progress.broken + len(result.broken)
+        self.report.epoch(self.progress, result, time.perf_counter() - start, self.config.epochs, skipped)
+        self.report.plateau(before, plateau)
+        self.report.warn_if_stuck(self.progress, self.network.num_classes)
         if self.samples is not None:
             self.samples.report(self.engine.net, self.sources.class_names)
-        self.progress = Progress(self.progress.epoch + 1, 0, self.progress.step, plateau=plateau)
-        self._save_state(best=plateau.best < before.best)
-
-    def _report_epoch(self, result: Evaluation, seconds: float, before: Plateau, after: Plateau) -> None:
-        progress, train = self.progress, self.progress.sums.means()
-        skipped = progress.broken + len(result.broken)
-        log.info(
-            "epoch %d/%d  train loss %.4f top-1 %.2f%%  validation %s  (%s)",
-            progress.epoch + 1, self.config.epochs, train["loss"], 100 * train["top1"], result, duration(seconds),
-        )  # fmt: skip
-        if skipped:
-            log.warning("%d images could not be read in this epoch and were skipped", skipped)
-        if after.reductions > before.reductions:
-            log.info("the validation error has stopped improving: reduction %d of the learning rate", after.reductions)
-        if after.finished:
-            log.info("the validation error has stopped improving at the last learning rate: training ends")
-        self.report.warn_if_stuck(progress, self.network.num_classes)
-        self.report.metrics(
-            "epoch",
-            epoch=progress.epoch,
-            step=progress.step,
-            train=train,
-            validation={
-                "loss": result.loss,
-                "top1": result.top1 / result.images,
-                "top5": result.top5 / result.images,
-                "images": result.images,
-            },
-            skipped=skipped,
-            lr=self.schedule.rate(progress.epoch + 1, after),
+        self.progress = Progress(
+            self.progress.epoch + 1, 0, self.progress.step, skipped=self.progress.skipped + skipped, plateau=plateau
         )
+        self._save_state(best=plateau.best < before.best)
 
     # Saving
 
@@ -271,48 +280,26 @@ class Trainer:
         """Rank 0 writes a training state, and the weights alone if they are the best so far."""
         with self.world.together():
             if self.world.rank == 0:
-                engine, path = self.engine, self.folder.state(self.progress.step)
-                if not np.isfinite(engine.values).all():
+                if not np.isfinite(self.engine.values).all():
                     raise UserError(self._divergence("a weight is not finite"))
-                training = {
-                    "progress": asdict(self.progress),
-                    "seed": self.config.seed,
-                    "global batch": self.batch,
-                    "train list": self.sources.train.fingerprint(),
-                    "config": asdict(self.config),
-                }
-                header = checkpoint.Header(self.network, self.sources.class_names, training)
-                checkpoint.save(path, engine.layout, engine.values, engine.momentum, header)
-                self.folder.point_latest(path)
-                if best:
+                # The best weights first: a run that dies in between does this epoch's end again.
+                if best or (self.progress.step_in_epoch == 0 and not self.folder.best.exists()):
                     self._save_weights(self.folder.best)
+                self._save_training(self.folder.state(self.progress.step))
+        self._saved_step = self.progress.step
+
+    def _save_training(self, path: Path) -> None:
+        training = {
+            "progress": asdict(self.progress),
+            "seed": self.config.seed,
+            "global-batch": self.batch,
+            "train list": self.train_list,
+            "config": asdict(self.config),
+        }
+        header = checkpoint.Header(self.network, self.sources.class_names, training)
+        checkpoint.save(path, self.engine.layout, self.engine.values, self.engine.momentum, header)
+        self.folder.point_latest(path)
 
     def _save_weights(self, path: Path) -> None:
         header = checkpoint.Header(self.network, self.sources.class_names)
         checkpoint.save(path, self.engine.layout, self.engine.values, None, header)
-
-    def _introduce(self) -> None:
-        """Says what is about to run: the things that people ask about afterwards."""
-        config, size = self.config, self.world.size
-        given = "--batch-size" if config.batch_size else "--global-batch" if config.global_batch else "default"
-        for line in summary(self.network).splitlines():
-            log.info("%s", line)
-        log.info(
-            "%d training and %d validation images, %d classes", len(self.sources.train), len(self.sources.val),
-            self.network.num_classes,
-        )  # fmt: skip
-        log.info(
-            "%d ranks of %d threads; global batch %d (%s), that is %g images a rank and step", size, self.team.size,
-            self.batch, given, self.batch / size,
-        )  # fmt: skip
-        log.info(
-            "learning rate %g for the global batch, not for each rank (%s)", self.schedule.lr,
-            f"{config.lr:g} scaled from a batch of {config.lr_reference_batch}"
-            if config.lr_reference_batch else "as given",
-        )  # fmt: skip
-        log.info("output: %s", self.folder.path)
-        if self._resumed is not None:
-            log.info("resumed after %d epochs and %d steps", self.progress.epoch, self.progress.step_in_epoch)
-            self.report.metrics("resume", epoch=self.progress.epoch, step=self.progress.step)
-            if self._resumed["train list"] != self.sources.train.fingerprint():
-                log.warning("the training images are not those the run began with: the epoch may repeat or miss some")

@@ -74,14 +74,14 @@ def work_torch(batch: int, threads: int, way: str) -> None:
 
 def compare(batch: int, threads: int, ways: tuple[str, ...], rounds: int) -> dict[str, object]:
     """One line for each contender; what was measured, as JSON has it."""
+    load, peak = load_average(), sgemm_peak(threads)
     arguments = (str(batch), str(threads))
     ours = Contender("alexnet_dist", __file__, "numpy", *arguments)
     others = [Contender(way, __file__, "torch", *arguments, way) for way in ways]
     race([ours, *others], rounds)
-    peak = sgemm_peak(threads)
     speed = batch / median(ours.seconds)
     share = 2 * multiplications(Network()) * speed / (peak * 1e9)
-    print(f"batch {batch}, {threads} threads (sgemm peak {peak:.0f} GFLOP/s, load {load_average()})")
+    print(f"batch {batch}, {threads} threads (sgemm peak {peak:.0f} GFLOP/s, load {load} before)")
     print(f"  {ours.name:24} {speed:7.1f} images/s  {share:5.0%} of peak  {ours.peak_megabytes:6.0f} MB")
     result: dict[str, object] = {
         "batch": batch,

@@ -19,7 +19,7 @@ fi
 # What this process may use: nproc heeds its affinity, cpu.max is its container's quota ("200000 100000": 2 cores).
 cores=$(nproc)
 if read -r quota period 2>/dev/null </sys/fs/cgroup/cpu.max && [[ $quota != max ]] && ((quota / period < cores)); then
-    cores=$((quota / period))
+    cores=$((quota > period ? quota / period : 1))
 fi
 threads=$((cores > ranks ? cores / ranks : 1))
 ((ranks <= cores)) || echo "${0##*/}: $ranks ranks take turns on $cores cores, and are slower than $cores would be" >&2

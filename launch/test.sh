@@ -28,7 +28,7 @@ on_ranks() {
     mpirun -n "$1" bash -c '
         rank=${PMI_RANK:-${OMPI_COMM_WORLD_RANK:-0}}
         ((rank == 0)) || exec >"$0/rank-$rank" 2>&1
-        exec python -m pytest --with-mpi --only-mpi -p no:cacheprovider' "$scratch" && return
+        exec python -m pytest --with-mpi -m mpi -p no:cacheprovider' "$scratch" && return
     tail -n 60 -- "$scratch"/rank-*
     return 1
 }

@@ -55,7 +55,6 @@ def test_a_wrong_file_is_refused(tmp_path, text, message):
         (["--val-fraction", 0], "--val-fraction is 0.0"),
         (["--seed", -1], "--seed is -1"),
         (["--batch-size", 4, "--global-batch", 8], "give one of them"),
-        (["--resume", "--load-pretrained", "x"], "give one of them"),
         (["--crop", "square"], "invalid choice"),
         (["--epochs", "ten"], "invalid int"),
         (["--epoch", 1], "unrecognized"),

@@ -34,10 +34,10 @@ COVERED = {
     ". .venv/bin/activate": "launch/common.sh sets what it sets; test_launch.py",
     "pip install '.[mpi]'": "launch/common.sh installs the same way; the extra is checked below",
     "mpirun -f hostfile -n 4 -ppn 2 python -m alexnet_dist.train --data /data/images.list": FLAGS,
-    "mpirun --hostfile hostfile -n 4 --map-by ppr:2:node --bind-to none "
+    "mpirun --hostfile hostfile -n 4 --map-by ppr:2:node --bind-to none -x PATH "
     "python -m alexnet_dist.train --data /data/images.list": FLAGS,
     "python -m pytest tests/test_readme.py": "this is it",
-    "mpirun -n 2 python -m pytest --with-mpi --only-mpi": "launch/test.sh runs it",
+    "mpirun -n 2 python -m pytest --with-mpi -m mpi": "launch/test.sh runs it",
 }
 # The walk runs all others, in the README's order, in a folder like the one that the README supposes.
 SMALL = "--width 0.0625 --image-size 64 --epochs 1 --batch-size 2"
@@ -71,7 +71,7 @@ def test_every_command_is_understood(name: str, arguments: list[str]) -> None:
 
 
 def test_every_flag_exists() -> None:
-    known = {"--map-by", "--bind-to", "--hostfile", "--with-mpi", "--only-mpi", "--help"}
+    known = {"--map-by", "--bind-to", "--hostfile", "--with-mpi", "--help"}
     for build in PARSERS.values():
         known |= option_strings(build())
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", README)) <= known

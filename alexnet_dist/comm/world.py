@@ -79,6 +79,17 @@ class World:
         parts = [everyone[end - size : end].tobytes() for size, end in zip(sizes, ends, strict=True)]
         return [text for part in parts for text in json.loads(part)]
 
+    def require_same(self, text: str, what: str) -> None:
+        """Raises SharedError unless all ranks give the same text, for example a fingerprint of what they have read."""
+        texts = self.all_texts([text])
+        for rank, other in enumerate(texts):
+            if other != texts[0]:
+                raise SharedError(f"{what} of rank {rank} ({self.all_hosts()[rank]}) is not that of rank 0")
+
+    def all_hosts(self) -> list[str]:
+        """The name of each rank's host."""
+        return self.all_texts([os.uname().nodename])
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """A passage that all ranks leave alike: if some raise a UserError in it, all raise the lowest rank's as SharedError.

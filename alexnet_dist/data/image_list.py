@@ -135,9 +135,9 @@ def _class_id(field: bytes, num_classes: int | None, source: Path, number: int, 
         limit = MAX_CLASSES if num_classes is None else num_classes
         if len(field) <= 9 and int(field) < limit:
             return int(field)
-        advice = "raise --num-classes or" if num_classes is not None else "give --num-classes if that is right, or"
         problem = (
-            f"class id {field[:20].decode()} is not below {limit}, the number of classes; {advice} correct the line"
+            f"class id {field[:20].decode()} is not below {limit}, the number of classes; correct the line, or the number "
+            "(--num-classes, the class names)"
         )
     elif field[:1] == b"-" and field[1:].isdigit():
         problem = f"class id {field[:20].decode()} is negative; class ids count from 0"

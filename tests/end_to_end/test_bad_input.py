@@ -161,8 +161,9 @@ def refuses_in_mid_run(site, *flags, words):
     """The mistake shows only while a run goes on; earlier checkpoints, though not the logs, stay as they were."""
     before = {name: value for name, value in hashes(site / "run").items() if name.endswith(".safetensors")}
     assert_refused(train(2, [*BASE, "--epochs", 2, "--output-dir", "run", "--resume", *flags], site), *words)
-    after = hashes(site / "run")
-    assert before == {name: value for name, value in after.items() if name.endswith(".safetensors")}
+    # What was learned before the mistake showed is saved, so there may be a later state, which is now the latest.
+    before.pop("latest.safetensors")
+    assert before.items() <= hashes(site / "run").items()
 
 
 def test_broken_image_is_an_error_where_that_is_asked_for(site, broken):
@@ -345,7 +346,6 @@ def test_disk_that_fills_up(site):
         ("--save-every -1", ("--save-every", "-1")),
         ("--num-classes 0", ("--num-classes", "0")),
         ("--seed -1", ("--seed", "-1")),
-        ("--resume --load-pretrained x", ("--resume", "--load-pretrained")),
         ("--class-names none.txt", ("none.txt", "doesn't exist")),
         ("--config none.toml", ("--config", "none.toml")),
         ("--config train.list", ("--config", "train.list")),

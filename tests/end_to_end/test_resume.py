@@ -141,6 +141,23 @@ def test_a_run_that_goes_on_is_not_marked_complete(site):
     assert not (site / "marked" / "complete").exists()
 
 
+def test_weights_of_the_best_epoch_come_back_where_they_are_missing(site, whole):
+    train(2, flags("best-gone", epochs=1), site).ok()
+    (site / "best-gone" / "best.safetensors").unlink()
+    train(2, flags("best-gone", "--resume", epochs=2), site).ok()
+    assert (site / "best-gone" / "best.safetensors").exists()
+
+
+def test_an_epoch_is_saved_before_it_is_validated(site):
+    """Each validation image is gone: the first epoch's steps are not lost, and with better images the run goes on."""
+    (site / "gone.list").write_text("0 gone.png\n")
+    job = train(2, [*flags("unvalidated", epochs=1), "--val", "gone.list"], site)
+    assert_refused(job, "gone.list", "read")
+    assert latest_step(site / "unvalidated") == EPOCH
+    train(2, flags("unvalidated", "--resume", epochs=1), site).ok()
+    assert [entry["event"] for entry in events(site / "unvalidated", "epoch")] == ["epoch"]
+
+
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_resumed_on_another_number_of_ranks(site, whole, ranks):
     folder = shutil.copytree(whole, site / f"on-{ranks}", symlinks=True)

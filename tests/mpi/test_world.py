@@ -1,5 +1,7 @@
 """Small exchanges and shared errors, on any number of ranks: mpirun -n 2 python -m pytest --with-mpi --only-mpi."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,16 @@ def test_together_raises_the_lowest_ranks_error_on_all(world):
         else:
             with pytest.raises(SharedError, match=rf"bad on {bad}\Z"):
                 passage()
+
+
+def test_ranks_that_read_something_else_are_named(world):
+    world.require_same("the same", "the list")
+    with (
+        pytest.raises(SharedError, match=rf"the list of rank {world.size - 1} \(.*is not that of rank 0")
+        if (world.size > 1)
+        else nullcontext()
+    ):
+        world.require_same(f"{world.rank == world.size - 1}", "the list")
 
 
 def test_threads_are_shared_by_the_ranks_of_a_node(world):
