@@ -46,7 +46,7 @@ Entry = tuple[int, Path]  # class id, image
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one subcommand. Returns the exit code: 0, or 2 after a person's mistake, which it prints to stderr."""
-    return cli.run(_parser(), argv, _run)
+    return cli.run(build_parser(), argv, _run)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -209,7 +209,7 @@ def _lines(output: Path, entries: Iterable[Entry]) -> Iterator[bytes]:
         yield b"%d %s\n" % (label, name)
 
 
-def _parser() -> cli.Parser:
+def build_parser() -> cli.Parser:
     parser = cli.Parser("alexnet-prepare", DESCRIPTION, EXAMPLES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 

@@ -9,6 +9,7 @@ import logging
 import math
 import sys
 import time
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -30,6 +31,7 @@ class Report:
 
     def __init__(self, folder: Path, speaks: bool) -> None:
         self._metrics: TextIO | None = None
+        self._losses: deque[float] = deque(maxlen=20)  # of the latest steps
         self._step_mark = self._line_mark = time.perf_counter()
         self._line_images = 0.0
         log.handlers.clear()
@@ -82,6 +84,7 @@ class Report:
             images_per_second=speed,
             seconds={phase: round(value, 6) for phase, value in seconds.items()},
         )
+        self._losses.append(sums.means()["loss"])
         self._line_images += sums.images
         if progress.step_in_epoch % every and progress.step_in_epoch != steps:
             return
@@ -125,12 +128,12 @@ class Report:
         self._step_mark = self._line_mark = time.perf_counter()
         self._line_images = 0.0
 
-    def warn_if_stuck(self, progress: Progress, num_classes: int) -> None:
-        """Says early that a run does not learn: its mean loss is still that of guessing."""
-        loss, guessing = progress.sums.means()["loss"], math.log(num_classes)
+    def warn_if_stuck(self, num_classes: int) -> None:
+        """Says early that a run does not learn: its latest losses are still no better than guessing."""
+        loss, guessing = sum(self._losses) / max(len(self._losses), 1), math.log(num_classes)
         if loss > 0.99 * guessing:
             log.warning(
-                "WARNING: not learning so far: the mean loss %.4f is that of guessing, ln(%d) = %.4f. Try --init he, "
+                "WARNING: not learning so far: the latest losses, %.4f, are no better than guessing, ln(%d) = %.4f. Try --init he, "
                 "another --lr, or some epochs of warmup (--lr-warmup-epochs)", loss, num_classes, guessing,
             )  # fmt: skip
 

@@ -230,7 +230,7 @@ class Trainer:
         seconds = self.engine.watch.take()
         self.report.step(self.progress, sums, lr, seconds, steps, self.batch, config.epochs, config.print_freq)
         if self.progress.step == STUCK_AFTER:
-            self.report.warn_if_stuck(self.progress, self.network.num_classes)
+            self.report.warn_if_stuck(self.network.num_classes)
         if config.save_every and self.progress.step % config.save_every == 0:
             self._save_state()
 
@@ -266,7 +266,7 @@ class Trainer:
         skipped = self.progress.broken + len(result.broken)
         self.report.epoch(self.progress, result, time.perf_counter() - start, self.config.epochs, skipped)
         self.report.plateau(before, plateau)
-        self.report.warn_if_stuck(self.progress, self.network.num_classes)
+        self.report.warn_if_stuck(self.network.num_classes)
         if self.samples is not None:
             self.samples.report(self.engine.net, self.sources.class_names)
         self.progress = Progress(

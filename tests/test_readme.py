@@ -23,7 +23,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "train": train.build_parser,
     "evaluate": evaluate.build_parser,
     "inference": inference.build_parser,
-    "prepare": prepare._parser,
+    "prepare": prepare.build_parser,
 }
 
 FLAGS = "its flags are checked below; it needs two hosts"

@@ -114,4 +114,5 @@ class World:
         """Not collective: ends every rank at once. For what nobody foresaw; the caller has said what happened."""
         sys.stdout.flush()
         sys.stderr.flush()
+        time.sleep(0.1)  # mpirun forwards what was said; MPICH's Abort can overtake it
         self.comm.Abort(1)

@@ -1,4 +1,4 @@
-"""Small exchanges and shared errors, on any number of ranks: mpirun -n 2 python -m pytest --with-mpi --only-mpi."""
+"""Small exchanges and shared errors, on any number of ranks: mpirun -n 2 python -m pytest --with-mpi -m mpi."""
 
 from contextlib import nullcontext
 
