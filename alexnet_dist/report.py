@@ -133,8 +133,8 @@ class Report:
         loss, guessing = sum(self._losses) / max(len(self._losses), 1), math.log(num_classes)
         if loss > 0.99 * guessing:
             log.warning(
-                "WARNING: not learning so far: the latest losses, %.4f, are no better than guessing, ln(%d) = %.4f. Try --init he, "
-                "another --lr, or some epochs of warmup (--lr-warmup-epochs)", loss, num_classes, guessing,
+                "WARNING: not learning so far: the latest losses, %.4f, are no better than guessing, ln(%d) = %.4f. Try "
+                "--init he, another --lr, or some epochs of warmup (--lr-warmup-epochs)", loss, num_classes, guessing,
             )  # fmt: skip
 
     def close(self) -> None:

@@ -108,8 +108,7 @@ class Loader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A thread may hang on a dead disk; whoever fails must not wait for it, or the other ranks would wait as well.
-        self._executor.shutdown(wait=error is None, cancel_futures=True)
+        self.close()
 
     def _begin(self, order: NDArray[np.int64], epoch: int, step: int) -> _Pending:
         mine = share(step_size(step, len(self._images), self._global_batch), self._rank, self._size)
