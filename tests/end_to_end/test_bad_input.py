@@ -385,7 +385,7 @@ def test_evaluation_with_a_mistake(site, pictures, flags, words):
 @pytest.mark.parametrize("fault", ["exception@2", "thread@2", "decoder@5", "exit@2", "kill@2"])
 def test_failure_of_one_rank_ends_all(site, fault):
     before = hashes(site / "run")
-    flags = [*BASE, "--output-dir", "run", "--resume", "--epochs", 100]
+    flags = [*BASE, "--output-dir", "run", "--resume", "--epochs", 100, "--keep", 100]
     with start_training(2, flags, site, fault) as job:
         job.until((site / "struck").exists, "the fault has struck")
         job.wait(2 * PROMPT)
@@ -396,8 +396,10 @@ def test_failure_of_one_rank_ends_all(site, fault):
         assert "alexnet-train: rank 1 of 2 failed" in job.err
         assert job.err.count("RuntimeError: planted") == 1, str(job)
     after = hashes(site / "run")
+    # While another thread's exception ends the ranks, their main threads may finish an epoch and find a better best.
+    kept = ("checkpoint-",) if fault.startswith("thread") else ("checkpoint-", "best.", "latest.")
     for name in before:
-        if name.endswith(".safetensors"):
+        if name.startswith(kept):
             assert after[name] == before[name]
 
 
