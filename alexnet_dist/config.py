@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+from alexnet_dist.convolutions import MODES
 from alexnet_dist.errors import UserError
 from alexnet_dist.parameters import INITIALIZERS
 from alexnet_dist.schedule import SCHEDULERS, Schedule
@@ -31,6 +32,7 @@ class TrainingConfig:
     width: float = 1.0
     dropout: float = 0.5
     init: str = "he"
+    conv: str = "auto"
 
     epochs: int = 90
     global_batch: int | None = None
@@ -83,6 +85,7 @@ class TrainingConfig:
         self._require("save_every", self.save_every >= 0, "at least 0 (0: after each epoch only)")
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2**63 - 1")
         self._require("crop", self.crop in CROPS, f"one of {', '.join(CROPS)}")
+        self._require("conv", self.conv in MODES, f"one of {', '.join(MODES)}")
         self._require("init", self.init in INITIALIZERS, f"one of {', '.join(INITIALIZERS)}")
         self._require("lr_scheduler", self.lr_scheduler in SCHEDULERS, f"one of {', '.join(SCHEDULERS)}")
         if self.global_batch is not None and self.batch_size is not None:

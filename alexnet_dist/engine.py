@@ -8,6 +8,8 @@ import numpy as np
 
 from alexnet_dist.architecture import Network
 from alexnet_dist.comm.bucketed import Bucketed
+from alexnet_dist.comm.immediate import Immediate
+from alexnet_dist.comm.strategy import Strategy
 from alexnet_dist.comm.world import World
 from alexnet_dist.kernels.loss import count_correct, cross_entropy
 from alexnet_dist.layers import DropoutKey
@@ -16,8 +18,6 @@ from alexnet_dist.optim import SGD
 from alexnet_dist.progress import Sums
 from alexnet_dist.threads import Team
 from alexnet_dist.workspace import Workspace, empty, zeros
-
-UPDATE_BLOCK = 1 << 18  # floats to one task of the update
 
 
 class Stopwatch:
@@ -44,13 +44,23 @@ class Engine:
     """One rank's replica of the network, and what a step needs: at most `batch` images of this rank in each."""
 
     def __init__(
-        self, network: Network, world: World, team: Team, batch: int, sgd: SGD, smoothing: float = 0.0, seed: int = 0
+        self,
+        network: Network,
+        world: World,
+        team: Team,
+        batch: int,
+        sgd: SGD,
+        smoothing: float = 0.0,
+        seed: int = 0,
+        conv: str = "auto",
+        sync: str = "auto",
     ) -> None:
         self.world, self.team, self.sgd, self.smoothing, self.seed = world, team, sgd, smoothing, seed
         self.layout = layout_of(network)
-        self.values, self.gradients, self.momentum = (zeros((self.layout.size,)) for _ in range(3))
-        self.net = AlexNet(network, self.values, batch, team, training=True)
-        self.sync = Bucketed(world, self.gradients)
+        self.values, self.momentum = (zeros((self.layout.size,)) for _ in range(2))
+        self.lr = 0.0
+        self.net = AlexNet(network, self.values, batch, team, training=True, conv=conv)
+        self.sync = self._strategy(sync)
         self.watch = Stopwatch()
         self._dlogits = empty((batch, network.num_classes))
 
@@ -67,7 +77,7 @@ class Engine:
         images [N, H, W, 3], labels [N] (-1: no image), positions [N] in the global batch: this rank's part of it, which
         may be empty. `total` counts the images of the whole batch, `number` the steps since the beginning (for dropout).
         """
-        watch = self.watch
+        watch, self.lr = self.watch, lr
         with watch.phase("forward"):
             logits = self.net.forward(images, DropoutKey(self.seed, number, positions))
             dlogits = self._dlogits[: len(labels)]
@@ -77,15 +87,16 @@ class Engine:
         with watch.phase("backward"):
             self.net.backward(dlogits, self.sync)
         with watch.phase("update"):
-            waited = self.sync.finish(lambda lo, hi: self._update(lo, hi, lr))
+            waited = self.sync.finish()
         watch.seconds["wait"] += waited
         watch.seconds["update"] -= waited
         with watch.phase("wait"):
             return Sums(*self.world.sum(list(mine)))
 
-    def _update(self, lo: int, hi: int, lr: float) -> None:
-        def task(start: int, end: int, workspace: Workspace) -> None:
-            part = slice(lo + start, lo + end)
-            self.sgd.update_(self.values[part], self.gradients[part], self.momentum[part], lr, workspace)
+    def _strategy(self, name: str) -> Strategy:
+        if name == "immediate" or (name == "auto" and self.world.size == 1):
+            return Immediate(self._apply)
+        return Bucketed(self.world, self.layout.size, self.team, self._apply)
 
-        self.team.for_each(hi - lo, UPDATE_BLOCK, task)
+    def _apply(self, lo: int, hi: int, gradient: np.ndarray, workspace: Workspace) -> None:
+        self.sgd.update_(self.values[lo:hi], gradient, self.momentum[lo:hi], self.lr, workspace)

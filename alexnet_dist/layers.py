@@ -6,34 +6,19 @@ small enough for its cache; the fully connected ones hand each thread blocks of 
 Legend: N images, H W C height, width and channels, I inputs, O outputs.
 """
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-from alexnet_dist.kernels import conv_im2col, linear, pointwise, pool
+from alexnet_dist.convolutions import Convolution
+from alexnet_dist.kernels import linear, pointwise, pool
+from alexnet_dist.parameters import GradientSink
 from alexnet_dist.randomness import Purpose, generator
 from alexnet_dist.threads import Team
 from alexnet_dist.workspace import Workspace, empty
 
-PATCHES = 2048  # about as many patches to one matrix product: enough to feed BLAS, few enough to stay near the core
-BLOCK = 1 << 20  # about as many weights to one block of a fully connected layer
-
-
-class GradientSink(Protocol):
-    """Where gradients go. Layers write blocks of the flat gradient and don't know what becomes of them."""
-
-    def block(self, lo: int, hi: int, workspace: Workspace) -> AbstractContextManager[np.ndarray]:
-        """An array of hi - lo floats, to be filled with the gradient of flat[lo:hi] before the context ends.
-
-        Called by any thread of the team; each range comes once a step.
-        """
-        ...
-
-    def poll(self) -> None:
-        """Called by the main thread between layers: a chance to move messages along."""
-        ...
+BLOCK = 1 << 20  # about as many weights to one block of a fully connected layer's gradients
+FORWARD_ROWS = 256  # of the weights, to one product of a fully connected layer's forward pass
 
 
 @dataclass(frozen=True)
@@ -57,16 +42,16 @@ class Bound:
 
 
 class ConvBlock:
-    """Convolution, max-pooling where there is one, ReLU.
+    """Convolution, max-pooling where there is one, bias, ReLU.
 
-    The ReLU comes after the pooling: the maximum of ReLUs is the ReLU of the maximum, on a quarter of the data. The map
-    between convolution and pooling lives only in scratch memory; backward needs just the places of the maxima.
+    Bias and ReLU come after the pooling: the maximum of ReLUs is the ReLU of the maximum, on a quarter of the data. The
+    map between convolution and pooling lives only in scratch memory; backward needs just the places of the maxima.
     """
 
     def __init__(
         self,
         bound: Bound,
-        geometry: dict[str, int],
+        convolution: Convolution,
         map_shape: tuple[int, ...],
         pooling: dict[str, int] | None,
         output_shape: tuple[int, ...],
@@ -74,57 +59,79 @@ class ConvBlock:
         team: Team,
         training: bool,
     ) -> None:
-        self.bound, self.geometry, self.map_shape, self.pooling, self.team = bound, geometry, map_shape, pooling, team
+        self.bound, self.convolution, self.map_shape, self.pooling, self.team = (
+            bound, convolution, map_shape, pooling, team,
+        )  # fmt: skip
         self.y = empty((batch, *output_shape))
-        self.winner = empty((batch, *output_shape), np.uint8) if pooling and training else None
-        self.chunk = max(1, PATCHES // (map_shape[0] * map_shape[1]))
+        self.winners: pool.Winners | None = None
+        if pooling and training:
+            rows = pool.used_extent(output_shape[0], **pooling)
+            shapes = ((batch, rows, *output_shape[1:]), (batch, *output_shape))
+            self.winners = (empty(shapes[0], np.uint8), empty(shapes[1], np.uint8))
+        self._prepared = False
+
+    def _map(self, n: int, workspace: Workspace) -> tuple[np.ndarray, np.ndarray]:
+        """Scratch memory for a chunk's map as the convolution wants it, and the map proper as a view of it."""
+        z = workspace.take((n, *self.convolution.map_shape))
+        return z, z[:, : self.map_shape[0], : self.map_shape[1]]
+
+    def _winners(self, part: slice) -> pool.Winners | None:
+        return (self.winners[0][part], self.winners[1][part]) if self.winners else None
 
     def forward(self, x: np.ndarray, dropout: DropoutKey | None) -> np.ndarray:
         """y [N, H, W, C] of x [N, H, W, C]."""
+        if not self._prepared:
+            self.convolution.prepare(self.team)
+            self._prepared = True
 
         def task(part: slice, workspace: Workspace) -> None:
             with workspace.frame():
                 y = self.y[part]
-                z = workspace.take((len(y), *self.map_shape)) if self.pooling else y
-                conv_im2col.conv_im2col_forward(
-                    x[part], self.bound.w, self.bound.b, z, **self.geometry, workspace=workspace
-                )
+                whole, z = self._map(len(y), workspace)
+                self.convolution.forward(x[part], whole, workspace)
                 if self.pooling:
-                    winner = None if self.winner is None else self.winner[part]
-                    pool.maxpool_forward(z, y, winner, **self.pooling, workspace=workspace)
+                    pool.maxpool_forward(z, y, self._winners(part), **self.pooling, workspace=workspace)
+                    z = y
+                np.add(z, self.bound.b, out=y)
                 pointwise.relu_forward_(y)
 
-        self.team.for_chunks(len(x), self.chunk, task)
+        self.team.for_chunks(len(x), self.convolution.chunk, task)
         return self.y[: len(x)]
 
     def backward(self, x: np.ndarray, dy: np.ndarray, dx: np.ndarray | None, sink: GradientSink) -> None:
-        """Gradients of the parameters to the sink, and of x to dx unless that is None; dy is overwritten."""
-        w, count = self.bound.w, self.bound.hi - self.bound.lo
+        """Gradients of the parameters to the sink, and of x to dx unless that is None; dy is overwritten.
+
+        The weights may change after this, and before the next call of forward.
+        """
+        weights = self.convolution.partial_size
+        count = weights + len(self.bound.b)
 
         def task(part: slice, workspace: Workspace) -> None:
             partial = workspace.partial(count)
-            dw, db = partial[: w.size].reshape(w.shape), partial[w.size :]
             with workspace.frame():
                 dz = dy[part]
                 pointwise.relu_backward_(self.y[part], dz, workspace)
+                add, workspace.partial_holds = workspace.partial_holds, True
+                pointwise.bias_backward(dz, partial[weights:], add=add, workspace=workspace)
+                whole, proper = self._map(len(dz), workspace)
+                whole[:, self.map_shape[0] :] = 0
+                whole[:, :, self.map_shape[1] :] = 0
                 if self.pooling:
-                    assert self.winner is not None
-                    dz = workspace.take((len(dz), *self.map_shape))
-                    pool.maxpool_backward(dy[part], self.winner[part], dz, **self.pooling, workspace=workspace)
-                conv_im2col.conv_im2col_backward_weight(x[part], dz, dw, db, **self.geometry, workspace=workspace)
-                if dx is not None:
-                    conv_im2col.conv_im2col_backward_data(dz, w, dx[part], **self.geometry, workspace=workspace)
+                    winners = self._winners(part)
+                    assert winners is not None
+                    pool.maxpool_backward(dz, winners, proper, **self.pooling, workspace=workspace)
+                else:
+                    proper[...] = dz
+                dx_part = None if dx is None else dx[part]
+                self.convolution.backward(x[part], whole, dx_part, partial[:weights], add, workspace)
 
-        self.team.run(lambda _, workspace: workspace.partial(count).fill(0))
-        self.team.for_chunks(len(x), self.chunk, task)
-        self.team.for_each(count, 1 << 16, lambda lo, hi, workspace: self._sum_partials(lo, hi, workspace, sink))
-
-    def _sum_partials(self, lo: int, hi: int, workspace: Workspace, sink: GradientSink) -> None:
-        first, *others = [w.partial(self.bound.hi - self.bound.lo)[lo:hi] for w in self.team.workspaces]
-        with sink.block(self.bound.lo + lo, self.bound.lo + hi, workspace) as gradient:
-            gradient[...] = first
-            for other in others:
-                gradient += other
+        for workspace in self.team.workspaces:
+            workspace.partial_holds = False
+        self.team.for_chunks(len(x), self.convolution.chunk, task)
+        with sink.block(self.bound.lo, self.bound.hi, self.team.workspaces[0]) as gradient:
+            self.convolution.finish(self.team, gradient[: self.bound.w.size].reshape(self.bound.w.shape))
+            self.team.sum_partials(weights, count, gradient[self.bound.w.size :])
+        self._prepared = False
 
 
 class AveragePool:
@@ -184,11 +191,11 @@ class LinearBlock:
         y = self.y[: len(x)]
 
         def task(lo: int, hi: int, workspace: Workspace) -> None:
-            linear.linear_gemm_forward(x, self.w[lo:hi], self.bound.b[lo:hi], y[:, lo:hi])
+            linear.linear_gemm_forward(x, self.w[lo:hi], self.bound.b[lo:hi], y[:, lo:hi], workspace)
             if self.relu:
                 pointwise.relu_forward_(y[:, lo:hi])
 
-        self.team.for_each(len(self.w), self.rows, task)
+        self.team.for_each(len(self.w), FORWARD_ROWS, task)
         return y
 
     def backward(self, x: np.ndarray, dy: np.ndarray, dx: np.ndarray | None, sink: GradientSink) -> None:

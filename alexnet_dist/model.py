@@ -6,8 +6,9 @@ The table of layers is in architecture.py, the memory of parameters in parameter
 import numpy as np
 
 from alexnet_dist.architecture import AdaptiveAvgPool2d, Conv2d, Dropout, Linear, MaxPool2d, Network, ReLU, Row, rows
-from alexnet_dist.layers import AveragePool, Bound, ConvBlock, DropoutKey, GradientSink, LinearBlock
-from alexnet_dist.parameters import ParameterLayout
+from alexnet_dist.convolutions import choose
+from alexnet_dist.layers import AveragePool, Bound, ConvBlock, DropoutKey, LinearBlock
+from alexnet_dist.parameters import GradientSink, ParameterLayout
 from alexnet_dist.threads import Team
 from alexnet_dist.workspace import empty
 
@@ -23,15 +24,19 @@ def layout_of(network: Network) -> ParameterLayout:
 class AlexNet:
     """The network with the memory for up to `batch` images.
 
-    `flat` holds the parameters as `layout_of(network)` says; it is read, never written. `training` allocates what
-    backward and dropout need besides.
+    `flat` holds the parameters as `layout_of(network)` says; it is read, never written, and may change only before the
+    first forward pass, and between a backward pass and the next forward one. `training` allocates what backward and
+    dropout need besides; `conv` is one of convolutions.MODES.
     """
 
-    def __init__(self, network: Network, flat: np.ndarray, batch: int, team: Team, training: bool = False) -> None:
+    def __init__(
+        self, network: Network, flat: np.ndarray, batch: int, team: Team, training: bool = False, conv: str = "auto"
+    ) -> None:
         self.network, self.batch, self.team, self.training = network, batch, team, training
         self.layout = layout_of(network)
         self._views = self.layout.views(flat)
         top, bottom = rows(network)
+        self.conv = conv
         self.features = self._bind_features(top)
         self.classifier = self._bind_classifier(bottom)
         self._inputs: list[np.ndarray] = []  # of each block in the latest forward pass
@@ -82,9 +87,10 @@ class AlexNet:
             after = table[start + 2] if start + 2 < len(table) else row
             if isinstance(after.layer, MaxPool2d):
                 output, pooling = after.output, {"kernel": after.layer.kernel, "stride": after.layer.stride}
-            geometry = {"stride": conv.stride, "padding": conv.padding}
+            bound = self._bound(row)
+            algorithm = choose(self.conv, bound.w, row.output, conv.stride, conv.padding, pixels=start == 0)
             blocks.append(
-                ConvBlock(self._bound(row), geometry, row.output, pooling, output, self.batch, self.team, self.training)
+                ConvBlock(bound, algorithm, row.output, pooling, output, self.batch, self.team, self.training)
             )
         return blocks
 

@@ -5,11 +5,14 @@ layout for the views.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from alexnet_dist.randomness import Purpose, generator
+from alexnet_dist.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,21 @@ class ParameterLayout:
         if flat.shape != (self.size,) or flat.dtype != np.float32:
             raise ValueError(f"the buffer is {flat.dtype} {flat.shape}, not float32 ({self.size},)")
         return {spec.name: flat[slice(*self.ranges[spec.name])].reshape(spec.shape) for spec in self.specs}
+
+
+class GradientSink(Protocol):
+    """Where gradients go. Layers write blocks of the flat gradient and don't know what becomes of them."""
+
+    def block(self, lo: int, hi: int, workspace: Workspace) -> AbstractContextManager[np.ndarray]:
+        """An array of hi - lo floats, to be filled with the gradient of flat[lo:hi] before the context ends.
+
+        Called by any thread of the team; each range comes once a step.
+        """
+        ...
+
+    def poll(self) -> None:
+        """Called by the main thread between layers: a chance to move messages along."""
+        ...
 
 
 def initialize_torchvision(spec: ParameterSpec, value: np.ndarray, rng: np.random.Generator) -> None:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from alexnet_dist.workspace import Workspace
@@ -87,6 +88,13 @@ class Team:
                 task(lo, min(lo + block, count), workspace)
 
         self.run(deal)
+
+    def sum_partials(self, lo: int, hi: int, out: np.ndarray) -> None:
+        """out = the sum over the threads of [lo, hi) of what their workspaces' partials hold. Called by any one thread."""
+        parts = [workspace.partial(hi)[lo:] for workspace in self.workspaces if workspace.partial_holds]
+        np.copyto(out, parts[0] if parts else 0)
+        for part in parts[1:]:
+            out += part
 
     def close(self) -> None:
         """End the threads, and give BLAS its own back."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from alexnet_dist import cli
 from alexnet_dist.config import CROPS, TrainingConfig
+from alexnet_dist.convolutions import MODES
 from alexnet_dist.errors import UserError
 from alexnet_dist.parameters import INITIALIZERS
 from alexnet_dist.schedule import SCHEDULERS
@@ -55,6 +56,7 @@ def build_parser() -> cli.Parser:
     add("--width", type=float, metavar="F", help="factor of every hidden layer's width, for small nets (default: 1)")
     add("--dropout", type=float, metavar="P", help="default: 0.5")
     add("--init", choices=sorted(INITIALIZERS), help="initial weights: He et al. (default), the paper's, torchvision's")
+    add("--conv", choices=MODES, help="convolutions: the faster for each layer (default: auto), winograd or direct")
     add("--load-pretrained", "-load_pretrained", metavar="FILE", help="start from these weights (--resume has its own)")
 
     add = parser.add_argument_group("optimisation").add_argument

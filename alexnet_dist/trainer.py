@@ -65,6 +65,7 @@ class Trainer:
             sgd=SGD(config.momentum, config.weight_decay),
             smoothing=config.label_smoothing,
             seed=config.seed,
+            conv=config.conv,
         )
         with world.together():
             self.samples = Samples(config.sample, config.image_size) if world.rank == 0 else None
@@ -146,6 +147,8 @@ class Trainer:
         introduce(
             self.config, self.network, self.sources, self.schedule.lr, self.batch, self.world.size, self.team.size
         )
+        for block in self.engine.net.features:
+            log.info("convolution to %s: %s", "x".join(map(str, block.map_shape)), block.convolution.name)
         if self._resumed is not None:
             introduce_resumption(self.config, self.progress, self._resumed, self.train_list)
             self.report.metrics("resume", epoch=self.progress.epoch, step=self.progress.step)

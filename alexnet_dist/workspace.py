@@ -35,6 +35,7 @@ class Workspace:
         self._slots: list[np.ndarray] = []  # one buffer for each depth of the stack, the largest ever asked for there
         self._depth = 0
         self._partial = empty((0,))
+        self.partial_holds = False
 
     @contextmanager
     def frame(self) -> Iterator[None]:
@@ -59,7 +60,10 @@ class Workspace:
         return array
 
     def partial(self, count: int) -> np.ndarray:
-        """`count` floats outside the stack, this thread's part of a sum; they keep their values from call to call."""
+        """`count` floats outside the stack, this thread's part of a sum; they keep their values from call to call.
+
+        Whoever adds to it says in `partial_holds` that it holds something; until then it is to be overwritten.
+        """
         if self._partial.size < count:
             self._partial = empty((count,))
         return self._partial[:count]

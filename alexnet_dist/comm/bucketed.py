@@ -7,24 +7,27 @@ MPI.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 from mpi4py import MPI
 
+from alexnet_dist.comm.strategy import Apply
 from alexnet_dist.comm.world import World, wait
-from alexnet_dist.workspace import Workspace
+from alexnet_dist.threads import Team
+from alexnet_dist.workspace import Workspace, zeros
 
 BUCKET = 1 << 22  # floats; 16 MB pieces were the fastest of those measured
+UPDATE_BLOCK = 1 << 18  # floats to one task of the update
 
 
 class Bucketed:
-    """The sink of one replica's gradients. `gradients` is the flat buffer that the blocks are views of."""
+    """The sink of one replica's gradients: `size` floats, of which the blocks are views."""
 
-    def __init__(self, world: World, gradients: np.ndarray, bucket: int = BUCKET) -> None:
-        self.world, self.gradients = world, gradients
-        size = gradients.size
+    def __init__(self, world: World, size: int, team: Team, apply: Apply, bucket: int = BUCKET) -> None:
+        self.world, self.team, self._apply = world, team, apply
+        self.gradients = zeros((size,))
         self._bounds = [(max(0, hi - bucket), hi) for hi in range(size, 0, -bucket)]
         self._bucket = bucket
         self._lock = threading.Lock()
@@ -58,8 +61,8 @@ class Bucketed:
             self._requests.append(self.world.comm.Iallreduce(MPI.IN_PLACE, self.gradients[lo:hi], MPI.SUM))
         MPI.Request.Testall(self._requests)
 
-    def finish(self, update: Callable[[int, int], None]) -> float:
-        """Calls update(lo, hi) for each range as its sum arrives; returns the seconds spent waiting."""
+    def finish(self) -> float:
+        """Applies the update to each bucket as its sum arrives; returns the seconds spent waiting."""
         self.poll()
         if self.started < len(self._bounds):
             lo, hi = self._bounds[self.started]
@@ -71,6 +74,13 @@ class Bucketed:
             start = MPI.Wtime()
             wait(request)
             waited += MPI.Wtime() - start
-            update(lo, hi)
+            self._update(lo, hi)
         self._reset()
         return waited
+
+    def _update(self, lo: int, hi: int) -> None:
+        def task(start: int, end: int, workspace: Workspace) -> None:
+            start, end = lo + start, lo + end
+            self._apply(start, end, self.gradients[start:end], workspace)
+
+        self.team.for_each(hi - lo, UPDATE_BLOCK, task)

@@ -1,12 +1,13 @@
 """Convolution as a matrix multiplication over unrolled patches (im2col; Chellapilla, Puri and Simard, 2006).
 
     col[p, (r, s, c)] = x[image of p, row of p * stride + r - padding, column of p * stride + s - padding, c]
-    y = col @ w + b        dw += col^T @ dy        dcol = dy @ w^T, and each patch is added back to where it came from
+    y = col @ w        dw += col^T @ dy        dcol = dy @ w^T, and each patch is added back to where it came from
 
-Any kernel, stride, padding and size. As in every framework, "convolution" is cross-correlation.
+Any kernel, stride, padding and size. As in every framework, "convolution" is cross-correlation. The
+bias is not added here: after the pooling there are fewer values to add it to.
 
 Legend: N images, H W height and width of x, C its channels, K filters, R S height and width of a filter, P Q height and
-width of y. x [N, H, W, C], w [R, S, C, K], b [K], y [N, P, Q, K]; float32, C-contiguous. N is a chunk of the batch: it
+width of y. x [N, H, W, C], w [R, S, C, K], y [N, P, Q, K]; float32, C-contiguous. N is a chunk of the batch: it
 sets the size of the scratch memory, N * P * Q * R * S * C floats.
 """
 
@@ -21,17 +22,21 @@ def output_extent(extent: int, kernel: int, stride: int, padding: int) -> int:
     return (extent + 2 * padding - kernel) // stride + 1
 
 
-def pad(x: np.ndarray, padding: int, workspace: Workspace) -> np.ndarray:
-    """x inside a border of zeros: [N, H + 2 padding, W + 2 padding, C]; x itself where there is no border."""
-    if padding == 0:
-        return x
+def pad(x: np.ndarray, padding: int, extent: tuple[int, int], workspace: Workspace) -> np.ndarray:
+    """x with `padding` zeros above and left of it, and as many below and right as make it [N, *extent, C].
+
+    x itself where nothing is to be added.
+    """
     n, h, w, c = x.shape
-    padded = workspace.take((n, h + 2 * padding, w + 2 * padding, c))
+    if (h, w) == extent:
+        return x
+    padded = workspace.take((n, *extent, c))
+    bottom, right = padding + h, padding + w
     padded[:, :padding] = 0
-    padded[:, -padding:] = 0
-    padded[:, :, :padding] = 0
-    padded[:, :, -padding:] = 0
-    padded[:, padding:-padding, padding:-padding] = x
+    padded[:, bottom:] = 0
+    padded[:, padding:bottom, :padding] = 0
+    padded[:, padding:bottom, right:] = 0
+    padded[:, padding:bottom, padding:right] = x
     return padded
 
 
@@ -46,35 +51,34 @@ def im2col(x: np.ndarray, w: np.ndarray, y: np.ndarray, stride: int, padding: in
     r, s, c, _ = w.shape
     n, p, q, _ = y.shape
     col = workspace.take((n, p, q, r, s, c))
-    np.copyto(col, windows(pad(x, padding, workspace), r, s, p, q, stride))
+    extent = (x.shape[1] + 2 * padding, x.shape[2] + 2 * padding)
+    np.copyto(col, windows(pad(x, padding, extent, workspace), r, s, p, q, stride))
     return col.reshape(n * p * q, r * s * c)
 
 
 def conv_im2col_forward(
-    x: np.ndarray, w: np.ndarray, b: np.ndarray, y: np.ndarray, *, stride: int, padding: int, workspace: Workspace
+    x: np.ndarray, w: np.ndarray, y: np.ndarray, *, stride: int, padding: int, workspace: Workspace
 ) -> None:
-    """y = x convolved with w, plus b."""
+    """y = x convolved with w."""
     k = w.shape[3]
     with workspace.frame():
         col = im2col(x, w, y, stride, padding, workspace)
         np.matmul(col, w.reshape(-1, k), out=y.reshape(-1, k))
-    y += b
 
 
 def conv_im2col_backward_weight(
-    x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray, *, stride: int, padding: int, workspace: Workspace
+    x: np.ndarray, dy: np.ndarray, dw: np.ndarray, *, add: bool, stride: int, padding: int, workspace: Workspace
 ) -> None:
-    """Adds the gradients of w and b over the images of x to dw and db."""
+    """dw = the gradient of w over the images of x, or adds it to dw."""
     k = dw.shape[3]
     rows = dy.reshape(-1, k)
     with workspace.frame():
         col = im2col(x, dw, dy, stride, padding, workspace)
-        part = workspace.take((col.shape[1], k))
+        whole = dw.reshape(-1, k)
+        part = workspace.take(whole.shape) if add else whole
         np.matmul(col.T, rows, out=part)
-        dw += part.reshape(dw.shape)
-        bias = workspace.take((k,))
-        np.add.reduce(rows, axis=0, out=bias)
-        db += bias
+        if add:
+            whole += part
 
 
 def conv_im2col_backward_data(

@@ -6,11 +6,16 @@ BLAS takes any matrix whose last axis is dense.
 
 import numpy as np
 
+from alexnet_dist.workspace import Workspace
 
-def linear_gemm_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray, y: np.ndarray) -> None:
+
+def linear_gemm_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray, y: np.ndarray, workspace: Workspace) -> None:
     """y = x @ w^T + b, for a block of outputs: w [block, I], b [block], y [N, block]."""
-    np.matmul(x, w.T, out=y)
-    y += b
+    with workspace.frame():
+        # As (w @ x^T)^T: with the large matrix on the left BLAS is up to a third faster for few images.
+        transposed = workspace.take(y.shape[::-1])
+        np.matmul(w, x.T, out=transposed)
+        np.add(transposed.T, b, out=y)
 
 
 def linear_gemm_backward_weight(x: np.ndarray, dy: np.ndarray, dw: np.ndarray) -> None:

@@ -1,60 +1,97 @@
 """Max-pooling, and adaptive average pooling.
 
-Legend: x [N, H, W, C], y [N, P, Q, C], float32; winner [N, P, Q, C] uint8, the place in its window (row by row) of each
-maximum. Of equal values the first wins, as in PyTorch: flat regions of an image make ties common, and a gradient handed
-to every tied pixel would count several times.
+The maximum over a window is that over its columns of the maxima over its rows. So each axis is pooled by itself, with
+k comparisons a place instead of k^2 in all, and remembers in a byte which of its k values won. Of equal values the first
+wins, which in both steps together is the first of the window row by row, as in PyTorch: flat regions of an image make
+ties common, and a gradient handed to every tied pixel would count several times.
+
+Legend: x [N, H, W, C], y [N, P, Q, C], float32; half [N, R, Q, C], the R = stride (P - 1) + kernel rows of x that are
+used, pooled along W; winners: two arrays of uint8, shaped like half and like y.
 """
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 
 from alexnet_dist.workspace import Workspace
 
+Winners = tuple[np.ndarray, np.ndarray]
 
-def _taps(x: np.ndarray, p: int, q: int, kernel: int, stride: int) -> Iterator[np.ndarray]:
-    """The view [N, P, Q, C] of x at each place of the window, row by row."""
-    for i in range(kernel):
-        for j in range(kernel):
-            yield x[:, i : i + stride * (p - 1) + 1 : stride, j : j + stride * (q - 1) + 1 : stride]
+
+def used_extent(pooled: int, kernel: int, stride: int) -> int:
+    """How many rows or columns take part; a rest too small for a window is dropped."""
+    return stride * (pooled - 1) + kernel
+
+
+def _taps(x: np.ndarray, axis: int, count: int, kernel: int, stride: int) -> list[np.ndarray]:
+    """For each place in the window, the view of x that holds it for all `count` windows along one axis (1 or 2)."""
+    ends = [slice(place, place + stride * (count - 1) + 1, stride) for place in range(kernel)]
+    return [x[:, end] if axis == 1 else x[:, :, end] for end in ends]
 
 
 def maxpool_forward(
-    x: np.ndarray, y: np.ndarray, winner: np.ndarray | None, *, kernel: int, stride: int, workspace: Workspace
+    x: np.ndarray, y: np.ndarray, winners: Winners | None, *, kernel: int, stride: int, workspace: Workspace
 ) -> None:
-    """y = the maximum of each window (no padding; a rest too small for a window is dropped).
-
-    `winner` is None where no gradient will be asked for.
-    """
-    _, p, q, _ = y.shape
+    """y = the maximum of each window, without padding. `winners` is None where no gradient will be asked for."""
+    n, p, q, c = y.shape
+    rows = used_extent(p, kernel, stride)
+    of_columns, of_rows = winners or (None, None)
     with workspace.frame():
-        larger = workspace.take(y.shape, np.bool_)
-        for place, tap in enumerate(_taps(x, p, q, kernel, stride)):
-            if place == 0:
-                y[...] = tap
-                if winner is not None:
-                    winner.fill(0)
-                continue
-            if winner is not None:
-                np.greater(tap, y, out=larger)
-                np.copyto(winner, place, where=larger)
-            np.maximum(tap, y, out=y)
+        half = workspace.take((n, rows, q, c))
+        _max_forward(_taps(x[:, :rows], 2, q, kernel, stride), half, of_columns, workspace)
+        _max_forward(_taps(half, 1, p, kernel, stride), y, of_rows, workspace)
 
 
 def maxpool_backward(
-    dy: np.ndarray, winner: np.ndarray, dx: np.ndarray, *, kernel: int, stride: int, workspace: Workspace
+    dy: np.ndarray, winners: Winners, dx: np.ndarray, *, kernel: int, stride: int, workspace: Workspace
 ) -> None:
     """dx = dy at each window's winner, added up where windows overlap, and zero elsewhere."""
-    _, p, q, _ = dy.shape
-    dx.fill(0)
+    n, p, q, c = dy.shape
+    rows, columns = used_extent(p, kernel, stride), used_extent(q, kernel, stride)
+    of_columns, of_rows = winners
+    with workspace.frame():
+        half = workspace.take((n, rows, q, c))
+        half[:, stride * p :] = 0
+        _max_backward(dy, of_rows, _taps(half, 1, p, kernel, stride), stride, workspace)
+        dx[:, rows:] = 0
+        dx[:, :rows, min(stride * q, columns) :] = 0
+        _max_backward(half, of_columns, _taps(dx[:, :rows], 2, q, kernel, stride), stride, workspace)
+
+
+def _max_forward(taps: list[np.ndarray], y: np.ndarray, winner: np.ndarray | None, workspace: Workspace) -> None:
+    """y = the largest of the taps, winner = the number of the first one that is as large."""
+    if winner is not None:
+        winner.fill(0)
+    best = taps[0]
+    with workspace.frame():
+        larger = workspace.take(y.shape, np.bool_)
+        number = larger.view(np.uint8)
+        for place, tap in enumerate(taps[1:], 1):
+            if winner is not None:
+                np.greater(tap, best, out=larger)
+                # The places ascend, so the last tap that was larger is the largest number: bytes without a branch.
+                np.multiply(number, place, out=number)
+                np.maximum(winner, number, out=winner)
+            np.maximum(best, tap, out=y)
+            best = y
+    if len(taps) == 1:
+        y[...] = best
+
+
+def _max_backward(
+    dy: np.ndarray, winner: np.ndarray, taps: list[np.ndarray], stride: int, workspace: Workspace
+) -> None:
+    """Adds dy to the tap that has won. The first `stride` taps share no place, so they are written, not added to."""
     with workspace.frame():
         mask = workspace.take(dy.shape, np.bool_)
         part = workspace.take(dy.shape)
-        for place, tap in enumerate(_taps(dx, p, q, kernel, stride)):
+        for place, tap in enumerate(taps):
             np.equal(winner, place, out=mask)
-            np.multiply(dy, mask, out=part)
-            tap += part
+            if place < stride:
+                np.multiply(dy, mask, out=tap)
+            else:
+                np.multiply(dy, mask, out=part)
+                tap += part
 
 
 def averaging_matrix(extent: int, bins: int) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import reference
 
-from alexnet_dist.kernels import conv_im2col
+from alexnet_dist.kernels import conv_im2col, pointwise
 from alexnet_dist.workspace import Workspace
 
 # height, width, channels, filters, kernel, stride, padding: AlexNet's five on small maps, then odd ones
@@ -33,11 +33,12 @@ def make(shape, rng, n=3):
 def run(x, w, b, dy, geometry, workspace):
     """y, dx, dw, db by the kernels."""
     y, dx = np.full_like(dy, np.nan), np.full_like(x, np.nan)
-    dw, db = np.zeros_like(w), np.zeros_like(b)
-    conv_im2col.conv_im2col_forward(x, w, b, y, **geometry, workspace=workspace)
-    conv_im2col.conv_im2col_backward_weight(x, dy, dw, db, **geometry, workspace=workspace)
+    dw, db = np.full_like(w, np.nan), np.full_like(b, np.nan)
+    conv_im2col.conv_im2col_forward(x, w, y, **geometry, workspace=workspace)
+    conv_im2col.conv_im2col_backward_weight(x, dy, dw, add=False, **geometry, workspace=workspace)
     conv_im2col.conv_im2col_backward_data(dy, w, dx, **geometry, workspace=workspace)
-    return y, dx, dw, db
+    pointwise.bias_backward(dy, db, add=False, workspace=workspace)
+    return y + b, dx, dw, db
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -78,7 +79,8 @@ def test_weight_gradients_add_up_over_calls(rng):
     _, _, whole, whole_bias = run(x, w, b, dy, geometry, workspace)
     dw, db = np.zeros_like(w), np.zeros_like(b)
     for part in (slice(0, 1), slice(1, 4)):
-        conv_im2col.conv_im2col_backward_weight(x[part], dy[part], dw, db, **geometry, workspace=workspace)
+        conv_im2col.conv_im2col_backward_weight(x[part], dy[part], dw, add=True, **geometry, workspace=workspace)
+        pointwise.bias_backward(dy[part], db, add=True, workspace=workspace)
     assert reference.error(dw, whole) < TOLERANCE
     assert reference.error(db, whole_bias) < TOLERANCE
 

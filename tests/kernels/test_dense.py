@@ -22,7 +22,7 @@ def test_linear_equals_reference_on_blocks(dense):
     y, dw, dx, db = np.empty_like(dy), np.empty_like(w), np.empty_like(x), np.empty_like(b)
     for lo in range(0, 40, 16):
         part = slice(lo, lo + 16)
-        linear.linear_gemm_forward(x, w[part], b[part], y[:, part])
+        linear.linear_gemm_forward(x, w[part], b[part], y[:, part], Workspace())
         linear.linear_gemm_backward_weight(x, dy[:, part], dw[part])
     for lo in range(0, 70, 32):
         part = slice(lo, lo + 32)

@@ -1,0 +1,35 @@
+"""Strategy `immediate`, for a world of one rank: nothing is to be summed, so every block is updated at once.
+
+The gradient of a block lives in scratch memory, and the update reads it while it is in the cache: the whole gradient,
+as large as the parameters, is never stored, nor written to memory and read back.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from alexnet_dist.comm.strategy import Apply
+from alexnet_dist.workspace import Workspace
+
+
+class Immediate:
+    """The sink of the only replica's gradients."""
+
+    def __init__(self, apply: Apply) -> None:
+        self._apply = apply
+
+    @contextmanager
+    def block(self, lo: int, hi: int, workspace: Workspace) -> Iterator[np.ndarray]:
+        """Scratch memory for the gradient of [lo, hi); afterwards the parameters are updated with it."""
+        with workspace.frame():
+            gradient = workspace.take((hi - lo,))
+            yield gradient
+            self._apply(lo, hi, gradient, workspace)
+
+    def poll(self) -> None:
+        """Nothing is under way."""
+
+    def finish(self) -> float:
+        """Everything has been done already; no second was spent waiting."""
+        return 0.0
