@@ -1,19 +1,26 @@
 """How a convolution is computed: the algorithms bound to a layer's shapes and weights, and the table that chooses.
 
-Legend: N images, H W C of x, K filters, P Q height and width of the map, R S of a filter.
+The team works through a chunk of images in phases: make the operands, multiply, put the results in place. It divides the
+first and the last by images, and the products by what they don't share: points of Winograd's, rows of the map or of the
+weights' gradient. So no thread reads all the weights, and none has a gradient of its own that is to be added to others'.
+
+Legend: N images, H W C of x, K filters, P Q height and width of the map, R S of a filter, t^2 points, I J tiles.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 
 from alexnet_dist.kernels import conv_im2col, conv_winograd
-from alexnet_dist.kernels.conv_im2col import pad
-from alexnet_dist.kernels.conv_winograd import Winograd, points
+from alexnet_dist.kernels.conv_im2col import padded_rows
+from alexnet_dist.kernels.conv_winograd import Winograd, gather, points, scatter
 from alexnet_dist.threads import Team
 from alexnet_dist.workspace import Workspace, empty
 
 PATCHES = 2048  # about as many patches to one matrix product: enough to feed BLAS, few enough to stay near the core
+TILES = 576  # about as many tiles to a chunk: rows enough for the products, and all of it in the shared cache
+HALF = 1 << 19  # floats about half-way through a transform, which a thread keeps in its own cache
 COLUMNS = 1 << 14  # pairs (channel, filter) in one task of a filter transform
 MODES = ("auto", "winograd", "direct")
 
@@ -22,26 +29,26 @@ class Convolution(Protocol):
     """An algorithm for one layer. A step calls prepare, forward and backward over chunks of images, finish."""
 
     name: str
-    chunk: int  # images that a thread takes at once
+    chunk: int  # images that the team takes at once
     map_shape: tuple[int, ...]  # (P, Q, K), or more rows and columns where the algorithm works in whole tiles
-    partial_size: int  # floats of a thread's part of the weights' gradient
+    gradient_shape: tuple[int, ...]  # of what backward sums over the chunks
 
     def prepare(self, team: Team) -> None:
         """Reads the weights, which have changed."""
         ...
 
-    def forward(self, x: np.ndarray, z: np.ndarray, workspace: Workspace) -> None:
+    def forward(self, team: Team, x: np.ndarray, z: np.ndarray) -> None:
         """Fills z [N, *map_shape] from x [N, H, W, C]."""
         ...
 
     def backward(
-        self, x: np.ndarray, dz: np.ndarray, dx: np.ndarray | None, partial: np.ndarray, add: bool, workspace: Workspace
+        self, team: Team, x: np.ndarray, dz: np.ndarray, dx: np.ndarray | None, du: np.ndarray, add: bool
     ) -> None:
-        """Fills partial [partial_size] or adds to it, and fills dx; dz [N, *map_shape] is zero outside of the map proper."""
+        """Fills du [gradient_shape] or adds to it, and fills dx; dz [N, *map_shape] is zero outside of the map proper."""
         ...
 
-    def finish(self, team: Team, dw: np.ndarray) -> None:
-        """Fills dw [R, S, C, K] from the beginnings of the threads' partial sums."""
+    def finish(self, team: Team, du: np.ndarray, dw: np.ndarray) -> None:
+        """Fills dw [R, S, C, K] from the complete du."""
         ...
 
 
@@ -51,26 +58,54 @@ class Direct:
     def __init__(self, w: np.ndarray, map_shape: tuple[int, ...], stride: int, padding: int) -> None:
         self.name = "direct (im2col)"
         self.w, self.map_shape, self.geometry = w, map_shape, {"stride": stride, "padding": padding}
-        self.chunk = max(1, PATCHES // (map_shape[0] * map_shape[1]))
-        self.partial_size = w.size
+        self.at_a_time = max(1, PATCHES // (map_shape[0] * map_shape[1]))  # images, by one thread
+        self.chunk = 2 * self.at_a_time
+        self.gradient_shape = w.shape
 
     def prepare(self, team: Team) -> None:
         """Nothing: the weights are used as they lie."""
 
-    def forward(self, x: np.ndarray, z: np.ndarray, workspace: Workspace) -> None:
-        conv_im2col.conv_im2col_forward(x, self.w, z, **self.geometry, workspace=workspace)
+    def forward(self, team: Team, x: np.ndarray, z: np.ndarray) -> None:
+
+        def task(images: slice, rows: slice, workspace: Workspace) -> None:
+            y = z[images, rows]
+            col = workspace.take((*y.shape[:3], *self.w.shape[:3]))
+            conv_im2col.im2col(x[images], col, rows.start, **self.geometry, workspace=workspace)
+            conv_im2col.conv_im2col_forward(col, self.w, y)
+
+        team.for_rows(len(x), self.map_shape[0], self.at_a_time, task)
 
     def backward(
-        self, x: np.ndarray, dz: np.ndarray, dx: np.ndarray | None, partial: np.ndarray, add: bool, workspace: Workspace
+        self, team: Team, x: np.ndarray, dz: np.ndarray, dx: np.ndarray | None, du: np.ndarray, add: bool
     ) -> None:
-        dw = partial.reshape(self.w.shape)
-        conv_im2col.conv_im2col_backward_weight(x, dz, dw, add=add, **self.geometry, workspace=workspace)
-        if dx is not None:
-            conv_im2col.conv_im2col_backward_data(dz, self.w, dx, **self.geometry, workspace=workspace)
+        *window, k = self.w.shape
+        du, filters = du.reshape(-1, k), dz.reshape(-1, k)
+        with team.shared.frame():
+            col = team.shared.take((*dz.shape[:3], *window))
+            patches = col.reshape(-1, len(du))
 
-    def finish(self, team: Team, dw: np.ndarray) -> None:
-        flat = dw.reshape(-1)
-        team.for_each(dw.size, COLUMNS, lambda lo, hi, _: team.sum_partials(lo, hi, flat[lo:hi]))
+            def operands(images: slice, rows: slice, workspace: Workspace) -> None:
+                conv_im2col.im2col(x[images], col[images, rows], rows.start, **self.geometry, workspace=workspace)
+
+            def weights(part: slice, workspace: Workspace) -> None:
+                conv_im2col.conv_im2col_backward_weight(
+                    patches[:, part], filters, du[part], add=add, workspace=workspace
+                )
+
+            team.for_rows(len(x), dz.shape[1], self.at_a_time, operands)
+            team.for_chunks(len(du), len(du), weights)
+        if dx is not None:
+            data = dx  # for the closure, which doesn't know that it isn't None
+
+            def task(part: slice, workspace: Workspace) -> None:
+                conv_im2col.conv_im2col_backward_data(
+                    dz[part], self.w, data[part], **self.geometry, workspace=workspace
+                )
+
+            team.for_chunks(len(x), self.at_a_time, task)
+
+    def finish(self, team: Team, du: np.ndarray, dw: np.ndarray) -> None:
+        dw[...] = du
 
 
 class Tiled:
@@ -80,44 +115,103 @@ class Tiled:
         p, q, k = map_shape
         self.name = f"Winograd F({f.m}, {f.r})"
         self.f, self.w, self.padding = f, w, padding
-        self.map_shape: tuple[int, ...] = (f.tiles(p) * f.m, f.tiles(q) * f.m, k)
-        # Few large filters want many tiles to a product, a large map wants to stay in the cache.
-        self.chunk = max(1, 288 // (f.tiles(p) * f.tiles(q)))
-        self.u = empty((f.t, f.t, *w.shape[2:]))
-        self.partial_size = self.u.size
+        self.tiles = (f.tiles(p), f.tiles(q))
+        self.map_shape: tuple[int, ...] = (self.tiles[0] * f.m, self.tiles[1] * f.m, k)
+        self.chunk = max(1, TILES // (self.tiles[0] * self.tiles[1]))
+        self.gradient_shape: tuple[int, ...] = (f.t**2, *w.shape[2:])
+        self.u = empty(self.gradient_shape)
 
     def prepare(self, team: Team) -> None:
-        w, u = _pairs(self.w), _pairs(self.u)
-        team.for_each(
-            w.shape[1],
-            COLUMNS,
-            lambda lo, hi, _: conv_winograd.filters_winograd_forward(self.f, w[:, lo:hi], u[:, lo:hi]),
-        )
-
-    def forward(self, x: np.ndarray, z: np.ndarray, workspace: Workspace) -> None:
-        conv_winograd.conv_winograd_forward(self.f, x, self.u, z, padding=self.padding, workspace=workspace)
-
-    def backward(
-        self, x: np.ndarray, dz: np.ndarray, dx: np.ndarray | None, partial: np.ndarray, add: bool, workspace: Workspace
-    ) -> None:
-        du = partial.reshape(self.u.shape)
-        conv_winograd.conv_winograd_backward(
-            self.f, x, dz, self.u, du, dx, add=add, padding=self.padding, workspace=workspace
-        )
-
-    def finish(self, team: Team, dw: np.ndarray) -> None:
-        flat, pairs = _pairs(dw), dw.shape[2] * dw.shape[3]
+        w, u = (array.reshape(-1, self.w.shape[2] * self.w.shape[3]) for array in (self.w, self.u))
 
         def task(lo: int, hi: int, workspace: Workspace) -> None:
-            du = workspace.take((self.f.t**2, hi - lo))
-            for point, row in enumerate(du):
-                team.sum_partials(point * pairs + lo, point * pairs + hi, row)
-            conv_winograd.filters_winograd_backward(self.f, du, flat[:, lo:hi])
+            conv_winograd.filters_winograd_forward(self.f, w[:, lo:hi], u[:, lo:hi])
 
-        team.for_each(pairs, COLUMNS // 8, task)
+        team.for_each(w.shape[1], COLUMNS, task)
+
+    def forward(self, team: Team, x: np.ndarray, z: np.ndarray) -> None:
+        f = self.f
+        with team.shared.frame():
+            v, m = self._points(team, len(x), self.w.shape[2]), self._points(team, len(x), self.w.shape[3])
+
+            def operands(images: slice, tiles: slice, workspace: Workspace) -> None:
+                self._gather_input(x[images], tiles, v[:, :, images, tiles], workspace)
+
+            def products(part: slice, workspace: Workspace) -> None:
+                conv_winograd.points_winograd_forward(_flat(v)[part], self.u[part], _flat(m)[part])
+
+            def results(images: slice, tiles: slice, workspace: Workspace) -> None:
+                rows = slice(tiles.start * f.m, tiles.stop * f.m)
+                scatter(f.a.T, m[:, :, images, tiles], z[images, rows], f.m, workspace)
+
+            self._for_tiles(team, len(x), operands)
+            team.for_chunks(f.t**2, f.t**2, products)
+            self._for_tiles(team, len(x), results)
+
+    def backward(
+        self, team: Team, x: np.ndarray, dz: np.ndarray, dx: np.ndarray | None, du: np.ndarray, add: bool
+    ) -> None:
+        f = self.f
+        with team.shared.frame():
+            v, dm = self._points(team, len(x), self.w.shape[2]), self._points(team, len(x), self.w.shape[3])
+
+            def operands(images: slice, tiles: slice, workspace: Workspace) -> None:
+                rows = slice(tiles.start * f.m, tiles.stop * f.m)
+                gather(f.a, dz[images, rows], dm[:, :, images, tiles], f.m, workspace)
+                self._gather_input(x[images], tiles, v[:, :, images, tiles], workspace)
+
+            def products(part: slice, workspace: Workspace) -> None:
+                conv_winograd.points_winograd_backward(
+                    _flat(v)[part], self.u[part], _flat(dm)[part], du[part],
+                    add=add, data=dx is not None, workspace=workspace,
+                )  # fmt: skip
+
+            self._for_tiles(team, len(x), operands)
+            team.for_chunks(f.t**2, f.t**2, products)
+            if dx is not None:
+                self._scatter_input(team, v, dx)
+
+    def finish(self, team: Team, du: np.ndarray, dw: np.ndarray) -> None:
+        dw, du = (array.reshape(len(array.reshape(-1, *self.w.shape[2:])), -1) for array in (dw, du))
+
+        def task(lo: int, hi: int, workspace: Workspace) -> None:
+            conv_winograd.filters_winograd_backward(self.f, du[:, lo:hi], dw[:, lo:hi])
+
+        team.for_each(dw.shape[1], COLUMNS, task)
+
+    def _points(self, team: Team, n: int, channels: int) -> np.ndarray:
+        """Memory for n images at the points: [t, t, N, I, J, channels]."""
+        return team.shared.take((self.f.t, self.f.t, n, *self.tiles, channels))
+
+    def _for_tiles(self, team: Team, n: int, task: Callable[[slice, slice, Workspace], None]) -> None:
+        """Deals rows of tiles, as many images at once as leave half of a transform in a thread's cache."""
+        i, _ = self.tiles
+        half = i * self.f.t * self.map_shape[1] * max(self.w.shape[2:])
+        team.for_rows(n, i, max(1, HALF // half), task)
+
+    def _rows(self, x: np.ndarray, lo: int, hi: int, workspace: Workspace) -> np.ndarray:
+        """Rows lo to hi of x with zeros around it, for whole tiles."""
+        return padded_rows(x, self.padding, lo, hi, self.map_shape[1] + self.f.r - 1, workspace)
+
+    def _gather_input(self, x: np.ndarray, tiles: slice, v: np.ndarray, workspace: Workspace) -> None:
+        f = self.f
+        with workspace.frame():
+            rows = self._rows(x, tiles.start * f.m, tiles.stop * f.m + f.r - 1, workspace)
+            gather(f.b.T, rows, v, f.m, workspace)
+
+    def _scatter_input(self, team: Team, dv: np.ndarray, dx: np.ndarray) -> None:
+        f, (_, h, w, c) = self.f, dx.shape
+        rows, columns = (extent + f.r - 1 for extent in self.map_shape[:2])
+
+        def results(images: slice, workspace: Workspace) -> None:
+            padded = workspace.take((images.stop - images.start, rows, columns, c))
+            scatter(f.b, dv[:, :, images], padded, f.m, workspace)
+            dx[images] = padded[:, self.padding : self.padding + h, self.padding : self.padding + w]
+
+        team.for_chunks(len(dx), max(1, HALF // (rows * columns * c)), results)
 
 
-class SpaceToDepth:
+class SpaceToDepth(Tiled):
     """A strided convolution of pixels as one of stride 1 over blocks of stride x stride pixels, and that in tiles.
 
     A block is one pixel with stride^2 C channels; the filters get zeros to make their extent a multiple of the stride.
@@ -126,58 +220,44 @@ class SpaceToDepth:
 
     def __init__(self, f: Winograd, w: np.ndarray, map_shape: tuple[int, ...], stride: int, padding: int) -> None:
         kernel, _, c, k = w.shape
-        self.w, self.kernel, self.stride, self.padding = w, kernel, stride, padding
+        self.filters, self.kernel, self.stride = w, kernel, stride
         self.padded = np.zeros((f.r * stride, f.r * stride, c, k), np.float32)
-        self.blocks = empty((f.r, f.r, stride * stride * c, k))
-        self.inner = Tiled(f, self.blocks, map_shape, padding=0)
-        self.name = f"{self.inner.name} on {stride} x {stride} blocks"
-        self.chunk, self.partial_size = self.inner.chunk, self.inner.partial_size
-        self.map_shape = self.inner.map_shape
+        super().__init__(f, empty((f.r, f.r, stride * stride * c, k)), map_shape, padding)
+        self.name = f"{self.name} on {stride} x {stride} blocks"
 
     def _split(self, array: np.ndarray) -> np.ndarray:
-        """[..., rows stride, columns stride, C, K] as [rows, columns, stride, stride, C, K], without a copy."""
+        """[rows stride, columns stride, C, K] as [rows, columns, stride, stride, C, K], without a copy."""
         s, (h, w, *rest) = self.stride, array.shape
         return array.reshape(h // s, s, w // s, s, *rest).swapaxes(1, 2)
 
     def prepare(self, team: Team) -> None:
-        self.padded[: self.kernel, : self.kernel] = self.w
+        self.padded[: self.kernel, : self.kernel] = self.filters
         split = self._split(self.padded)
-        self.blocks.reshape(split.shape)[...] = split
-        self.inner.prepare(team)
+        self.w.reshape(split.shape)[...] = split
+        super().prepare(team)
 
-    def _blocks_of(self, x: np.ndarray, workspace: Workspace) -> np.ndarray:
+    def _rows(self, x: np.ndarray, lo: int, hi: int, workspace: Workspace) -> np.ndarray:
         n, _, _, c = x.shape
-        s, f = self.stride, self.inner.f
-        rows, columns = (extent + f.r - 1 for extent in self.map_shape[:2])
-        blocks = workspace.take((n, rows, columns, s, s, c))
+        s, columns = self.stride, self.map_shape[1] + self.f.r - 1
+        blocks = workspace.take((n, hi - lo, columns, s, s, c))
         with workspace.frame():
-            padded = pad(x, self.padding, (rows * s, columns * s), workspace)
-            blocks[...] = padded.reshape(n, rows, s, columns, s, c).swapaxes(2, 3)
-        return blocks.reshape(n, rows, columns, s * s * c)
+            rows = padded_rows(x, self.padding, lo * s, hi * s, columns * s, workspace)
+            blocks[...] = rows.reshape(n, hi - lo, s, columns, s, c).swapaxes(2, 3)
+        return blocks.reshape(n, hi - lo, columns, s * s * c)
 
-    def forward(self, x: np.ndarray, z: np.ndarray, workspace: Workspace) -> None:
-        with workspace.frame():
-            self.inner.forward(self._blocks_of(x, workspace), z, workspace)
-
-    def backward(
-        self, x: np.ndarray, dz: np.ndarray, dx: np.ndarray | None, partial: np.ndarray, add: bool, workspace: Workspace
-    ) -> None:
-        assert dx is None
-        with workspace.frame():
-            self.inner.backward(self._blocks_of(x, workspace), dz, None, partial, add, workspace)
-
-    def finish(self, team: Team, dw: np.ndarray) -> None:
-        with team.workspaces[0].frame():
-            blocks = team.workspaces[0].take(self.blocks.shape)
-            self.inner.finish(team, blocks)
-            padded = team.workspaces[0].take(self.padded.shape)
-            self._split(padded)[...] = blocks.reshape(self._split(padded).shape)
+    def finish(self, team: Team, du: np.ndarray, dw: np.ndarray) -> None:
+        with team.shared.frame():
+            blocks, padded = team.shared.take(self.w.shape), team.shared.take(self.padded.shape)
+            super().finish(team, du, blocks)
+            split = self._split(padded)
+            split[...] = blocks.reshape(split.shape)
             dw[...] = padded[: self.kernel, : self.kernel]
 
 
-def _pairs(array: np.ndarray) -> np.ndarray:
-    """[R, S, C, K] as [R S, C K]."""
-    return array.reshape(array.shape[0] * array.shape[1], -1)
+def _flat(points: np.ndarray) -> np.ndarray:
+    """[t, t, ..., C] as [t^2, everything between, C]: one matrix a point."""
+    t, c = points.shape[0], points.shape[-1]
+    return points.reshape(t * t, -1, c)
 
 
 # Outputs and taps along one axis, by the filter's extent; more points lose more digits.

@@ -6,6 +6,7 @@ small enough for its cache; the fully connected ones hand each thread blocks of 
 Legend: N images, H W C height, width and channels, I inputs, O outputs.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ from alexnet_dist.workspace import Workspace, empty
 
 BLOCK = 1 << 20  # about as many weights to one block of a fully connected layer's gradients
 FORWARD_ROWS = 256  # of the weights, to one product of a fully connected layer's forward pass
+POOLED = 2  # images that a thread pools at once, in its cache
+HANDED_OVER = 1 << 18  # floats of a convolution's gradient that go to the sink at once
 
 
 @dataclass(frozen=True)
@@ -68,70 +71,94 @@ class ConvBlock:
             rows = pool.used_extent(output_shape[0], **pooling)
             shapes = ((batch, rows, *output_shape[1:]), (batch, *output_shape))
             self.winners = (empty(shapes[0], np.uint8), empty(shapes[1], np.uint8))
+        self._bias_gradients = empty((batch if training else 0, len(bound.b)))  # one a row for each image
         self._prepared = False
-
-    def _map(self, n: int, workspace: Workspace) -> tuple[np.ndarray, np.ndarray]:
-        """Scratch memory for a chunk's map as the convolution wants it, and the map proper as a view of it."""
-        z = workspace.take((n, *self.convolution.map_shape))
-        return z, z[:, : self.map_shape[0], : self.map_shape[1]]
-
-    def _winners(self, part: slice) -> pool.Winners | None:
-        return (self.winners[0][part], self.winners[1][part]) if self.winners else None
 
     def forward(self, x: np.ndarray, dropout: DropoutKey | None) -> np.ndarray:
         """y [N, H, W, C] of x [N, H, W, C]."""
         if not self._prepared:
             self.convolution.prepare(self.team)
             self._prepared = True
-
-        def task(part: slice, workspace: Workspace) -> None:
-            with workspace.frame():
-                y = self.y[part]
-                whole, z = self._map(len(y), workspace)
-                self.convolution.forward(x[part], whole, workspace)
-                if self.pooling:
-                    pool.maxpool_forward(z, y, self._winners(part), **self.pooling, workspace=workspace)
-                    z = y
-                np.add(z, self.bound.b, out=y)
-                pointwise.relu_forward_(y)
-
-        self.team.for_chunks(len(x), self.convolution.chunk, task)
+        for part in self._chunks(len(x)):
+            with self.team.shared.frame():
+                z = self.team.shared.take((part.stop - part.start, *self.convolution.map_shape))
+                self.convolution.forward(self.team, x[part], z)
+                self._forward_rest(z, part)
         return self.y[: len(x)]
+
+    def _forward_rest(self, z: np.ndarray, part: slice) -> None:
+        """From the map to y: pooling, bias, ReLU."""
+        whole = self.y[part]
+        winners = [array[part] for array in self.winners or ()]
+
+        def task(images: slice, rows: slice, workspace: Workspace) -> None:
+            y = whole[images, rows]
+            proper = z[images, rows, : self.map_shape[1]]
+            if self.pooling:
+                lo = rows.start * self.pooling["stride"]
+                used = slice(lo, lo + pool.used_extent(y.shape[1], **self.pooling))
+                proper = z[images, used, : self.map_shape[1]]
+                places = (winners[0][images, used], winners[1][images, rows]) if winners else None
+                pool.maxpool_forward(proper, y, places, **self.pooling, workspace=workspace)
+                proper = y
+            np.add(proper, self.bound.b, out=y)
+            pointwise.relu_forward_(y)
+
+        self.team.for_rows(len(z), whole.shape[1], POOLED, task)
 
     def backward(self, x: np.ndarray, dy: np.ndarray, dx: np.ndarray | None, sink: GradientSink) -> None:
         """Gradients of the parameters to the sink, and of x to dx unless that is None; dy is overwritten.
 
         The weights may change after this, and before the next call of forward.
         """
-        weights = self.convolution.partial_size
-        count = weights + len(self.bound.b)
-
-        def task(part: slice, workspace: Workspace) -> None:
-            partial = workspace.partial(count)
-            with workspace.frame():
-                dz = dy[part]
-                pointwise.relu_backward_(self.y[part], dz, workspace)
-                add, workspace.partial_holds = workspace.partial_holds, True
-                pointwise.bias_backward(dz, partial[weights:], add=add, workspace=workspace)
-                whole, proper = self._map(len(dz), workspace)
-                whole[:, self.map_shape[0] :] = 0
-                whole[:, :, self.map_shape[1] :] = 0
-                if self.pooling:
-                    winners = self._winners(part)
-                    assert winners is not None
-                    pool.maxpool_backward(dz, winners, proper, **self.pooling, workspace=workspace)
-                else:
-                    proper[...] = dz
-                dx_part = None if dx is None else dx[part]
-                self.convolution.backward(x[part], whole, dx_part, partial[:weights], add, workspace)
-
-        for workspace in self.team.workspaces:
-            workspace.partial_holds = False
-        self.team.for_chunks(len(x), self.convolution.chunk, task)
-        with sink.block(self.bound.lo, self.bound.hi, self.team.workspaces[0]) as gradient:
-            self.convolution.finish(self.team, gradient[: self.bound.w.size].reshape(self.bound.w.shape))
-            self.team.sum_partials(weights, count, gradient[self.bound.w.size :])
+        with self.team.shared.frame():
+            du = self.team.shared.take(self.convolution.gradient_shape)
+            for part in self._chunks(len(x)):
+                with self.team.shared.frame():
+                    dz = self.team.shared.take((part.stop - part.start, *self.convolution.map_shape))
+                    self._backward_rest(dy, dz, part)
+                    dx_part = None if dx is None else dx[part]
+                    self.convolution.backward(self.team, x[part], dz, dx_part, du, add=part.start > 0)
+            dw = self.team.shared.take(self.bound.w.shape)
+            self.convolution.finish(self.team, du, dw)
+            self._hand_over(dw.reshape(-1), len(x), sink)
         self._prepared = False
+
+    def _backward_rest(self, dy: np.ndarray, dz: np.ndarray, part: slice) -> None:
+        """From dy to the gradient of the map: ReLU, bias, pooling."""
+        rows, columns, _ = self.map_shape
+
+        def task(images: slice, workspace: Workspace) -> None:
+            whole = dz[images]
+            images = slice(part.start + images.start, part.start + images.stop)
+            dy_part = dy[images]
+            pointwise.relu_backward_(self.y[images], dy_part, workspace)
+            pointwise.bias_backward(dy_part, self._bias_gradients[images])
+            whole[:, rows:] = 0
+            whole[:, :, columns:] = 0
+            proper = whole[:, :rows, :columns]
+            if self.winners and self.pooling:
+                winners = self.winners[0][images], self.winners[1][images]
+                pool.maxpool_backward(dy_part, winners, proper, **self.pooling, workspace=workspace)
+            else:
+                proper[...] = dy_part
+
+        self.team.for_chunks(len(dz), POOLED, task)
+
+    def _hand_over(self, dw: np.ndarray, n: int, sink: GradientSink) -> None:
+        with sink.block(self.bound.mid, self.bound.hi, self.team.workspaces[0]) as gradient:
+            np.add.reduce(self._bias_gradients[:n], axis=0, out=gradient)
+
+        def task(lo: int, hi: int, workspace: Workspace) -> None:
+            with sink.block(self.bound.lo + lo, self.bound.lo + hi, workspace) as gradient:
+                gradient[...] = dw[lo:hi]
+
+        self.team.for_each(dw.size, HANDED_OVER, task)
+
+    def _chunks(self, n: int) -> Iterator[slice]:
+        """The batch in the convolution's chunks: an empty one if there is no image, for gradients that are zero."""
+        for start in range(0, max(n, 1), self.convolution.chunk):
+            yield slice(start, min(start + self.convolution.chunk, n))
 
 
 class AveragePool:

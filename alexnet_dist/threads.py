@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
 from alexnet_dist.workspace import Workspace
@@ -41,6 +40,7 @@ class Team:
         if self.size < 1:
             raise ValueError(f"a team has at least 1 thread, not {self.size}")
         self.workspaces = [Workspace() for _ in range(self.size)]
+        self.shared = Workspace()  # for arrays that all threads work on; taken by the caller of run
         self._limits = threadpool_limits(limits=1, user_api="blas")
         self._start = threading.Barrier(self.size)
         self._end = threading.Barrier(self.size)
@@ -75,6 +75,24 @@ class Team:
 
         self.run(share)
 
+    def for_rows(self, images: int, rows: int, most: int, task: Callable[[slice, slice, Workspace], Any]) -> None:
+        """`task(images, rows, workspace)` over `rows` rows of each image: each thread has one share of all rows.
+
+        In pieces of whole images, at most `most` of them, or of some rows of one image: so a batch of fewer images than
+        threads is divided too.
+        """
+
+        def share(index: int, workspace: Workspace) -> None:
+            lo, hi = (images * rows * edge // self.size for edge in (index, index + 1))
+            while lo < hi:
+                image, row = divmod(lo, rows)
+                whole = 0 if row else min((hi - lo) // rows, most)
+                taken = whole * rows or min(rows - row, hi - lo)
+                task(slice(image, image + max(whole, 1)), slice(row, rows if whole else row + taken), workspace)
+                lo += taken
+
+        self.run(share)
+
     def for_each(self, count: int, block: int, task: Callable[[int, int, Workspace], Any]) -> None:
         """`task(lo, hi, workspace)` for every block of `block` items of `count`, dealt to the threads in turn.
 
@@ -88,13 +106,6 @@ class Team:
                 task(lo, min(lo + block, count), workspace)
 
         self.run(deal)
-
-    def sum_partials(self, lo: int, hi: int, out: np.ndarray) -> None:
-        """out = the sum over the threads of [lo, hi) of what their workspaces' partials hold. Called by any one thread."""
-        parts = [workspace.partial(hi)[lo:] for workspace in self.workspaces if workspace.partial_holds]
-        np.copyto(out, parts[0] if parts else 0)
-        for part in parts[1:]:
-            out += part
 
     def close(self) -> None:
         """End the threads, and give BLAS its own back."""

@@ -25,7 +25,7 @@ def zeros(shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> np.ndarray:
 
 
 class Workspace:
-    """One thread's scratch memory: a stack of arrays.
+    """Scratch memory of one thread, or of a team together: a stack of arrays.
 
     `with workspace.frame():` gives back at its end what was taken inside it. Contents are never cleared: whoever takes an
     array writes it before reading it.
@@ -34,8 +34,6 @@ class Workspace:
     def __init__(self) -> None:
         self._slots: list[np.ndarray] = []  # one buffer for each depth of the stack, the largest ever asked for there
         self._depth = 0
-        self._partial = empty((0,))
-        self.partial_holds = False
 
     @contextmanager
     def frame(self) -> Iterator[None]:
@@ -58,12 +56,3 @@ class Workspace:
         array = self._slots[self._depth][:count].view(dtype).reshape(shape)
         self._depth += 1
         return array
-
-    def partial(self, count: int) -> np.ndarray:
-        """`count` floats outside the stack, this thread's part of a sum; they keep their values from call to call.
-
-        Whoever adds to it says in `partial_holds` that it holds something; until then it is to be overwritten.
-        """
-        if self._partial.size < count:
-            self._partial = empty((count,))
-        return self._partial[:count]

@@ -70,8 +70,8 @@ def test_gradients_of_the_whole_network(network):
 
 
 def test_threads_agree():
-    # Fully connected layers give the same bits for any number of threads (their blocks are the same). A convolution's
-    # images may be grouped otherwise, and its weight gradient is a sum over threads: equal to float32 rounding.
+    # Winograd's convolutions and fully connected layers give the same bits for any number of threads (tested with their
+    # kernels). Where a convolution is direct, its patches are grouped otherwise: equal to float32 rounding.
     results = []
     for threads in (1, 2, 3):
         with Team(threads) as team:
@@ -90,7 +90,7 @@ def test_second_step_on_dirty_memory_gives_the_same_bits(soil):
         x, labels = images(SMALL, 8)
         key = DropoutKey(0, 0, np.arange(8))
         first = step(net, x, labels, key)
-        for workspace in team.workspaces:
+        for workspace in (*team.workspaces, team.shared):
             soil(workspace)
         for block in net.blocks:
             block.y.fill(np.nan)

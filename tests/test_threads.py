@@ -25,8 +25,8 @@ def test_run_calls_every_thread_once_with_its_own_workspace(team):
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 23])
-def test_both_ways_to_divide_cover_everything_once(team, count):
-    blocks, chunks = np.zeros(count, int), np.zeros(count, int)
+def test_all_ways_to_divide_cover_everything_once(team, count):
+    blocks, chunks, places = np.zeros(count, int), np.zeros(count, int), np.zeros((count, 3), int)
 
     def block(lo, hi, workspace):
         assert hi - lo <= 3
@@ -36,10 +36,17 @@ def test_both_ways_to_divide_cover_everything_once(team, count):
         assert part.stop - part.start <= 2
         chunks[part] += 1
 
+    def row(images, rows, workspace):
+        assert 1 <= images.stop - images.start <= 2
+        assert images.stop - images.start == 1 or rows == slice(0, 3)
+        places[images, rows] += 1
+
     team.for_each(count, 3, block)
     team.for_chunks(count, 2, chunk)
+    team.for_rows(count, 3, 2, row)
     assert (blocks == 1).all()
     assert (chunks == 1).all()
+    assert (places == 1).all()
 
 
 def test_an_exception_in_any_thread_reaches_the_caller_and_the_team_goes_on(team):
@@ -94,14 +101,6 @@ def test_a_workspace_that_grows_leaves_live_arrays_alone():
         large = workspace.take((1000,))
         large.fill(2)
         assert (small == 1).all()
-
-
-def test_partials_keep_their_values():
-    workspace = Workspace()
-    workspace.partial(10).fill(3)
-    with workspace.frame():
-        workspace.take((100,)).fill(0)
-    assert (workspace.partial(10) == 3).all()
 
 
 def test_arrays_begin_on_cache_lines():

@@ -7,8 +7,8 @@ Any kernel, stride, padding and size. As in every framework, "convolution" is cr
 bias is not added here: after the pooling there are fewer values to add it to.
 
 Legend: N images, H W height and width of x, C its channels, K filters, R S height and width of a filter, P Q height and
-width of y. x [N, H, W, C], w [R, S, C, K], y [N, P, Q, K]; float32, C-contiguous. N is a chunk of the batch: it
-sets the size of the scratch memory, N * P * Q * R * S * C floats.
+width of y. x [N, H, W, C], w [R, S, C, K], y [N, P, Q, K], col [N, P, Q, R, S, C]; float32. N is a chunk of the batch:
+it sets the size of col.
 """
 
 import numpy as np
@@ -22,63 +22,50 @@ def output_extent(extent: int, kernel: int, stride: int, padding: int) -> int:
     return (extent + 2 * padding - kernel) // stride + 1
 
 
-def pad(x: np.ndarray, padding: int, extent: tuple[int, int], workspace: Workspace) -> np.ndarray:
-    """x with `padding` zeros above and left of it, and as many below and right as make it [N, *extent, C].
+def padded_rows(x: np.ndarray, padding: int, lo: int, hi: int, width: int, workspace: Workspace) -> np.ndarray:
+    """Rows lo to hi of x with zeros around it: [N, hi - lo, width, C].
 
-    x itself where nothing is to be added.
+    Row 0 and column 0 lie `padding` zeros before those of x; what is behind x is zero too. A view of x where there is
+    nothing to add.
     """
     n, h, w, c = x.shape
-    if (h, w) == extent:
-        return x
-    padded = workspace.take((n, *extent, c))
-    bottom, right = padding + h, padding + w
-    padded[:, :padding] = 0
-    padded[:, bottom:] = 0
-    padded[:, padding:bottom, :padding] = 0
-    padded[:, padding:bottom, right:] = 0
-    padded[:, padding:bottom, padding:right] = x
-    return padded
+    if padding == 0 and width == w and hi <= h:
+        return x[:, lo:hi]
+    rows = workspace.take((n, hi - lo, width, c))
+    top, bottom = (min(max(edge - lo, 0), hi - lo) for edge in (padding, padding + h))
+    rows[:, :top] = 0
+    rows[:, bottom:] = 0
+    rows[:, top:bottom, :padding] = 0
+    rows[:, top:bottom, padding + w :] = 0
+    rows[:, top:bottom, padding : padding + w] = x[:, lo + top - padding : lo + bottom - padding]
+    return rows
 
 
-def windows(x: np.ndarray, r: int, s: int, p: int, q: int, stride: int) -> np.ndarray:
-    """Every window of a padded x, as a view without a copy: [N, P, Q, R, S, C]."""
-    dn, dh, dw, dc = x.strides
-    return as_strided(x, (x.shape[0], p, q, r, s, x.shape[3]), (dn, stride * dh, stride * dw, dh, dw, dc))
-
-
-def im2col(x: np.ndarray, w: np.ndarray, y: np.ndarray, stride: int, padding: int, workspace: Workspace) -> np.ndarray:
-    """The patches of x as rows: [N * P * Q, R * S * C]; of w and y, only the shapes are read."""
-    r, s, c, _ = w.shape
-    n, p, q, _ = y.shape
-    col = workspace.take((n, p, q, r, s, c))
-    extent = (x.shape[1] + 2 * padding, x.shape[2] + 2 * padding)
-    np.copyto(col, windows(pad(x, padding, extent, workspace), r, s, p, q, stride))
-    return col.reshape(n * p * q, r * s * c)
-
-
-def conv_im2col_forward(
-    x: np.ndarray, w: np.ndarray, y: np.ndarray, *, stride: int, padding: int, workspace: Workspace
-) -> None:
-    """y = x convolved with w."""
-    k = w.shape[3]
+def im2col(x: np.ndarray, col: np.ndarray, first: int, *, stride: int, padding: int, workspace: Workspace) -> None:
+    """Fills col with the patches of x for some rows of the map, of which the first one is number `first`."""
+    p, r = col.shape[1], col.shape[3]
+    lo = first * stride
     with workspace.frame():
-        col = im2col(x, w, y, stride, padding, workspace)
-        np.matmul(col, w.reshape(-1, k), out=y.reshape(-1, k))
+        rows = padded_rows(x, padding, lo, lo + (p - 1) * stride + r, x.shape[2] + 2 * padding, workspace)
+        dn, dh, dw, dc = rows.strides
+        np.copyto(col, as_strided(rows, col.shape, (dn, stride * dh, stride * dw, dh, dw, dc)))
+
+
+def conv_im2col_forward(col: np.ndarray, w: np.ndarray, y: np.ndarray) -> None:
+    """y = the patches in col times w; y [N, P, Q, K] may be a view of rows of a larger map, if of one image only."""
+    k = w.shape[3]
+    np.matmul(col.reshape(-1, w.size // k), w.reshape(-1, k), out=y.reshape(-1, k))
 
 
 def conv_im2col_backward_weight(
-    x: np.ndarray, dy: np.ndarray, dw: np.ndarray, *, add: bool, stride: int, padding: int, workspace: Workspace
+    col: np.ndarray, dy: np.ndarray, dw: np.ndarray, *, add: bool, workspace: Workspace
 ) -> None:
-    """dw = the gradient of w over the images of x, or adds it to dw."""
-    k = dw.shape[3]
-    rows = dy.reshape(-1, k)
+    """dw = the gradient of some rows of w [R S C, K], or adds it to dw; col [patches, these rows], dy [patches, K]."""
     with workspace.frame():
-        col = im2col(x, dw, dy, stride, padding, workspace)
-        whole = dw.reshape(-1, k)
-        part = workspace.take(whole.shape) if add else whole
-        np.matmul(col.T, rows, out=part)
+        part = workspace.take(dw.shape) if add else dw
+        np.matmul(col.T, dy, out=part)
         if add:
-            whole += part
+            dw += part
 
 
 def conv_im2col_backward_data(

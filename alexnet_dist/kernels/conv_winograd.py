@@ -33,7 +33,6 @@ from functools import cached_property
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from alexnet_dist.kernels.conv_im2col import pad
 from alexnet_dist.workspace import Workspace
 
 SUMMED = 1 << 18  # floats of du that are summed at a time: in the cache, and not so few that calls take long
@@ -176,69 +175,27 @@ def filters_winograd_backward(f: Winograd, du: np.ndarray, dw: np.ndarray) -> No
     np.matmul(f.filters.T, du, out=dw)
 
 
-def conv_winograd_forward(
-    f: Winograd, x: np.ndarray, u: np.ndarray, y: np.ndarray, *, padding: int, workspace: Workspace
+def points_winograd_forward(v: np.ndarray, u: np.ndarray, m: np.ndarray) -> None:
+    """m = v @ u, for a block of the points: v [points, tiles, C], u [points, C, K], m [points, tiles, K]."""
+    np.matmul(v, u, out=m)
+
+
+def points_winograd_backward(
+    v: np.ndarray, u: np.ndarray, dm: np.ndarray, du: np.ndarray, *, add: bool, data: bool, workspace: Workspace
 ) -> None:
-    """y = x convolved with the filters that u was made of. y [N, I m, J m, K] holds whole tiles, the map and a rest."""
-    with workspace.frame():
-        v, _ = _points_of_x(f, x, y, padding, workspace)
-        m = workspace.take((*v.shape[:5], u.shape[3]))
-        np.matmul(_flat(v), _flat(u), out=_flat(m))
-        scatter(f.a.T, m, y, f.m, workspace)
+    """For a block of the points: du = v^T @ dm, or adds that to du, and where `data` is asked for then v = dm @ u^T, dv.
 
-
-def conv_winograd_backward(
-    f: Winograd,
-    x: np.ndarray,
-    dy: np.ndarray,
-    u: np.ndarray,
-    du: np.ndarray,
-    dx: np.ndarray | None,
-    *,
-    add: bool,
-    padding: int,
-    workspace: Workspace,
-) -> None:
-    """du = the gradient of u over the images of x, or adds it to du; dx = the gradient of x, unless it is None.
-
-    dy [N, I m, J m, K] is zero in the rest.
+    Shapes as in the forward pass.
     """
-    c, k = u.shape[2:]
-    with workspace.frame():
-        v, extent = _points_of_x(f, x, dy, padding, workspace)
-        dm = workspace.take((*v.shape[:5], k))
-        gather(f.a, dy, dm, f.m, workspace)
-        group = max(1, SUMMED // (c * k))
+    if not add:
+        np.matmul(v.transpose(0, 2, 1), dm, out=du)
+    else:
+        group = max(1, SUMMED // (u.shape[1] * u.shape[2]))
         with workspace.frame():
-            part = workspace.take((group, c, k))
-            for start in range(0, f.t**2, group):
-                points = slice(start, min(start + group, f.t**2))
-                whole = _flat(du)[points]
-                product = part[: len(whole)] if add else whole
-                np.matmul(_flat(v)[points].transpose(0, 2, 1), _flat(dm)[points], out=product)
-                if add:
-                    whole += product
-        if dx is None:
-            return
-        np.matmul(_flat(dm), _flat(u).transpose(0, 2, 1), out=_flat(v))  # dv, in the place of v
-        padded = workspace.take((len(x), *extent, c))
-        scatter(f.b, v, padded, f.m, workspace)
-        dx[...] = padded[:, padding : padding + x.shape[1], padding : padding + x.shape[2]]
-
-
-def _points_of_x(
-    f: Winograd, x: np.ndarray, y: np.ndarray, padding: int, workspace: Workspace
-) -> tuple[np.ndarray, tuple[int, int]]:
-    """v [t, t, N, I, J, C] of x, for the tiles of y; and the extent of x with the zeros around it that the tiles need."""
-    i, j = y.shape[1] // f.m, y.shape[2] // f.m
-    extent = (y.shape[1] + f.r - 1, y.shape[2] + f.r - 1)
-    v = workspace.take((f.t, f.t, len(x), i, j, x.shape[3]))
-    with workspace.frame():
-        gather(f.b.T, pad(x, padding, extent, workspace), v, f.m, workspace)
-    return v, extent
-
-
-def _flat(points: np.ndarray) -> np.ndarray:
-    """[t, t, ..., C] as [t^2, everything between, C]: one matrix a point."""
-    t, c = points.shape[0], points.shape[-1]
-    return points.reshape(t * t, -1, c)
+            part = workspace.take((group, *u.shape[1:]))
+            for lo in range(0, len(v), group):
+                product = part[: len(v[lo : lo + group])]
+                np.matmul(v[lo : lo + group].transpose(0, 2, 1), dm[lo : lo + group], out=product)
+                du[lo : lo + group] += product
+    if data:
+        np.matmul(dm, u.transpose(0, 2, 1), out=v)
