@@ -19,7 +19,7 @@ from alexnet_dist.threads import Team
 from alexnet_dist.workspace import Workspace, empty
 
 BLOCK = 1 << 20  # about as many weights to one block of a fully connected layer's gradients
-FORWARD_ROWS = 256  # of the weights, to one product of a fully connected layer's forward pass
+FORWARD_ROWS = 512  # of the weights, to one product of a fully connected layer's forward pass
 POOLED = 2  # images that a thread pools at once, in its cache
 HANDED_OVER = 1 << 18  # floats of a convolution's gradient that go to the sink at once
 

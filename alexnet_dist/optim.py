@@ -6,7 +6,7 @@ import numpy as np
 
 from alexnet_dist.workspace import Workspace
 
-BLOCK = 1 << 17  # floats: parameters, momentum and gradient of a block stay in the cache between the operations
+BLOCK = 1 << 18  # floats: parameters, momentum and gradient of a block stay in the cache between the operations
 
 
 @dataclass(frozen=True)
