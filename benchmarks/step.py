@@ -11,8 +11,7 @@ import argparse
 import json
 from statistics import median
 
-import numpy as np
-from common import Contender, describe_machine, load_average, paired_ratio, race, serve, sgemm_peak
+from common import Contender, describe_machine, engine_and_batch, load_average, paired_ratio, race, serve, sgemm_peak
 
 from alexnet_dist.architecture import Conv2d, Network, rows
 
@@ -33,20 +32,8 @@ def multiplications(network: Network) -> int:
 
 def work_numpy(batch: int, threads: int) -> None:
     """Serves steps of ours."""
-    from mpi4py import MPI
-
-    from alexnet_dist.comm.world import World
-    from alexnet_dist.engine import Engine
-    from alexnet_dist.optim import SGD
-    from alexnet_dist.parameters import initialize
-    from alexnet_dist.threads import Team
-
-    engine = Engine(Network(), World(MPI.COMM_SELF), Team(threads), batch, SGD())
-    initialize(engine.layout, engine.values, "he", seed=0)
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((batch, 224, 224, 3), dtype=np.float32)
-    labels = rng.integers(0, 1000, batch)
-    serve(lambda: engine.step(x, labels, np.arange(batch), batch, 0, 1e-4) and None)
+    _, step = engine_and_batch(batch, threads)
+    serve({"step": step})
 
 
 def work_torch(batch: int, threads: int, way: str) -> None:
@@ -69,7 +56,7 @@ def work_torch(batch: int, threads: int, way: str) -> None:
         loss.backward()
         sgd.step()
 
-    serve(step)
+    serve({"step": step})
 
 
 def compare(batch: int, threads: int, ways: tuple[str, ...], rounds: int) -> dict[str, object]:
@@ -79,7 +66,7 @@ def compare(batch: int, threads: int, ways: tuple[str, ...], rounds: int) -> dic
     ours = Contender("alexnet_dist", __file__, "numpy", *arguments)
     others = [Contender(way, __file__, "torch", *arguments, way) for way in ways]
     race([ours, *others], rounds)
-    speed = batch / median(ours.seconds)
+    speed = batch / median(ours.seconds["step"])
     share = 2 * multiplications(Network()) * speed / (peak * 1e9)
     print(f"batch {batch}, {threads} threads (sgemm peak {peak:.0f} GFLOP/s, load {load} before)")
     print(f"  {ours.name:24} {speed:7.1f} images/s  {share:5.0%} of peak  {ours.peak_megabytes:6.0f} MB")
@@ -92,19 +79,24 @@ def compare(batch: int, threads: int, ways: tuple[str, ...], rounds: int) -> dic
         "peak_megabytes": round(ours.peak_megabytes),
     }
     for other in others:
-        theirs, ratio = batch / median(other.seconds), paired_ratio(ours, other)
+        theirs, ratio = batch / median(other.seconds["step"]), paired_ratio(ours, other, "step")
         print(f"  torch {other.name:18} {theirs:7.1f} images/s  ratio {ratio:6.2f}  {other.peak_megabytes:6.0f} MB")
         result[f"torch {other.name}"] = {
             "images_per_second": round(theirs, 2),
             "ratio": round(ratio, 3),
             "peak_megabytes": round(other.peak_megabytes),
         }
+    for precision in ("float32", "bfloat16"):
+        ratios = [paired_ratio(ours, other, "step") for other in others if other.name.startswith(precision)]
+        if ratios:
+            print(f"  against the better {precision}: {min(ratios):.2f}")
+            result[f"ratio to best {precision}"] = round(min(ratios), 3)
     return result
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, nargs="+", default=[16, 128], metavar="N")
+    parser.add_argument("--batch", type=int, nargs="+", default=[8, 16, 32, 128, 256], metavar="N")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="N")
     parser.add_argument("--rounds", type=int, default=7, help="counted steps of each contender (default: 7)")
     parser.add_argument("--against", choices=["torch"], help="compare with PyTorch (pip install 'alexnet_dist[bench]')")
