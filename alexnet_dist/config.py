@@ -9,6 +9,7 @@ from alexnet_dist.errors import UserError
 from alexnet_dist.parameters import INITIALIZERS
 from alexnet_dist.schedule import SCHEDULERS, Schedule
 
+SYNCS = ("auto", "allreduce", "sharded", "hybrid")
 CROPS = ("random-resized", "paper", "none")
 
 
@@ -62,6 +63,7 @@ class TrainingConfig:
     sample: tuple[str, ...] = ()
     print_freq: int = 10
     threads: int | None = None
+    sync: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -86,6 +88,7 @@ class TrainingConfig:
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2**63 - 1")
         self._require("crop", self.crop in CROPS, f"one of {', '.join(CROPS)}")
         self._require("conv", self.conv in MODES, f"one of {', '.join(MODES)}")
+        self._require("sync", self.sync in SYNCS, f"one of {', '.join(SYNCS)}")
         self._require("init", self.init in INITIALIZERS, f"one of {', '.join(INITIALIZERS)}")
         self._require("lr_scheduler", self.lr_scheduler in SCHEDULERS, f"one of {', '.join(SCHEDULERS)}")
         if self.global_batch is not None and self.batch_size is not None:

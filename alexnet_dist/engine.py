@@ -8,16 +8,22 @@ import numpy as np
 
 from alexnet_dist.architecture import Network
 from alexnet_dist.comm.bucketed import Bucketed
+from alexnet_dist.comm.hybrid import Hybrid
 from alexnet_dist.comm.immediate import Immediate
+from alexnet_dist.comm.node import open_node, require_room
+from alexnet_dist.comm.sharded import Sharded
 from alexnet_dist.comm.strategy import Strategy
 from alexnet_dist.comm.world import World
 from alexnet_dist.kernels.loss import count_correct, cross_entropy
 from alexnet_dist.layers import DropoutKey
-from alexnet_dist.model import AlexNet, layout_of
+from alexnet_dist.model import AlexNet, Chain, layout_of, split_of
+from alexnet_dist.node_classifier import NodeClassifier
 from alexnet_dist.optim import SGD
 from alexnet_dist.progress import Sums
 from alexnet_dist.threads import Team
-from alexnet_dist.workspace import Workspace, empty, zeros
+from alexnet_dist.workspace import Workspace, empty
+
+STRATEGIES = ("immediate", "allreduce", "sharded", "hybrid")
 
 
 class Stopwatch:
@@ -41,7 +47,11 @@ class Stopwatch:
 
 
 class Engine:
-    """One rank's replica of the network, and what a step needs: at most `batch` images of this rank in each."""
+    """One rank's replica of the network, and what a step needs: at most `batch` images of this rank in each.
+
+    `sync` is one of STRATEGIES. Where the node has no room for the memory that this strategy shares, all ranks raise
+    NoSharedMemory.
+    """
 
     def __init__(
         self,
@@ -53,21 +63,29 @@ class Engine:
         smoothing: float = 0.0,
         seed: int = 0,
         conv: str = "auto",
-        sync: str = "auto",
+        sync: str = "allreduce",
+        largest_node: int | None = None,
     ) -> None:
         self.world, self.team, self.sgd, self.smoothing, self.seed = world, team, sgd, smoothing, seed
-        self.layout = layout_of(network)
-        self.values, self.momentum = (zeros((self.layout.size,)) for _ in range(2))
+        self.layout, self.name = layout_of(network), sync
         self.lr = 0.0
+        self.sync = self._open(sync, network, batch, largest_node)
+        self.values, self.momentum = self.sync.values, self.sync.momentum
         self.net = AlexNet(network, self.values, batch, team, training=True, conv=conv)
-        self.sync = self._strategy(sync)
+        self.classifier: Chain | NodeClassifier = self.net.classifier
+        if isinstance(self.sync, Hybrid):
+            self.classifier = NodeClassifier(self.net, self.sync.node, team)
         self.watch = Stopwatch()
         self._dlogits = empty((batch, network.num_classes))
 
     def broadcast(self) -> None:
         """Gives every rank rank 0's parameters and momentum."""
-        self.world.broadcast_(self.values)
-        self.world.broadcast_(self.momentum)
+        self.sync.broadcast_(self.values)
+        self.sync.broadcast_(self.momentum)
+
+    def close(self) -> None:
+        """Collective: gives back what memory alone doesn't. The engine must not be used after."""
+        self.sync.close()
 
     def step(
         self, images: np.ndarray, labels: np.ndarray, positions: np.ndarray, total: int, number: int, lr: float
@@ -79,13 +97,15 @@ class Engine:
         """
         watch, self.lr = self.watch, lr
         with watch.phase("forward"):
-            logits = self.net.forward(images, DropoutKey(self.seed, number, positions))
+            key = DropoutKey(self.seed, number, positions)
+            logits = self.classifier.forward(self.net.features.forward(images, key), key)
             dlogits = self._dlogits[: len(labels)]
             loss = cross_entropy(logits, labels, dlogits, total=max(total, 1), smoothing=self.smoothing)
             top1, top5 = count_correct(logits, labels)
             mine = Sums(loss, top1, top5, int((labels >= 0).sum()))
         with watch.phase("backward"):
-            self.net.backward(dlogits, self.sync)
+            dfeatures = self.classifier.backward(dlogits, self.sync, data=True)
+            self.net.features.backward(dfeatures, self.sync, data=False)
         with watch.phase("update"):
             waited = self.sync.finish()
         watch.seconds["wait"] += waited
@@ -93,10 +113,20 @@ class Engine:
         with watch.phase("wait"):
             return Sums(*self.world.sum(list(mine)))
 
-    def _strategy(self, name: str) -> Strategy:
-        if name == "immediate" or (name == "auto" and self.world.size == 1):
-            return Immediate(self._apply)
-        return Bucketed(self.world, self.layout.size, self.team, self._apply)
+    def _open(self, name: str, network: Network, batch: int, largest_node: int | None) -> Strategy:
+        size = self.layout.size
+        if name == "immediate":
+            return Immediate(size, self._apply)
+        if name == "allreduce":
+            return Bucketed(self.world, size, self.team, self._apply)
+        node = open_node(self.world, largest_node)
+        if name == "sharded":
+            require_room(node, Sharded.memory(node, size))
+            return Sharded(node, size, self.team, self._apply)
+        split = split_of(self.layout)
+        need = Hybrid.memory(node, size, split) + NodeClassifier.memory(network, node.sum(batch))
+        require_room(node, need)
+        return Hybrid(node, size, split, self.team, self._apply)
 
     def _apply(self, lo: int, hi: int, gradient: np.ndarray, workspace: Workspace) -> None:
         self.sgd.update_(self.values[lo:hi], gradient, self.momentum[lo:hi], self.lr, workspace)

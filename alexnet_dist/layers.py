@@ -6,8 +6,9 @@ small enough for its cache; the fully connected ones hand each thread blocks of 
 Legend: N images, H W C height, width and channels, I inputs, O outputs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -22,6 +23,9 @@ BLOCK = 1 << 20  # about as many weights to one block of a fully connected layer
 FORWARD_ROWS = 512  # of the weights, to one product of a fully connected layer's forward pass
 POOLED = 2  # images that a thread pools at once, in its cache
 HANDED_OVER = 1 << 18  # floats of a convolution's gradient that go to the sink at once
+
+
+Allocate = Callable[[tuple[int, ...]], np.ndarray]  # an uninitialised float32 array of a shape
 
 
 @dataclass(frozen=True)
@@ -191,19 +195,38 @@ class AveragePool:
         self.team.for_chunks(len(x), 16, task)
 
 
+class Workers(Protocol):
+    """What a fully connected layer needs of a team: a Team, or something larger that divides work in the same way."""
+
+    def for_chunks(self, count: int, size: int, task: Callable[[slice, Workspace], object]) -> None: ...
+
+    def for_each(self, count: int, block: int, task: Callable[[int, int, Workspace], object]) -> None: ...
+
+
 class LinearBlock:
-    """Dropout where there is one, a fully connected layer, ReLU where there is one."""
+    """Dropout where there is one, a fully connected layer, ReLU where there is one.
+
+    `allocate` makes its memory: workspace.empty, or memory that all workers see.
+    """
 
     def __init__(
-        self, bound: Bound, index: int, dropout: float, relu: bool, batch: int, team: Team, training: bool
+        self,
+        bound: Bound,
+        index: int,
+        dropout: float,
+        relu: bool,
+        batch: int,
+        team: Workers,
+        training: bool,
+        allocate: Allocate = empty,
     ) -> None:
         self.bound, self.index, self.probability, self.relu, self.team = bound, index, dropout, relu, team
         self.w = bound.w.reshape(len(bound.b), -1)
         outputs, self.inputs = self.w.shape
         self.rows = max(16, BLOCK // self.inputs)  # of the weights, in one block
         self.columns = max(16, BLOCK // outputs)
-        self.y = empty((batch, outputs))
-        self.mask, self.x = (empty((batch if training and dropout else 0, self.inputs)) for _ in range(2))
+        self.y = allocate((batch, outputs))
+        self.mask, self.x = (allocate((batch if training and dropout else 0, self.inputs)) for _ in range(2))
         self._input = self.y  # what forward multiplied; backward needs it again
         self._dropped = False
 
@@ -241,12 +264,15 @@ class LinearBlock:
             with sink.block(start + lo * self.inputs, start + hi * self.inputs, workspace) as gradient:
                 linear.linear_gemm_backward_weight(self._input, dy[:, lo:hi], gradient.reshape(hi - lo, self.inputs))
 
+        def task_bias(lo: int, hi: int, workspace: Workspace) -> None:
+            with sink.block(self.bound.mid, self.bound.hi, workspace) as gradient:
+                linear.linear_gemm_backward_bias(dy, gradient)
+
         # dx before dw: a sink may update the weights as soon as it has their gradient.
         self.team.for_each(self.inputs, self.columns, task_data)
         if self._dropped:
             self._multiply(dx, self.mask[:n], dx)
-        with sink.block(self.bound.mid, self.bound.hi, self.team.workspaces[0]) as gradient:
-            linear.linear_gemm_backward_bias(dy, gradient)
+        self.team.for_each(len(self.w), len(self.w), task_bias)
         self.team.for_each(len(self.w), self.rows, task_weight)
 
     def _draw_masks(self, key: DropoutKey) -> None:

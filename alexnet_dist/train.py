@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alexnet_dist import cli
-from alexnet_dist.config import CROPS, TrainingConfig
+from alexnet_dist.config import CROPS, SYNCS, TrainingConfig
 from alexnet_dist.convolutions import MODES
 from alexnet_dist.errors import UserError
 from alexnet_dist.parameters import INITIALIZERS
@@ -91,6 +91,11 @@ def build_parser() -> cli.Parser:
     add("--sample", nargs="+", metavar="IMAGE", help="log after each epoch what these images are taken for")
     add("--print-freq", type=int, metavar="STEPS", help="steps from one line of progress to the next (default: 10)")
     add("--threads", type=int, metavar="N", help="threads a rank (default: this node's cores shared by its ranks)")
+    add(
+        "--sync",
+        choices=SYNCS,
+        help="how ranks share gradients: auto (default) measures which of the others is fastest",
+    )
     add("--seed", type=int, help="of initial weights, order, crops and dropout (default: 0)")
     return parser
 

@@ -6,25 +6,23 @@ import time
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from alexnet_dist import checkpoint
-from alexnet_dist.architecture import Network, rows
 from alexnet_dist.comm.world import World
 from alexnet_dist.config import TrainingConfig
 from alexnet_dist.data.augment import Augmentation, load_for_training
 from alexnet_dist.data.image_list import ImageList
 from alexnet_dist.data.loader import Batch, Loader
-from alexnet_dist.data.sources import Sources, read_sources
+from alexnet_dist.data.sharding import share
 from alexnet_dist.engine import Engine
 from alexnet_dist.errors import SharedError, UserError
 from alexnet_dist.evaluate import evaluate
 from alexnet_dist.files import check_writable, write_text
 from alexnet_dist.introduction import introduce, introduce_resumption
+from alexnet_dist.layers import ConvBlock
 from alexnet_dist.optim import SGD
-from alexnet_dist.parameters import initialize
 from alexnet_dist.progress import Progress
 from alexnet_dist.randomness import Purpose, generator
 from alexnet_dist.report import STUCK_AFTER, Report, log
@@ -32,6 +30,8 @@ from alexnet_dist.run_folder import RunFolder
 from alexnet_dist.samples import Samples
 from alexnet_dist.schedule import Plateau
 from alexnet_dist.signals import StopSignals
+from alexnet_dist.start import fill, make_network, open_sources, read_state, sync_of
+from alexnet_dist.synchronization import open_engine
 from alexnet_dist.threads import Team
 
 STOPPED = 75  # exit code: EX_TEMPFAIL of sysexits.h, "try again later"
@@ -47,8 +47,8 @@ class Trainer:
         self.folder = RunFolder(Path(config.output_dir), config.keep)
         self.progress = Progress()
         with world.together():
-            self.sources = self._read_sources()
-            self.network = self._make_network()
+            self.sources = open_sources(config, world.size)
+            self.network = make_network(config, self.sources.num_classes)
             if world.rank == 0:
                 self.folder.check(resuming=config.resume is not None)
                 if config.save:
@@ -57,20 +57,17 @@ class Trainer:
         read = [self.train_list, self.sources.val.fingerprint(), self.sources.num_classes, asdict(config)]
         world.require_same(json.dumps(read), "what is read from the lists, --class-names or --config")
         self.team = Team(config.threads or world.node_threads())
-        self.engine = Engine(
-            self.network,
-            world,
-            self.team,
-            batch=math.ceil(self.batch / world.size),
-            sgd=SGD(config.momentum, config.weight_decay),
-            smoothing=config.label_smoothing,
-            seed=config.seed,
-            conv=config.conv,
-        )
         with world.together():
             self.samples = Samples(config.sample, config.image_size) if world.rank == 0 else None
-            state = self._load_start() if world.rank == 0 else None
+            state = read_state(config, self.folder, self.batch) if world.rank == 0 else None
         state = world.broadcast_json(state)
+        mine = share(self.batch, world.rank, world.size)
+        self.engine, self._why = open_engine(
+            self._make_engine, world, sync_of(config, state, world.size), len(mine), self.batch
+        )
+        with world.together():
+            if world.rank == 0:
+                fill(config, self.folder, self.engine, state)
         self.engine.broadcast()
         if state is not None:
             self.progress = Progress.from_json(state["progress"])
@@ -89,56 +86,19 @@ class Trainer:
         self.report.close()
         self.team.close()
 
-    # Setting up
-
-    def _read_sources(self) -> Sources:
+    def _make_engine(self, sync: str) -> Engine:
         config = self.config
-        sources = read_sources(
-            Path(config.data),
-            Path(config.val) if config.val else None,
-            config.val_fraction,
-            Path(config.class_names) if config.class_names else None,
-            config.num_classes,
-            config.seed,
+        return Engine(
+            self.network,
+            self.world,
+            self.team,
+            batch=math.ceil(self.batch / self.world.size),
+            sgd=SGD(config.momentum, config.weight_decay),
+            smoothing=config.label_smoothing,
+            seed=config.seed,
+            conv=config.conv,
+            sync=sync,
         )
-        if len(sources.train) < self.world.size:
-            raise UserError(
-                f"{config.data} has {len(sources.train)} training images for {self.world.size} ranks: "
-                "start fewer ranks (mpirun -n) or add images"
-            )
-        return sources
-
-    def _make_network(self) -> Network:
-        config = self.config
-        network = Network(self.sources.num_classes, config.image_size, config.dropout, config.width)
-        try:
-            rows(network)
-        except ValueError as error:
-            raise UserError(f"--image-size {config.image_size}: {error}") from error
-        return network
-
-    def _load_start(self) -> dict[str, Any] | None:
-        """Fills rank 0's parameters; returns the training state of a run that is resumed."""
-        config, engine = self.config, self.engine
-        if config.resume is None:
-            if config.load_pretrained:
-                checkpoint.load(Path(config.load_pretrained), engine.layout, engine.values, None)
-            else:
-                initialize(engine.layout, engine.values, config.init, config.seed)
-            return None
-        path = Path(config.resume or self.folder.latest)
-        path = path / self.folder.latest.name if path.is_dir() else path
-        state = checkpoint.read_header(path).training
-        checkpoint.load(path, engine.layout, engine.values, engine.momentum)
-        if state is None:
-            raise UserError(f"{path} holds no training state. Start from it with --load-pretrained")
-        for name, value in (("seed", config.seed), ("global-batch", self.batch)):
-            if state[name] != value:
-                raise UserError(
-                    f"{path} was trained with a {name.replace('-', ' ')} of {state[name]}, not {value}, and continues only "
-                    f"with the same: give --{name} {state[name]}"
-                )
-        return state
 
     # Running
 
@@ -147,8 +107,10 @@ class Trainer:
         introduce(
             self.config, self.network, self.sources, self.schedule.lr, self.batch, self.world.size, self.team.size
         )
-        for block in self.engine.net.features:
-            log.info("convolution to %s: %s", "x".join(map(str, block.map_shape)), block.convolution.name)
+        log.info("gradients: %s (%s)", self.engine.name, self._why)
+        for block in self.engine.net.features.blocks:
+            if isinstance(block, ConvBlock):
+                log.info("convolution to %s: %s", "x".join(map(str, block.map_shape)), block.convolution.name)
         if self._resumed is not None:
             introduce_resumption(self.config, self.progress, self._resumed, self.train_list)
             self.report.metrics("resume", epoch=self.progress.epoch, step=self.progress.step)
@@ -297,6 +259,8 @@ class Trainer:
             "seed": self.config.seed,
             "global-batch": self.batch,
             "train list": self.train_list,
+            "sync": self.engine.name,
+            "ranks": self.world.size,
             "config": asdict(self.config),
         }
         header = checkpoint.Header(self.network, self.sources.class_names, training)

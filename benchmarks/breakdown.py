@@ -132,7 +132,7 @@ class Stopwatches:
 
 def names_of(engine: Engine) -> list[str]:
     """conv1 ... fc3, in the order of the network's blocks."""
-    features, classifier = len(engine.net.features), len(engine.net.classifier)
+    features, classifier = (len(part.blocks) for part in (engine.net.features, engine.net.classifier))
     return [*(f"conv{i + 1}" for i in range(features)), *(f"fc{i + 1}" for i in range(classifier))]
 
 

@@ -84,7 +84,7 @@ def engine_and_batch(batch: int, threads: int) -> tuple["Engine", Callable[[], o
     from alexnet_dist.comm.world import World
     from alexnet_dist.engine import Engine
 
-    engine = Engine(Network(), World(MPI.COMM_SELF), Team(threads), batch, SGD())
+    engine = Engine(Network(), World(MPI.COMM_SELF), Team(threads), batch, SGD(), sync="immediate")
     initialize(engine.layout, engine.values, "he", seed=0)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, 224, 224, 3), dtype=np.float32)
@@ -95,12 +95,16 @@ def engine_and_batch(batch: int, threads: int) -> tuple["Engine", Callable[[], o
 class Contender:
     """A child process that does pieces of work when it is asked, and sleeps while others have their turn."""
 
-    def __init__(self, name: str, program: str, *arguments: str) -> None:
+    def __init__(self, name: str, program: str, *arguments: str, launcher: tuple[str, ...] = ()) -> None:
         self.name = name
         self.seconds: dict[str, list[float]] = {}  # of each of the items that it offers
         self.peak_megabytes = 0.0
+        self.latest: dict[str, Any] = {}  # all that it said after its latest turn
         self._process = subprocess.Popen(
-            [sys.executable, program, "--worker", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*launcher, sys.executable, program, "--worker", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def _answer(self) -> Any:
@@ -118,7 +122,7 @@ class Contender:
         """Lets it do one item once; counts: this time is one of those that are reported."""
         assert self._process.stdin is not None
         print(item, file=self._process.stdin, flush=True)
-        result = self._answer()
+        result = self.latest = self._answer()
         if counts:
             self.seconds[item].append(result["seconds"])
         self.peak_megabytes = result["peak_megabytes"]
@@ -132,7 +136,7 @@ def serve(work: dict[str, Callable[[], object]], at_least: float = 0.0) -> None:
     """The child's side of a Contender: offers items; does each line's on stdin, answers with time and peak memory.
 
     An item that was quicker than `at_least` seconds in its second turn is repeated in the following ones until they take
-    about so long, and the mean is given.
+    about so long, and the mean is given. What an item returns, if a dict, is put into the answer.
     """
     print(json.dumps(list(work)), flush=True)
     turns, repeats = dict.fromkeys(work, 0), dict.fromkeys(work, 1)
@@ -140,24 +144,28 @@ def serve(work: dict[str, Callable[[], object]], at_least: float = 0.0) -> None:
         item = line.strip()
         start = time.perf_counter()
         for _ in range(repeats[item]):
-            work[item]()
+            result = work[item]()
         seconds = (time.perf_counter() - start) / repeats[item]
         turns[item] += 1
         if turns[item] == 2:
             repeats[item] = max(1, round(at_least / seconds))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"seconds": seconds, "peak_megabytes": peak}), flush=True)
+        more = result if isinstance(result, dict) else {}
+        print(json.dumps({"seconds": seconds, "peak_megabytes": peak, **more}), flush=True)
 
 
-def race(contenders: list[Contender], rounds: int, warmup: int = 2) -> None:
-    """All take turns with each item, so that a change of the machine's speed meets all alike."""
+def race(contenders: list[Contender], rounds: int, warmup: int = 2, items: list[str] | None = None) -> None:
+    """All take turns with each item, so that a change of the machine's speed meets all alike.
+
+    They are left running if only some items are asked for.
+    """
     for contender in contenders:
         contender.wait_until_ready()
-    for item in contenders[0].seconds:
+    for item in items or list(contenders[0].seconds):
         for number in range(-warmup, rounds):
             for contender in contenders:
                 contender.turn(item, counts=number >= 0)
-    for contender in contenders:
+    for contender in contenders if items is None else []:
         contender.close()
 
 

@@ -25,6 +25,8 @@ ALLOWED = {  # module or folder -> what it may import besides the standard libra
     "convolutions": {"numpy", "workspace", "kernels", "threads"},
     "layers": {*FOUNDATION, "convolutions", "kernels", "parameters", "threads"},
     "model": {"numpy", "workspace", "architecture", "convolutions", "layers", "parameters", "threads"},
+    "node_classifier": {"numpy", "architecture", "comm", "layers", "model", "parameters", "threads"},
+    "synchronization": {"numpy", "comm", "config", "engine"},
     "comm": {"numpy", "workspace", "errors", "parameters", "threads", "mpi4py", "comm"},
     "data": {*FOUNDATION, "PIL", "data"},
     "files": {"errors"},

@@ -56,7 +56,7 @@ def test_gradients_of_the_whole_network(network):
         logits, _, gradient = step(net, x, labels, key)
         masks = [
             block.mask[:3].astype(np.float64)
-            for block in net.classifier
+            for block in net.classifier.blocks
             if isinstance(block, LinearBlock) and block.mask.size
         ]
         assert len(masks) == 2

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 import numpy as np
 from mpi4py import MPI
 
+from alexnet_dist.comm.buckets import BUCKET, Buckets
 from alexnet_dist.comm.strategy import Apply
 from alexnet_dist.comm.world import World, wait
 from alexnet_dist.threads import Team
 from alexnet_dist.workspace import Workspace, zeros
 
-BUCKET = 1 << 22  # floats; 16 MB pieces were the fastest of those measured
 UPDATE_BLOCK = 1 << 18  # floats to one task of the update
 
 
@@ -27,14 +27,8 @@ class Bucketed:
 
     def __init__(self, world: World, size: int, team: Team, apply: Apply, bucket: int = BUCKET) -> None:
         self.world, self.team, self._apply = world, team, apply
-        self.gradients = zeros((size,))
-        self._bounds = [(max(0, hi - bucket), hi) for hi in range(size, 0, -bucket)]
-        self._bucket = bucket
-        self._lock = threading.Lock()
-        self._reset()
-
-    def _reset(self) -> None:
-        self._missing = [hi - lo for lo, hi in self._bounds]
+        self.values, self.momentum, self.gradients = (zeros((size,)) for _ in range(3))
+        self._buckets = Buckets(0, size, bucket)
         self._requests: list[MPI.Request] = []
 
     @property
@@ -46,37 +40,39 @@ class Bucketed:
     def block(self, lo: int, hi: int, workspace: Workspace) -> Iterator[np.ndarray]:
         """The part [lo, hi) of the gradient, to be filled."""
         yield self.gradients[lo:hi]
-        size = self.gradients.size
-        with self._lock:
-            for index in range((size - hi) // self._bucket, (size - lo - 1) // self._bucket + 1):
-                start, end = self._bounds[index]
-                self._missing[index] -= min(hi, end) - max(lo, start)
+        self._buckets.fill(lo, hi)
         if threading.current_thread() is threading.main_thread():
             self.poll()
 
     def poll(self) -> None:
         """Starts the buckets that are full, and lets MPI move those under way. Main thread only."""
-        while self.started < len(self._bounds) and self._missing[self.started] == 0:
-            lo, hi = self._bounds[self.started]
+        bounds = self._buckets.bounds
+        while self.started < len(bounds) and self._buckets.is_full(self.started):
+            lo, hi = bounds[self.started]
             self._requests.append(self.world.comm.Iallreduce(MPI.IN_PLACE, self.gradients[lo:hi], MPI.SUM))
         MPI.Request.Testall(self._requests)
 
     def finish(self) -> float:
         """Applies the update to each bucket as its sum arrives; returns the seconds spent waiting."""
         self.poll()
-        if self.started < len(self._bounds):
-            lo, hi = self._bounds[self.started]
-            raise RuntimeError(
-                f"a layer has not handed over its gradient: {self._missing[self.started]} of [{lo}, {hi})"
-            )
+        if self.started < len(self._buckets.bounds):
+            raise self._buckets.forgotten(self.started)
         waited = 0.0
-        for request, (lo, hi) in zip(self._requests, self._bounds, strict=True):
+        for request, (lo, hi) in zip(self._requests, self._buckets.bounds, strict=True):
             start = MPI.Wtime()
             wait(request)
             waited += MPI.Wtime() - start
             self._update(lo, hi)
-        self._reset()
+        self._buckets.reset()
+        self._requests = []
         return waited
+
+    def broadcast_(self, array: np.ndarray) -> None:
+        """Overwrites values or momentum with rank 0's."""
+        self.world.broadcast_(array)
+
+    def close(self) -> None:
+        """Nothing outlives the replica."""
 
     def _update(self, lo: int, hi: int) -> None:
         def task(start: int, end: int, workspace: Workspace) -> None:

@@ -5,27 +5,33 @@ as large as the parameters, is never stored, nor written to memory and read back
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 
 from alexnet_dist.comm.strategy import Apply
-from alexnet_dist.workspace import Workspace
+from alexnet_dist.workspace import Workspace, zeros
+
+
+@contextmanager
+def updating(apply: Apply, lo: int, hi: int, workspace: Workspace) -> Iterator[np.ndarray]:
+    """Scratch memory for the gradient of [lo, hi); afterwards the parameters are updated with it."""
+    with workspace.frame():
+        gradient = workspace.take((hi - lo,))
+        yield gradient
+        apply(lo, hi, gradient, workspace)
 
 
 class Immediate:
     """The sink of the only replica's gradients."""
 
-    def __init__(self, apply: Apply) -> None:
+    def __init__(self, size: int, apply: Apply) -> None:
+        self.values, self.momentum = (zeros((size,)) for _ in range(2))
         self._apply = apply
 
-    @contextmanager
-    def block(self, lo: int, hi: int, workspace: Workspace) -> Iterator[np.ndarray]:
-        """Scratch memory for the gradient of [lo, hi); afterwards the parameters are updated with it."""
-        with workspace.frame():
-            gradient = workspace.take((hi - lo,))
-            yield gradient
-            self._apply(lo, hi, gradient, workspace)
+    def block(self, lo: int, hi: int, workspace: Workspace) -> AbstractContextManager[np.ndarray]:
+        """Scratch memory for the gradient of [lo, hi), which is applied as soon as it is there."""
+        return updating(self._apply, lo, hi, workspace)
 
     def poll(self) -> None:
         """Nothing is under way."""
@@ -33,3 +39,9 @@ class Immediate:
     def finish(self) -> float:
         """Everything has been done already; no second was spent waiting."""
         return 0.0
+
+    def broadcast_(self, array: np.ndarray) -> None:
+        """There is nobody to tell."""
+
+    def close(self) -> None:
+        """Nothing outlives the replica."""

@@ -13,8 +13,19 @@ Apply = Callable[[int, int, np.ndarray, Workspace], None]
 
 
 class Strategy(GradientSink, Protocol):
-    """A sink of gradients that brings about one update of the replica in each step."""
+    """A sink of gradients that brings about one update of the parameters in each step; it owns their memory."""
+
+    values: np.ndarray  # the parameters, flat; private to the rank, or shared by the ranks of a node
+    momentum: np.ndarray  # of the same shape
 
     def finish(self) -> float:
         """Returns when every parameter is updated; the seconds that were spent waiting for other ranks."""
+        ...
+
+    def broadcast_(self, array: np.ndarray) -> None:
+        """Collective: overwrites `values` or `momentum` with rank 0's."""
+        ...
+
+    def close(self) -> None:
+        """Collective: gives back what memory alone doesn't. `values` and `momentum` must not be used after."""
         ...

@@ -50,15 +50,26 @@ def wait(request: MPI.Request) -> None:
 class World:
     """All ranks of a communicator. Every method is collective unless it says otherwise."""
 
-    def __init__(self, comm: MPI.Comm | None = None) -> None:
+    def __init__(self, comm: MPI.Intracomm | None = None) -> None:
         self.comm = MPI.COMM_WORLD if comm is None else comm
         self.rank, self.size = self.comm.rank, self.comm.size
 
     def sum(self, values: list[float]) -> list[float]:
         """The sums over the ranks of some numbers, in float64 (exact for integers below 2**53)."""
+        return [float(value) for value in self._reduced(values, MPI.SUM)]
+
+    def smallest(self, value: float) -> float:
+        """The smallest of the ranks' numbers."""
+        return float(self._reduced([value], MPI.MIN)[0])
+
+    def largest(self, value: float) -> float:
+        """The largest of the ranks' numbers."""
+        return float(self._reduced([value], MPI.MAX)[0])
+
+    def _reduced(self, values: list[float], operation: MPI.Op) -> np.ndarray:
         total = np.array(values, np.float64)
-        wait(self.comm.Iallreduce(MPI.IN_PLACE, total, MPI.SUM))
-        return [float(value) for value in total]
+        wait(self.comm.Iallreduce(MPI.IN_PLACE, total, operation))
+        return total
 
     def broadcast_(self, array: np.ndarray) -> None:
         """Overwrites the array with rank 0's."""

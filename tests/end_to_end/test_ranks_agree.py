@@ -11,7 +11,9 @@ pytestmark = needs_mpirun
 
 # 43 images in batches of 20, 20 and 3: on 8 ranks shares of 2 and 3 images, and at each third step most ranks have none.
 IMAGES, BATCH, EPOCHS, STEPS = 43, 20, 4, 12
-RANDOM = ("--dropout", "0.5", "--crop", "random-resized", "--flip", "--color-noise")
+# A gentle learning rate: at 0.01 rounding turns a near tie of a ReLU now and then, for one seed in four and with every
+# strategy, and the losses part by 1e-4 to 1e-1.
+RANDOM = ("--dropout", "0.5", "--crop", "random-resized", "--flip", "--color-noise", "--lr", "0.003")
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +37,20 @@ def alone(run):
     return run("1-rank", 1, "--global-batch", str(BATCH))
 
 
-@pytest.mark.parametrize(("ranks", "threads"), [(2, 1), (4, 1), (8, 1), (1, 2), (2, 2)])
-def test_ranks_and_threads_do_not_change_the_training(run, alone, ranks, threads):
+@pytest.mark.parametrize(
+    ("ranks", "threads", "sync"),
+    [
+        *((ranks, 1, sync) for ranks in (2, 4, 8) for sync in ("allreduce", "sharded", "hybrid")),
+        *((1, 1, sync) for sync in ("sharded", "hybrid", "auto")),
+        (1, 2, "allreduce"),
+        (2, 2, "hybrid"),
+        (3, 1, "auto"),
+    ],
+)
+def test_ranks_threads_and_strategy_do_not_change_the_training(run, alone, ranks, threads, sync):
     expected, expected_weights = alone
-    losses, weights = run(f"{ranks}-ranks-{threads}-threads", ranks, "--global-batch", BATCH, "--threads", threads)
+    name = f"{ranks}-ranks-{threads}-threads-{sync}"
+    losses, weights = run(name, ranks, "--global-batch", BATCH, "--threads", threads, "--sync", sync)
     assert list(losses) == list(expected) == list(range(1, STEPS + 1))
     assert losses[1] == pytest.approx(expected[1], rel=1e-6)
     assert list(losses.values()) == pytest.approx(list(expected.values()), rel=1e-4)

@@ -15,9 +15,13 @@ from alexnet_dist.threads import Team
 pytestmark = pytest.mark.mpi
 
 
-def train(world, team, batches, lr=0.01):
+# Strategy, and how many ranks at most take each other for one node; None: as many as there are.
+WAYS = [("allreduce", None), *((name, largest) for name in ("sharded", "hybrid") for largest in (None, 1, 2, 3))]
+
+
+def train(world, team, batches, lr=0.01, sync="allreduce", largest_node=None):
     """The losses, and the parameters after the batches, each (images, labels) of all ranks."""
-    engine = Engine(SMALL, world, team, batch=16, sgd=SGD(), seed=5)
+    engine = Engine(SMALL, world, team, batch=16, sgd=SGD(), seed=5, sync=sync, largest_node=largest_node)
     if world.rank == 0:
         initialize(engine.layout, engine.values, "he", seed=1)
     engine.broadcast()
@@ -29,25 +33,31 @@ def train(world, team, batches, lr=0.01):
         sums = engine.step(x[part], labels[part], np.arange(len(x))[part], total, number, lr)
         assert sums.images == total
         losses.append(sums.loss / total)
-    return np.array(losses), engine.values
+    values = engine.values.copy()
+    engine.close()
+    return np.array(losses), values
 
 
-def test_many_ranks_equal_one():
+@pytest.mark.parametrize(("sync", "largest_node"), WAYS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_many_ranks_equal_one(sync, largest_node, threads):
     batches = [images(SMALL, n, seed=n) for n in (16, 13, 16, 1)]  # unequal shares, and ranks without an image
     batches[1][1][3] = -1  # an image that could not be read
     world, alone = World(), World(MPI.COMM_SELF)
-    with Team(1) as team:
-        losses, values = train(world, team, batches)
+    with Team(threads) as team:
+        losses, values = train(world, team, batches, sync=sync, largest_node=largest_node)
         expected_losses, expected_values = train(alone, team, batches)
     assert losses[0] == pytest.approx(expected_losses[0], rel=1e-6)
     assert losses == pytest.approx(expected_losses, rel=1e-4)
     assert np.abs(values - expected_values).max() < 1e-5 * np.abs(expected_values).max()
 
 
-def test_replicas_stay_identical():
+@pytest.mark.parametrize(("sync", "largest_node"), WAYS)
+def test_replicas_stay_identical(sync, largest_node):
     world = World()
     with Team(1) as team:
-        _, values = train(world, team, [images(SMALL, 16, seed=n) for n in range(3)])
+        batches = [images(SMALL, 16, seed=n) for n in range(3)]
+        _, values = train(world, team, batches, sync=sync, largest_node=largest_node)
     mine = values.copy()
     world.broadcast_(values)
     assert np.array_equal(mine, values)

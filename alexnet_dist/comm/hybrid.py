@@ -1,0 +1,69 @@
+"""Strategy `hybrid`: convolutions data-parallel, fully connected layers model-parallel on each node.
+
+Krizhevsky's "one weird trick" (arXiv 1404.5997), with owner-computes gradients. Convolutions hold a twentieth of the
+parameters and take most of the time: each rank runs them on its own images, and their gradients are exchanged as
+`sharded` does. Fully connected layers hold the rest: all ranks of a node together run them on the images of all
+(node_classifier.py), from activations in shared memory, which are far smaller than gradients. Each block of their
+weights' gradient is computed by one thread of one rank, for all the node's images. On a single node this thread updates
+the weights at once, and the gradient is never stored; across nodes it is stored once a node and reduced slice by slice.
+"""
+
+import time
+from contextlib import AbstractContextManager
+
+import numpy as np
+
+from alexnet_dist.comm.buckets import BUCKET
+from alexnet_dist.comm.immediate import updating
+from alexnet_dist.comm.node import Node
+from alexnet_dist.comm.sharded import Exchange
+from alexnet_dist.comm.strategy import Apply
+from alexnet_dist.threads import Team
+from alexnet_dist.workspace import Workspace
+
+
+class Hybrid:
+    """The parameters and momentum of a node in its shared memory; those from `split` on are the fully connected ones."""
+
+    def __init__(self, node: Node, size: int, split: int, team: Team, apply: Apply, bucket: int = BUCKET) -> None:
+        self.node, self._split, self._apply = node, split, apply
+        self.values, self.momentum = (node.shared((size,)) for _ in range(2))
+        self._convolutions = Exchange(node, 0, split, node.size, team, apply, bucket)
+        self._connected = [Exchange(node, split, size, 1, team, apply, bucket)] if node.nodes > 1 else []
+
+    @staticmethod
+    def memory(node: Node, size: int, split: int) -> int:
+        """Bytes of shared memory that it takes on a node, without the activations."""
+        return 4 * (2 * size + split * node.size + (size - split) * (node.nodes > 1))
+
+    def block(self, lo: int, hi: int, workspace: Workspace) -> AbstractContextManager[np.ndarray]:
+        """The part [lo, hi) of the gradient, to be filled; it lies on one side of the split."""
+        if lo < self._split:
+            return self._convolutions.block(lo, hi, workspace)
+        if self._connected:
+            return self._connected[0].block(lo, hi, workspace)
+        return updating(self._apply, lo, hi, workspace)
+
+    def poll(self) -> None:
+        """Moves along what is under way. Main thread only."""
+        for exchange in self._exchanges():
+            exchange.poll()
+
+    def finish(self) -> float:
+        """Returns when all parameters are updated and may be read."""
+        waited = sum(exchange.finish() for exchange in self._exchanges())
+        start = time.perf_counter()
+        self.node.barrier()
+        return waited + time.perf_counter() - start
+
+    def broadcast_(self, array: np.ndarray) -> None:
+        """Overwrites values or momentum of every node with those of rank 0's."""
+        self.node.broadcast_(array)
+
+    def close(self) -> None:
+        """Frees the windows."""
+        self.node.close()
+
+    def _exchanges(self) -> list[Exchange]:
+        """In the order in which backward fills them."""
+        return [*self._connected, self._convolutions]

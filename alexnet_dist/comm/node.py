@@ -1,0 +1,161 @@
+"""The ranks of one node: memory that they share, a barrier through it, and the ranks of other nodes that own the same.
+
+Ranks of a node find each other by MPI (Split_type SHARED), and share memory by windows (MPI-3, section 11.2.3). What is
+waited for is looked at politely: there may be more ranks than cores, and whoever computes should have them.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from alexnet_dist.comm.world import World, wait
+from alexnet_dist.threads import Task, Team, deal, shares
+from alexnet_dist.workspace import Workspace
+
+LINE = 8  # int64 in a cache line
+SHARED_MEMORY = "/dev/shm"  # where MPI libraries keep windows on Linux
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Waits without spinning: gives up the core after each look, and after some looks sleeps between them."""
+    looks = 0
+    while not condition():
+        looks += 1
+        if looks < 50:
+            os.sched_yield()
+        else:
+            time.sleep(20e-6)
+
+
+class NoSharedMemory(Exception):
+    """The ranks of a node can't share the memory that a strategy asks for. Raised by all ranks of the world alike."""
+
+
+def open_node(world: World, largest: int | None = None) -> "Node":
+    """This rank's Node. Raises NoSharedMemory where the MPI library makes no windows in shared memory."""
+    try:
+        return Node(world, largest)
+    except MPI.Exception as error:
+        raise NoSharedMemory(f"this MPI library can't share memory ({error})") from error
+
+
+def require_room(node: "Node", size: int) -> None:
+    """Collective over the world: raises NoSharedMemory, and closes the node, unless every node has room for `size` bytes.
+
+    MPICH ends in a bus error where shared memory runs out.
+    """
+    lacks = node.room() <= size
+    short = [f"{os.uname().nodename} has {node.room() / 1e6:.0f} MB left in {SHARED_MEMORY}, not {size / 1e6:.0f} MB"]
+    complaints = node.world.all_texts(short if lacks and node.rank == 0 else [])
+    if complaints:
+        node.close()
+        raise NoSharedMemory(complaints[0])
+
+
+class Node:
+    """This rank's node. Every method is collective over the node's ranks unless it says otherwise.
+
+    `largest` splits a node into groups of so many ranks, which then take each other for ranks of other nodes: for tests,
+    and for machines of several memory domains.
+    """
+
+    def __init__(self, world: World, largest: int | None = None) -> None:
+        self.world = world
+        self.comm: Any = world.comm.Split_type(MPI.COMM_TYPE_SHARED, world.rank)
+        if largest is not None:
+            whole, self.comm = self.comm, self.comm.Split(self.comm.rank // largest, self.comm.rank)
+            whole.Free()
+        self.rank, self.size = self.comm.rank, self.comm.size
+        # As many owners of slices as the smallest node has ranks, so that each has its like on every node.
+        self.owners = int(world.smallest(self.size))
+        self.peers = world.comm.Split(self.rank, world.rank)  # the ranks with this one's number on all nodes
+        self.nodes = int(world.sum([self.rank == 0])[0])
+        self._windows: list[MPI.Win] = []
+        self._arrivals = self.shared((self.size, LINE), np.int64)[:, 0]
+        self._passed = 0
+
+    def shared(self, shape: tuple[int, ...], dtype: type[np.generic] = np.float32) -> np.ndarray:
+        """A zeroed array that all ranks of the node see. Raises MPI.Exception where the library can't make one."""
+        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        window = MPI.Win.Allocate_shared(size if self.rank == 0 else 0, 1, comm=self.comm)
+        window.Lock_all()
+        self._windows.append(window)
+        memory, _ = window.Shared_query(0)
+        array = np.asarray(memory)[:size].view(dtype).reshape(shape)
+        # Each rank touches a share of it first, so that a node of several sockets holds it in all their memories.
+        flat = array.reshape(-1)
+        flat[len(flat) * self.rank // self.size : len(flat) * (self.rank + 1) // self.size] = 0
+        window.Sync()
+        self.comm.Barrier()
+        return array
+
+    def sum(self, value: int) -> int:
+        """The sum of the node's ranks' numbers."""
+        total = np.array([value], np.int64)
+        self.comm.Allreduce(MPI.IN_PLACE, total, MPI.SUM)
+        return int(total[0])
+
+    def room(self) -> int:
+        """Bytes of shared memory that are left on this node. Not collective."""
+        left = os.statvfs(SHARED_MEMORY)
+        return left.f_bavail * left.f_frsize
+
+    def barrier(self) -> None:
+        """Returns when all ranks of the node have called it; what they wrote to shared memory before is then seen."""
+        self._passed += 1
+        self._windows[0].Sync()
+        self._arrivals[self.rank] = self._passed
+        until(lambda: bool((self._arrivals >= self._passed).all()))
+        self._windows[0].Sync()
+
+    def fence(self) -> None:
+        """Not collective: orders this rank's reads and writes of shared memory."""
+        self._windows[0].Sync()
+
+    def broadcast_(self, array: np.ndarray) -> None:
+        """Collective over the world: overwrites an array that each node shares with that of rank 0's node."""
+        if self.rank == 0:
+            wait(self.peers.Ibcast(array, root=0))
+        self.barrier()
+
+    def close(self) -> None:
+        """Frees the windows. Their arrays must not be used after."""
+        self.comm.Barrier()
+        for window in self._windows:
+            window.Unlock_all()
+            window.Free()
+        self._windows = []
+        self.peers.Free()
+        self.comm.Free()
+
+
+class NodeTeam:
+    """The threads of all ranks of a node as one team: a layer that divides its work by a Team can use this instead.
+
+    Every method is collective over the node's ranks, and ends with a barrier. Work goes to the threads in the order of
+    the ranks; each passes its own Workspace. There may be different numbers of threads.
+    """
+
+    def __init__(self, node: Node, team: Team) -> None:
+        self.node, self.team = node, team
+        sizes = np.zeros(node.size, np.int64)
+        node.comm.Allgather(np.array([team.size], np.int64), sizes)
+        self.size = int(sizes.sum())
+        self._first = int(sizes[: node.rank].sum())
+
+    def run(self, task: Task) -> None:
+        """Every thread of every rank calls `task(its index on the node, its workspace)`."""
+        self.team.run(lambda index, workspace: task(self._first + index, workspace))
+        self.node.barrier()
+
+    def for_chunks(self, count: int, size: int, task: Callable[[slice, Workspace], object]) -> None:
+        """As Team.for_chunks."""
+        self.run(shares(count, size, self.size, task))
+
+    def for_each(self, count: int, block: int, task: Callable[[int, int, Workspace], object]) -> None:
+        """As Team.for_each."""
+        self.run(deal(count, block, self.size, task))

