@@ -43,7 +43,7 @@ def open_engine(make: Make, world: World, name: str, share: int, total: int) -> 
         except NoSharedMemory as error:
             troubles.append(f"not {candidate}: {error}")
             continue
-        seconds[candidate] = world.largest(_seconds_of_a_step(engine, world, share, total))
+        seconds[candidate] = world.largest(seconds_of_a_step(engine, world, share, total))
         engine.close()
         del engine
     best = min(seconds, key=lambda candidate: seconds[candidate])
@@ -58,7 +58,7 @@ def _open(make: Make, name: str) -> Choice:
         return Choice(make(FALLBACK), f"{name} is not possible: {error}")
 
 
-def _seconds_of_a_step(engine: Engine, world: World, share: int, total: int) -> float:
+def seconds_of_a_step(engine: Engine, world: World, share: int, total: int) -> float:
     """The median of some steps that change nothing: their learning rate is 0."""
     size = engine.net.network.image_size
     images = np.random.default_rng(world.rank).standard_normal((share, size, size, 3), dtype=np.float32)

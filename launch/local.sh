@@ -1,14 +1,21 @@
 #!/usr/bin/env bash
-# Trains with N ranks on this machine: launch/local.sh N [flags of alexnet_dist.train]
+# Trains on this machine: launch/local.sh N [flags of alexnet_dist.train], on N ranks, or
+#                        launch/local.sh --layout auto [flags of alexnet_dist.train]
 #
-# The cores are divided among the ranks, and no rank is bound to a core of its own, which its threads would then share.
+# --layout auto measures for some seconds how many ranks of how many threads are fastest here, prints the command line and
+# starts it. With N, the cores are divided among the ranks, and no rank is bound to one core, which its threads would share.
 # Ctrl-C or SIGTERM: the run writes a checkpoint and ends with exit code 75; a second one ends it at once.
 
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")/common.sh"
 
 ranks=${1:-}
-[[ $ranks =~ ^[1-9][0-9]*$ ]] || die "how many ranks? Usage: launch/local.sh N [flags of alexnet_dist.train]"
+if [[ $ranks == --layout ]]; then
+    [[ ${2:-} == auto ]] || die "--layout is '${2:-}', but must be auto; for a number of ranks: launch/local.sh N"
+    shift
+elif [[ ! $ranks =~ ^[1-9][0-9]*$ ]]; then
+    die "how many ranks? Usage: launch/local.sh N|--layout auto [flags of alexnet_dist.train]"
+fi
 shift
 
 [[ ! -x $venv/bin/python ]] || activate
@@ -16,17 +23,22 @@ if ! command -v mpirun >/dev/null || ! python -c 'import alexnet_dist' 2>/dev/nu
     die "alexnet_dist and mpirun are not installed here: run launch/demo.sh once, or see the README"
 fi
 
-# What this process may use: nproc heeds its affinity, cpu.max is its container's quota ("200000 100000": 2 cores).
-cores=$(nproc)
-if read -r quota period 2>/dev/null </sys/fs/cgroup/cpu.max && [[ $quota != max ]] && ((quota / period < cores)); then
-    cores=$((quota > period ? quota / period : 1))
-fi
-threads=$((cores > ranks ? cores / ranks : 1))
-((ranks <= cores)) || echo "${0##*/}: $ranks ranks take turns on $cores cores, and are slower than $cores would be" >&2
+if [[ $ranks == --layout ]]; then
+    line=$(python -m alexnet_dist.layout "$@") || exit
+    eval "command=($line)" # the words are quoted for a shell
+else
+    # What this process may use: nproc heeds its affinity, cpu.max is its container's quota ("200000 100000": 2 cores).
+    cores=$(nproc)
+    if read -r quota period 2>/dev/null </sys/fs/cgroup/cpu.max && [[ $quota != max ]] && ((quota / period < cores)); then
+        cores=$((quota > period ? quota / period : 1))
+    fi
+    threads=$((cores > ranks ? cores / ranks : 1))
+    ((ranks <= cores)) || echo "${0##*/}: $ranks ranks take turns on $cores cores, and are slower than $cores would be" >&2
 
-command=(mpirun)
-is_open_mpi && command+=(--bind-to none)
-command+=(-n "$ranks" python -m alexnet_dist.train --threads "$threads" "$@")
+    command=(mpirun)
+    is_open_mpi && command+=(--bind-to none)
+    command+=(-n "$ranks" python -m alexnet_dist.train --threads "$threads" "$@")
+fi
 printf '+%s\n' "$(printf ' %q' "${command[@]}")"
 
 # Open MPI kills its ranks a quarter of a second after SIGTERM; SIGUSR1 it passes on, as MPICH does. Job control gives

@@ -1,0 +1,159 @@
+"""python -m alexnet_dist.layout: how many ranks of how many threads train fastest on this machine, by measuring.
+
+Takes the flags of alexnet_dist.train, runs some steps on noise in each layout that uses the cores that may be used, and
+prints the command line of the fastest. What is measured depends on --global-batch, --image-size, --width and --sync.
+"""
+
+import argparse
+import json
+import math
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from alexnet_dist import cli, train
+from alexnet_dist.architecture import Network
+from alexnet_dist.errors import UserError
+from alexnet_dist.threads import Team, available_cores
+
+if TYPE_CHECKING:
+    from alexnet_dist.comm.world import World
+
+BINDINGS = {  # how each MPI is told to give a rank cores of its own, or all of them
+    "Open MPI": {"none": ["--bind-to", "none"], "core": ["--map-by", "slot:PE={threads}", "--bind-to", "core"]},
+    "MPICH": {"none": ["-bind-to", "none"], "core": ["-bind-to", "core:{threads}"]},
+}
+PROBE = "--probe"
+TIMEOUT = 120  # seconds that a layout may take to be measured
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Ranks, threads of each, and whether a rank is bound to cores of its own."""
+
+    ranks: int
+    threads: int
+    binding: str
+
+    def command(self, mpi: str, module: str, flags: list[str]) -> list[str]:
+        """The command line that starts a module of this package in this layout."""
+        binding = [word.format(threads=self.threads) for word in BINDINGS[mpi][self.binding]]
+        program = ["python", "-m", f"alexnet_dist.{module}", "--threads", str(self.threads), *flags]
+        return ["mpirun", *binding, "-n", str(self.ranks), *program]
+
+    def __str__(self) -> str:
+        bound = "" if self.binding == "none" else ", each bound to cores of its own"
+        return f"{self.ranks} x {self.threads} (ranks x threads){bound}"
+
+
+def candidates(cores: int, batch: int) -> list[Layout]:
+    """The layouts that use all cores with no more ranks than images: bound and not bound, where that is a difference."""
+    ranks = [count for count in range(1, min(cores, batch) + 1) if cores % count == 0]
+    return [
+        Layout(count, cores // count, binding)
+        for count in ranks
+        for binding in (("none", "core") if count > 1 else ("none",))
+    ]
+
+
+def which_mpi() -> str:
+    """The make of the mpirun on PATH. Raises UserError where there is none, or one that isn't known."""
+    mpirun = shutil.which("mpirun")
+    if mpirun is None:
+        raise UserError("there is no mpirun on PATH: activate the environment that this package is installed in")
+    version = subprocess.run([mpirun, "--version"], capture_output=True, text=True, check=False).stdout
+    if "Open MPI" in version:
+        return "Open MPI"
+    if "HYDRA" in version or "MPICH" in version:
+        return "MPICH"
+    raise UserError(
+        f"{mpirun} is neither Open MPI's nor MPICH's: give ranks and threads yourself (mpirun -n, --threads)"
+    )
+
+
+def measure(layout: Layout, mpi: str, flags: list[str]) -> dict[str, object] | str:
+    """What a probe in this layout says: seconds a step, and the strategy; or why it could not run."""
+    command = layout.command(mpi, "layout", [PROBE, *flags])
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    except subprocess.TimeoutExpired:
+        return f"not done after {TIMEOUT} s"
+    if done.returncode == 2:
+        raise UserError(done.stderr.strip().removeprefix("alexnet-layout: error: "))
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or not lines:
+        return (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+    result: dict[str, object] = json.loads(lines[-1])
+    return result
+
+
+def probe(world: "World", args: argparse.Namespace) -> int:
+    """On every rank of a layout: opens the engine that training would, and prints the time of its step."""
+    # Here and not above: the choosing process has no MPI.
+    from alexnet_dist.engine import Engine
+    from alexnet_dist.optim import SGD
+    from alexnet_dist.synchronization import open_engine, seconds_of_a_step
+
+    with world.together():
+        config = train.read_config(args)
+    batch = config.batch_of_all(world.size)
+    network = Network(config.num_classes or 1000, config.image_size, config.dropout, config.width)
+    share = len(range(world.rank, batch, world.size))
+    with Team(config.threads) as team:
+
+        def make(sync: str) -> Engine:
+            return Engine(network, world, team, math.ceil(batch / world.size), SGD(), conv=config.conv, sync=sync)
+
+        engine, _ = open_engine(make, world, config.sync, share, batch)
+        seconds = world.largest(seconds_of_a_step(engine, world, share, batch))
+        if world.rank == 0:
+            print(json.dumps({"seconds": seconds, "sync": engine.name}))
+        engine.close()
+    return 0
+
+
+def choose(flags: list[str]) -> tuple[Layout, str, dict[str, object]]:
+    """Measures all candidates; the fastest layout, the MPI, and what its probe said. Raises UserError if none ran."""
+    if "--threads" in flags:
+        raise UserError("--threads is what is to be chosen here: leave it out, or say how many ranks you want")
+    mpi = which_mpi()
+    config = train.read_config(train.build_parser().parse_args(flags))
+    cores = available_cores()
+    results: dict[Layout, dict[str, object]] = {}
+    for layout in candidates(cores, config.batch_of_all(1)):
+        result = measure(layout, mpi, flags)
+        if isinstance(result, str):
+            print(f"  {layout}: could not run ({result})", file=sys.stderr)
+            continue
+        results[layout] = result
+        speed = config.batch_of_all(layout.ranks) / float(str(result["seconds"]))
+        print(f"  {layout}: {speed:.1f} images/s, {result['sync']}", file=sys.stderr, flush=True)
+    if not results:
+        raise UserError("no layout could be measured; its messages are above")
+    best = min(results, key=lambda layout: float(str(results[layout]["seconds"])) / config.batch_of_all(layout.ranks))
+    return best, mpi, results[best]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    flags = sys.argv[1:] if argv is None else argv
+    parser = train.build_parser()
+    parser.prog, parser.description = "alexnet-layout", __doc__
+    if PROBE in flags:
+        return cli.run_on_ranks(parser, [flag for flag in flags if flag != PROBE], probe)
+
+    def body(_: argparse.Namespace) -> int:
+        print(f"measuring layouts for {available_cores()} cores:", file=sys.stderr, flush=True)
+        best, mpi, result = choose(flags)
+        sync = [] if "--sync" in flags or best.ranks == 1 else ["--sync", str(result["sync"])]
+        print(shlex.join(best.command(mpi, "train", [*sync, *flags])))
+        return 0
+
+    return cli.run(parser, flags, body)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

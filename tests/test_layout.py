@@ -1,0 +1,74 @@
+"""How the layout of ranks and threads is chosen; measured for real with a small network."""
+
+import shlex
+import subprocess
+import sys
+
+import pytest
+from end_to_end.launcher import needs_mpirun
+
+from alexnet_dist import layout
+from alexnet_dist.errors import UserError
+from alexnet_dist.layout import Layout, candidates, choose
+from alexnet_dist.train import build_parser
+
+
+def test_candidates_use_all_cores_and_give_each_rank_an_image():
+    assert {(one.ranks, one.threads) for one in candidates(12, batch=5)} == {(1, 12), (2, 6), (3, 4), (4, 3)}
+    assert candidates(1, batch=128) == [Layout(1, 1, "none")]
+    assert [one.binding for one in candidates(2, 128)] == ["none", "none", "core"]
+
+
+@pytest.mark.parametrize(
+    ("mpi", "binding", "expected"),
+    [
+        ("MPICH", "core", "mpirun -bind-to core:3 -n 4 python -m alexnet_dist.train --threads 3 --lr 0.1"),
+        ("Open MPI", "none", "mpirun --bind-to none -n 4 python -m alexnet_dist.train --threads 3 --lr 0.1"),
+        (
+            "Open MPI",
+            "core",
+            "mpirun --map-by slot:PE=3 --bind-to core -n 4 python -m alexnet_dist.train --threads 3 --lr 0.1",
+        ),
+    ],
+)
+def test_command_lines(mpi, binding, expected):
+    assert shlex.join(Layout(4, 3, binding).command(mpi, "train", ["--lr", "0.1"])) == expected
+
+
+def test_the_fastest_by_image_wins_and_one_that_fails_is_named(monkeypatch, capsys):
+    said = {1: {"seconds": 1.0, "sync": "immediate"}, 2: {"seconds": 1.5, "sync": "hybrid"}, 4: "out of memory"}
+    monkeypatch.setattr(layout, "which_mpi", lambda: "MPICH")
+    monkeypatch.setattr(layout, "available_cores", lambda: 4)
+    monkeypatch.setattr(layout, "measure", lambda one, mpi, flags: said[one.ranks])
+    # Of each rank 8 images: two ranks do 16 of them in 1.5 s, one rank 8 in 1 s.
+    assert choose(["--batch-size", "8"])[0].ranks == 2
+    assert choose(["--global-batch", "8"])[0].ranks == 1
+    assert "4 x 1 (ranks x threads): could not run (out of memory)" in capsys.readouterr().err
+
+
+def test_threads_are_not_to_be_given():
+    with pytest.raises(UserError, match="--threads is what is to be chosen"):
+        choose(["--threads", "2"])
+
+
+@needs_mpirun
+def test_prints_a_command_line_that_the_trainer_takes(tmp_path):
+    flags = ["--width", "0.0625", "--image-size", "67", "--global-batch", "4"]
+    command = [sys.executable, "-m", "alexnet_dist.layout", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    words = shlex.split(done.stdout)
+    assert words[0] == "mpirun"
+    start = words.index("alexnet_dist.train") + 1
+    args = build_parser().parse_args(words[start:])
+    assert (args.width, args.global_batch) == (0.0625, 4)
+    assert args.threads * int(words[words.index("-n") + 1]) == layout.available_cores()
+    assert "images/s" in done.stderr
+
+
+@needs_mpirun
+def test_a_wrong_flag_is_said_once(tmp_path):
+    command = [sys.executable, "-m", "alexnet_dist.layout", "--lr", "-1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("--lr is -1.0") == 1
