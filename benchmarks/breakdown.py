@@ -18,11 +18,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import describe_machine, engine_and_batch, load_average, memory_bandwidth, sgemm_peak
+from common import BLOCKS, Bystanders, describe_machine, engine_and_batch, memory_bandwidth, sgemm_peak
 
 from alexnet_dist import convolutions
 from alexnet_dist.convolutions import SpaceToDepth, Tiled
-from alexnet_dist.engine import Engine
 from alexnet_dist.kernels import conv_im2col, conv_winograd, linear, pointwise, pool
 from alexnet_dist.optim import SGD
 
@@ -130,12 +129,6 @@ class Stopwatches:
         return whole
 
 
-def names_of(engine: Engine) -> list[str]:
-    """conv1 ... fc3, in the order of the network's blocks."""
-    features, classifier = (len(part.blocks) for part in (engine.net.features, engine.net.classifier))
-    return [*(f"conv{i + 1}" for i in range(features)), *(f"fc{i + 1}" for i in range(classifier))]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=128, metavar="N")
@@ -146,11 +139,12 @@ def main() -> None:
     args = parser.parse_args()
     machine = describe_machine()
     print("  ".join(f"{name} {value}" for name, value in machine.items()))
+    bystanders = Bystanders()
     peak, bandwidth = sgemm_peak(args.threads), memory_bandwidth(args.threads)
-    print(f"sgemm {peak:.0f} GFLOP/s, memory {bandwidth:.1f} GB/s, load {load_average()} before")
+    print(f"sgemm {peak:.0f} GFLOP/s, memory {bandwidth:.1f} GB/s")
     watches = Stopwatches()
     engine, step = engine_and_batch(args.batch, args.threads)
-    for name, block in zip(names_of(engine), engine.net.blocks, strict=True):
+    for name, block in zip(BLOCKS, engine.net.blocks, strict=True):
         watches.watch(name, block, args.threads)
     for number in range(-2, args.steps):
         if number == 0:
@@ -173,14 +167,17 @@ def main() -> None:
         key = f"{kind} {entry['part']}" if entry["part"] == "products" else str(entry["part"])
         summed[key][0] += float(entry["ms"])
         summed[key][1] += float(entry["limit_ms"])
-    print(
-        f"\na step of {args.batch} images: {1e3 * total:.0f} ms, {args.batch / total:.1f} images/s (with stopwatches)"
-    )
+    speed = f"{1e3 * total:.0f} ms, {args.batch / total:.1f} images/s"
+    print(f"\na step of {args.batch} images: {speed} (with stopwatches; {bystanders})")
     for key, (ms, limit) in sorted(summed.items(), key=lambda item: -item[1][0]):
         share = f"{limit:7.1f} {limit / ms:8.0%}" if limit else ""
         print(f"{'all':16} {key:14} {ms:7.1f} {share}")
     result = {"batch": args.batch, "threads": args.threads, "step_ms": round(1e3 * total, 1), "parts": rows}
-    measured = {"sgemm_peak_gflops": round(peak, 1), "memory_gigabytes_per_second": round(bandwidth, 1)}
+    measured = {
+        "sgemm_peak_gflops": round(peak, 1),
+        "memory_gigabytes_per_second": round(bandwidth, 1),
+        "others_share": round(bystanders.share(), 3),
+    }
     print(json.dumps({"machine": machine, **measured, **result}))
 
 

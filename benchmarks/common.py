@@ -24,6 +24,10 @@ from alexnet_dist.workspace import empty
 if TYPE_CHECKING:
     from alexnet_dist.engine import Engine
 
+BLOCKS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc1", "fc2", "fc3")  # of full-size AlexNet, as in net.blocks
+PAUSE = 0.02  # seconds between turns: OpenMP's threads, PyTorch's, spin for 10 ms after their work before they sleep
+DISTURBED = 0.05  # of the processors' time: figures measured while others used more are marked
+
 
 def describe_machine(*packages: str) -> dict[str, Any]:
     """Processor, cores and versions."""
@@ -135,13 +139,17 @@ class Contender:
 def serve(work: dict[str, Callable[[], object]], at_least: float = 0.0) -> None:
     """The child's side of a Contender: offers items; does each line's on stdin, answers with time and peak memory.
 
-    An item that was quicker than `at_least` seconds in its second turn is repeated in the following ones until they take
-    about so long, and the mean is given. What an item returns, if a dict, is put into the answer.
+    Each turn begins with `at_least` seconds of the same work that don't count: threads that have slept may share a core for
+    a while. An item that was quicker than that in its second turn is then repeated for about so long, and the mean given.
+    What an item returns, if a dict, is put into the answer.
     """
     print(json.dumps(list(work)), flush=True)
     turns, repeats = dict.fromkeys(work, 0), dict.fromkeys(work, 1)
     for line in sys.stdin:
         item = line.strip()
+        settled = time.perf_counter() + at_least
+        while time.perf_counter() < settled:
+            work[item]()
         start = time.perf_counter()
         for _ in range(repeats[item]):
             result = work[item]()
@@ -164,6 +172,7 @@ def race(contenders: list[Contender], rounds: int, warmup: int = 2, items: list[
     for item in items or list(contenders[0].seconds):
         for number in range(-warmup, rounds):
             for contender in contenders:
+                time.sleep(PAUSE)
                 contender.turn(item, counts=number >= 0)
     for contender in contenders if items is None else []:
         contender.close()
@@ -172,6 +181,40 @@ def race(contenders: list[Contender], rounds: int, warmup: int = 2, items: list[
 def paired_ratio(one: Contender, other: Contender, item: str) -> float:
     """How many times as fast as `other` the first one is: the median over the rounds."""
     return median(theirs / ours for ours, theirs in zip(one.seconds[item], other.seconds[item], strict=True))
+
+
+def fastest(contenders: list[Contender], item: str) -> Contender:
+    """The one with the lowest median: of PyTorch's two layouts, the one to be compared with."""
+    return min(contenders, key=lambda contender: median(contender.seconds[item]))
+
+
+class Bystanders:
+    """How busy others keep the processors. Make it before the contenders, and ask when they have been closed.
+
+    Medians of pairs don't save a comparison from that: a core shared with others delays most who waits for all threads at
+    a barrier, as PyTorch does, so that the ratios come out wrong, too.
+    """
+
+    def __init__(self) -> None:
+        self._before = self._times()
+
+    @staticmethod
+    def _times() -> tuple[float, float, float]:
+        """Seconds of the clock, of all processors' work on this machine, and of this process's and its children's."""
+        with open("/proc/stat") as file:
+            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, file.readline().split()[1:9])
+        own = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        ticks = user + nice + system + irq + softirq + steal
+        return time.perf_counter(), ticks / os.sysconf("SC_CLK_TCK"), own
+
+    def share(self) -> float:
+        """Of all processors' time since the beginning: 0 is a quiet machine. Other machines' stolen time counts, too."""
+        clock, busy, own = (after - before for before, after in zip(self._before, self._times(), strict=True))
+        return max(0.0, busy - own) / (clock * (os.cpu_count() or 1))
+
+    def __str__(self) -> str:
+        share = self.share()
+        return f"others used {share:.0%} of the processors" + (": DISTURBED" if share > DISTURBED else "")
 
 
 def load_average() -> str:

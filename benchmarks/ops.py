@@ -2,14 +2,17 @@
 
     python benchmarks/ops.py [--parts layers scenes inference] [--batch 16 128] [--threads 2] [--against torch]
 
-layers: each of AlexNet's, with its bias, ReLU and pooling; "forward", and "both" with the gradients of weights, bias and
-(except for the pixels) input, which are stored; no update. scenes: convolutions and fully connected layers from the page
-of the C program that this project began from, forward, with bias, beside that program's time. inference: the whole
-network on one image and on 32, as it stands in a process that is warm.
+layers: each of AlexNet's, with its bias, ReLU and pooling, without dropout and update. "forward" is that of evaluation,
+whose weights stay, so that filters have been transformed before; "both" is what a training step does: weights that have
+changed, forward, and the gradients of weights, bias and (except for the pixels) input, which are stored. scenes:
+convolutions without padding and fully connected layers from the page of the C program that this project began from,
+forward, with bias and ReLU on both sides, beside that program's time on another machine, without either. inference: the
+whole network on one image and on 32, as it stands in a process that is warm.
 
 Everything is float32. With --against torch, PyTorch does the same in either layout of memory, each contender in a
 process of its own, one item in turn; ratios are medians of the pairs, with the layout that is the faster one for the
-item. The last line is JSON.
+item. What other programs took of the processors is said after each part: more than a few percent makes its figures
+worthless. The last line is JSON.
 """
 
 import argparse
@@ -21,7 +24,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import Contender, describe_machine, load_average, paired_ratio, race, serve
+from common import BLOCKS, Bystanders, Contender, describe_machine, fastest, paired_ratio, race, serve
 
 from alexnet_dist.architecture import Network, output_extent
 from alexnet_dist.convolutions import choose
@@ -38,7 +41,7 @@ LAYOUTS = ("nchw", "channels_last")
 class Scene(NamedTuple):
     """A single operator: shape of x, of the weights as PyTorch has them, stride, and the C program's milliseconds.
 
-    Those were measured with its best flags on 2 cores of an AMD EPYC (Zen 4).
+    Those are quoted: operator alone, -O3 -march=native, best of several, on 2 cores of an AMD EPYC with AVX-512.
     """
 
     x: tuple[int, ...]
@@ -87,8 +90,7 @@ def layers_numpy(batch: int, team: Team) -> Work:
     """Ours, for the part `layers`."""
     net = network(batch, team, training=True)
     store, work, shape = Store(net.layout.size), Work(), (224, 224, 3)
-    names = [f"conv{i + 1}" for i in range(5)] + [f"fc{i + 1}" for i in range(3)]
-    for name, block in zip(names, net.blocks, strict=True):
+    for name, block in zip(BLOCKS, net.blocks, strict=True):
         x, dy = values(batch, *shape), values(*block.y.shape)
         dx = None if name == "conv1" else np.empty_like(x)
         shape = block.y.shape[1:]
@@ -110,11 +112,10 @@ def layers_torch(batch: int, layout: str) -> Work:
     net, work, shape = alexnet(Network(dropout=0.0)), Work(), (3, 224, 224)
     modules = [module for module in [*net.features, *net.classifier] if not isinstance(module, torch.nn.Dropout)]
     starts = [i for i, module in enumerate(modules) if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear))]
-    for number, (lo, hi) in enumerate(zip(starts, [*starts[1:], len(modules)], strict=True)):
-        name = f"conv{number + 1}" if number < 5 else f"fc{number - 4}"
+    for name, lo, hi in zip(BLOCKS, starts, [*starts[1:], len(modules)], strict=True):
         group = in_layout(torch.nn.Sequential(*modules[lo:hi]), layout)
         x = torch.from_numpy(values(batch, *shape))
-        x = in_layout(x.flatten(1) if name == "fc1" else x, layout).requires_grad_(number > 0)
+        x = in_layout(x.flatten(1) if name == "fc1" else x, layout).requires_grad_(name != "conv1")
         y = group(x)
         shape, dy = tuple(y.shape[1:]), torch.rand_like(y)
 
@@ -217,7 +218,8 @@ def work_of(kind: str, part: str, batch: int, threads: int) -> Work:
 def compare(part: str, batch: int, threads: int, against: str | None, rounds: int) -> dict[str, Any]:
     """A line for each item; what was measured, as JSON has it."""
     title = f"{part}, {threads} threads" if part == "scenes" else f"{part}, batch {batch}, {threads} threads"
-    print(f"{title} (load {load_average()} before)")
+    print(title)
+    bystanders = Bystanders()
     arguments = (part, str(batch), str(threads))
     ours = Contender("alexnet_dist", __file__, "numpy", *arguments)
     others = [Contender(layout, __file__, layout, *arguments) for layout in (LAYOUTS if against else ())]
@@ -227,16 +229,18 @@ def compare(part: str, batch: int, threads: int, against: str | None, rounds: in
         items[item] = {"ms": round(1e3 * median(seconds), 3)}
         line = f"  {item:16} {1e3 * median(seconds):9.2f} ms"
         if others:
-            best = min(others, key=lambda other: median(other.seconds[item]))
+            best = fastest(others, item)
             theirs, ratio = 1e3 * median(best.seconds[item]), paired_ratio(ours, best, item)
             items[item] |= {"torch_ms": round(theirs, 3), "torch_layout": best.name, "ratio": round(ratio, 3)}
             line += f"   torch {best.name:13} {theirs:9.2f} ms   ratio {ratio:5.2f}"
         if part == "scenes":
             c_program = SCENES[item].c_program
             items[item]["times_c_program"] = round(c_program / items[item]["ms"], 2)
-            line += f"   C program {c_program:6.1f} ms, {items[item]['times_c_program']:5.1f} times as fast"
+            line += f"   SEED: C program {c_program:6.1f} ms, {items[item]['times_c_program']:5.1f} times as fast"
         print(line)
-    return {"part": part, "batch": batch, "threads": threads, "items": items}
+    print(f"  ({bystanders})")
+    share = round(bystanders.share(), 3)
+    return {"part": part, "batch": batch, "threads": threads, "others_share": share, "items": items}
 
 
 def main() -> None:

@@ -23,22 +23,34 @@ def test_step():
     (result,) = last_line("step.py", "--batch", "1", "--threads", "1", "--rounds", "1")["results"]
     assert result["images_per_second"] > 0
     assert result["peak_megabytes"] > 500  # parameters and momentum alone are 489 MB
+    assert {"batch", "threads", "share_of_peak", "sgemm_peak_gflops", "others_share"} <= set(result)
 
 
-@pytest.mark.parametrize(("part", "items"), [("scenes", 4), ("layers", 16)])
-def test_ops(part, items):
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc1", "fc2", "fc3")
+ITEMS = {
+    "layers": {f"{layer} {way}" for layer in LAYERS for way in ("forward", "both")},
+    "scenes": {"Conv2D 1", "Conv2D 2", "Linear 1", "Linear 2"},
+    "inference": {"whole network"},
+}
+
+
+@pytest.mark.parametrize(("part", "batches"), [("layers", [1]), ("scenes", [4]), ("inference", [1, 32])])
+def test_ops(part, batches):
     arguments = ("--parts", part, "--batch", "1", "--threads", "2", "--rounds", "1")
-    (result,) = last_line("ops.py", *arguments)["results"]
-    assert len(result["items"]) == items
-    assert all(item["ms"] > 0 for item in result["items"].values())
+    results = last_line("ops.py", *arguments)["results"]
+    assert [(result["part"], result["batch"]) for result in results] == [(part, batch) for batch in batches]
+    for result in results:
+        assert {"threads", "others_share"} <= set(result)
+        assert set(result["items"]) == ITEMS[part]
+        for item in result["items"].values():
+            assert item["ms"] > 0
+            assert ("times_c_program" in item) == (part == "scenes")
 
 
 def test_breakdown():
     result = last_line("breakdown.py", "--batch", "1", "--threads", "2", "--steps", "1")
     rows = {(entry["block"], entry["part"]): entry["ms"] for entry in result["parts"]}
-    assert {f"{layer} {way}" for layer in ("conv1", "conv5", "fc1", "fc3") for way in ("forward", "backward")} <= {
-        block for block, _ in rows
-    }
+    assert {f"{layer} {way}" for layer in LAYERS for way in ("forward", "backward")} <= {block for block, _ in rows}
     # Products, pooling and transforms are seen in the layers that have them.
     for row in [("conv2 backward", "products"), ("conv1 forward", "pooling"), ("fc1 backward", "update")]:
         assert rows[row] > 0
