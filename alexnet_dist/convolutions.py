@@ -3,6 +3,7 @@
 The team works through a chunk of images in phases: make the operands, multiply, put the results in place. It divides the
 first and the last by images, and the products by what they don't share: points of Winograd's, rows of the map or of the
 weights' gradient. So no thread reads all the weights, and none has a gradient of its own that is to be added to others'.
+Only forward, a large map with few weights is left to one thread, image by image.
 
 Legend: N images, H W C of x, K filters, P Q height and width of the map, R S of a filter, t^2 points, I J tiles.
 """
@@ -21,6 +22,9 @@ from alexnet_dist.workspace import Workspace, empty
 PATCHES = 2048  # about as many patches to one matrix product: enough to feed BLAS, few enough to stay near the core
 TILES = 576  # about as many tiles to a chunk: rows enough for the products, and all of it in the shared cache
 HALF = 1 << 19  # floats about half-way through a transform, which a thread keeps in its own cache
+WHOLE = (
+    40  # tiles in a map from which on it is worth more to keep an image in one core's cache than to share the filters
+)
 COLUMNS = 1 << 14  # pairs (channel, filter) in one task of a filter transform
 MODES = ("auto", "winograd", "direct")
 
@@ -131,8 +135,11 @@ class Tiled:
 
     def forward(self, team: Team, x: np.ndarray, z: np.ndarray) -> None:
         f = self.f
+        if self.tiles[0] * self.tiles[1] >= WHOLE and len(x) >= team.size:
+            team.for_chunks(len(x), 1, lambda part, workspace: self._forward_image(x[part], z[part], workspace))
+            return
         with team.shared.frame():
-            v, m = self._points(team, len(x), self.w.shape[2]), self._points(team, len(x), self.w.shape[3])
+            v, m = (self._points(team.shared, len(x), channels) for channels in self.w.shape[2:])
 
             def operands(images: slice, tiles: slice, workspace: Workspace) -> None:
                 self._gather_input(x[images], tiles, v[:, :, images, tiles], workspace)
@@ -153,7 +160,7 @@ class Tiled:
     ) -> None:
         f = self.f
         with team.shared.frame():
-            v, dm = self._points(team, len(x), self.w.shape[2]), self._points(team, len(x), self.w.shape[3])
+            v, dm = (self._points(team.shared, len(x), channels) for channels in self.w.shape[2:])
 
             def operands(images: slice, tiles: slice, workspace: Workspace) -> None:
                 rows = slice(tiles.start * f.m, tiles.stop * f.m)
@@ -179,9 +186,17 @@ class Tiled:
 
         team.for_each(dw.shape[1], COLUMNS, task)
 
-    def _points(self, team: Team, n: int, channels: int) -> np.ndarray:
+    def _forward_image(self, x: np.ndarray, z: np.ndarray, workspace: Workspace) -> None:
+        """All of forward by one thread, for an image whose points it keeps in its own cache."""
+        with workspace.frame():
+            v, m = (self._points(workspace, len(x), channels) for channels in self.w.shape[2:])
+            self._gather_input(x, slice(0, self.tiles[0]), v, workspace)
+            conv_winograd.points_winograd_forward(_flat(v), self.u, _flat(m))
+            scatter(self.f.a.T, m, z, self.f.m, workspace)
+
+    def _points(self, workspace: Workspace, n: int, channels: int) -> np.ndarray:
         """Memory for n images at the points: [t, t, N, I, J, channels]."""
-        return team.shared.take((self.f.t, self.f.t, n, *self.tiles, channels))
+        return workspace.take((self.f.t, self.f.t, n, *self.tiles, channels))
 
     def _for_tiles(self, team: Team, n: int, task: Callable[[slice, slice, Workspace], None]) -> None:
         """Deals rows of tiles, as many images at once as leave half of a transform in a thread's cache."""

@@ -114,13 +114,25 @@ def test_second_call_on_dirty_memory_gives_the_same_bits(shape, rng, soil):
 @pytest.mark.parametrize("threads", [3, 8])
 def test_more_threads_than_images_give_the_same(mode, threads, rng):
     # Winograd's products are the same ones whoever makes them: to the bit. Patches are grouped otherwise: to rounding.
-    x, w, dy, _ = make(ALEXNET[1], rng, n=2)
+    x, w, dy, _ = make(ALEXNET[4], rng, n=2)
     results = []
     for size in (1, threads):
         with Team(size) as team:
-            results.append(run(choose(mode, w, dy.shape[1:], 1, 2, False), x, w, dy, team))
+            results.append(run(choose(mode, w, dy.shape[1:], 1, 1, False), x, w, dy, team))
     for one, many in zip(*results, strict=True):
         assert np.array_equal(one, many) if mode == "winograd" else reference.error(many, one) < 2e-6
+
+
+@pytest.mark.parametrize("shape", ALEXNET[:2], ids=str)
+def test_an_image_by_one_thread_is_that_by_the_team(shape, rng):
+    # A large map: where each thread has an image it does all of it, else the team divides the points. To rounding.
+    x, w, dy, convolution = make(shape, rng, n=2)
+    results = []
+    for size in (2, 5):
+        with Team(size) as team:
+            results.append(run(convolution, x, w, dy, team))
+    for one, many in zip(*results, strict=True):
+        assert one is many or reference.error(many, one) < 2e-6
 
 
 def test_the_table_chooses():
