@@ -213,7 +213,7 @@ def compare(ranks: int, batch: int, threads: int, against: str | None, rounds: i
             one.turn("exchange")
         one.turn("memory")
         step, compute, exchange = (median(one.seconds[item]) for item in ("step", "compute", "exchange"))
-        hidden = max(0.0, (compute + exchange - step) / exchange)
+        hidden = min(1.0, max(0.0, (compute + exchange - step) / exchange))
         ratio = paired_ratio(one, best, "step") if best else None
         print(
             f"  {one.name:20} {batch / step:6.1f} images/s  step {1e3 * step:6.0f} ms, compute {1e3 * compute:6.0f}, "

@@ -185,6 +185,21 @@ def test_local_says_that_ranks_share_cores(project: Path, machine: Fake) -> None
     assert "4 ranks take turns on" in result.stderr
 
 
+def test_local_starts_the_layout_that_was_measured(project: Path, machine: Fake) -> None:
+    machine("python", """[[ $1 != -m ]] || echo "mpirun -n 3 python -m alexnet_dist.train --data 'my images.list'" """)
+    result = run(project / "launch" / "local.sh", "--layout", "auto", "--data", "my images.list")
+    words = ["-n", "3", "python", "-m", "alexnet_dist.train", "--data", "my images.list"]
+    assert result.stdout.splitlines()[-1] == "".join(f"<{word}>" for word in words)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_local_ends_where_no_layout_can_be_measured(project: Path, machine: Fake) -> None:
+    machine("python", "[[ $1 != -m ]] || { echo 'alexnet-layout: error: bad flag' >&2; exit 2; }")
+    result = run(project / "launch" / "local.sh", "--layout", "auto", "--lr", "x")
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", "alexnet-layout: error: bad flag\n")
+    assert "--layout is 'wide', but must be auto" in run(project / "launch" / "local.sh", "--layout", "wide").stderr
+
+
 @pytest.mark.parametrize("ranks", [[], ["0"], ["two"], ["--epochs", "3"]])
 def test_local_wants_a_number_of_ranks(project: Path, machine: Fake, ranks: list[str]) -> None:
     result = run(project / "launch" / "local.sh", *ranks)

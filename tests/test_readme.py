@@ -26,6 +26,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "prepare": prepare.build_parser,
 }
 
+LAYOUT = "launch/local.sh --layout auto --data flowers/images.list --output-dir runs/flowers-auto"
 FLAGS = "its flags are checked below; it needs two hosts"
 # Commands that the walk below doesn't run, and what covers them instead.
 COVERED = {
@@ -36,6 +37,7 @@ COVERED = {
     "mpirun -f hostfile -n 4 -ppn 2 python -m alexnet_dist.train --data /data/images.list": FLAGS,
     "mpirun --hostfile hostfile -n 4 --map-by ppr:2:node --bind-to none -x PATH "
     "python -m alexnet_dist.train --data /data/images.list": FLAGS,
+    LAYOUT: "test_launch.py starts it with a fake mpirun, test_layout.py measures for real",
     "python -m pytest tests/test_readme.py": "this is it",
     "mpirun -n 2 python -m pytest --with-mpi -m mpi": "launch/test.sh runs it",
 }
@@ -71,7 +73,7 @@ def test_every_command_is_understood(name: str, arguments: list[str]) -> None:
 
 
 def test_every_flag_exists() -> None:
-    known = {"--map-by", "--bind-to", "--hostfile", "--with-mpi", "--help"}
+    known = {"--map-by", "--bind-to", "--hostfile", "--with-mpi", "--help", "--layout", "--shm-size"}
     for build in PARSERS.values():
         known |= option_strings(build())
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", README)) <= known
