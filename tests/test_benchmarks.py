@@ -1,5 +1,6 @@
 """The benchmarks run, and end with a line of JSON that has what they promise. No time is asserted."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -56,3 +57,24 @@ def test_breakdown():
         assert rows[row] > 0
     # Kernels' own times and the rest add up to the step, which has a loss besides.
     assert sum(rows.values()) <= 1.001 * result["step_ms"]
+
+
+def test_scaling():
+    result = last_line("scaling.py", "--ranks", "1", "--batch", "1", "--rounds", "1", "--nodes", "4")
+    assert [(step["strategy"], step["nodes"]) for step in result["predictions"]] == [
+        (name, nodes) for nodes in (1, 2, 4) for name in ("allreduce", "sharded", "hybrid")
+    ]
+    for step in result["predictions"]:
+        assert (step["wire"] > 0) == (step["nodes"] > 1)
+        assert 0 < step["none_hidden"]["images_per_second"] <= step["all_hidden"]["images_per_second"]
+        assert step["none_hidden"]["minutes"] >= step["all_hidden"]["minutes"] > 0
+    assert result["cluster"]["summing"] > 0
+    assert result["fit"] is None  # a single rank has nothing to sum
+
+
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is not None, reason="matplotlib is installed")
+def test_a_plot_needs_matplotlib():
+    command = [sys.executable, str(FOLDER / "scaling.py"), "--plot", "scaling.png"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "pip install 'alexnet_dist[plot]'" in done.stderr
