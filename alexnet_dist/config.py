@@ -64,6 +64,7 @@ class TrainingConfig:
     print_freq: int = 10
     threads: int | None = None
     sync: str = "auto"
+    timeline: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:

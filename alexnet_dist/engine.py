@@ -21,6 +21,7 @@ from alexnet_dist.node_classifier import NodeClassifier
 from alexnet_dist.optim import SGD
 from alexnet_dist.progress import Sums
 from alexnet_dist.threads import Team
+from alexnet_dist.timeline import EXCHANGE, PHASES, Nothing, Recorder
 from alexnet_dist.workspace import Workspace, empty
 
 STRATEGIES = ("immediate", "allreduce", "sharded", "hybrid")
@@ -29,8 +30,9 @@ STRATEGIES = ("immediate", "allreduce", "sharded", "hybrid")
 class Stopwatch:
     """Seconds by phase: data, forward, backward, wait, update."""
 
-    def __init__(self) -> None:
+    def __init__(self, recorder: Recorder) -> None:
         self.seconds = dict.fromkeys(("data", "forward", "backward", "wait", "update"), 0.0)
+        self._recorder = recorder
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -38,7 +40,14 @@ class Stopwatch:
         try:
             yield
         finally:
-            self.seconds[name] += time.perf_counter() - start
+            end = time.perf_counter()
+            self.seconds[name] += end - start
+            self._recorder.add(name, start, end, PHASES)
+
+    def waited(self, name: str, seconds: float) -> None:
+        """So many of a phase's seconds were spent waiting for other ranks."""
+        self.seconds[name] -= seconds
+        self.seconds["wait"] += seconds
 
     def take(self) -> dict[str, float]:
         """The seconds since the last call."""
@@ -65,7 +74,9 @@ class Engine:
         conv: str = "auto",
         sync: str = "allreduce",
         largest_node: int | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
+        self._recorder = recorder or Nothing()
         self.world, self.team, self.sgd, self.smoothing, self.seed = world, team, sgd, smoothing, seed
         self.layout, self.name = layout_of(network), sync
         self.lr = 0.0
@@ -75,7 +86,7 @@ class Engine:
         self.classifier: Chain | NodeClassifier = self.net.classifier
         if isinstance(self.sync, Hybrid):
             self.classifier = NodeClassifier(self.net, self.sync.node, team)
-        self.watch = Stopwatch()
+        self.watch = Stopwatch(self._recorder)
         self._dlogits = empty((batch, network.num_classes))
 
     def broadcast(self) -> None:
@@ -103,30 +114,35 @@ class Engine:
             loss = cross_entropy(logits, labels, dlogits, total=max(total, 1), smoothing=self.smoothing)
             top1, top5 = count_correct(logits, labels)
             mine = Sums(loss, top1, top5, int((labels >= 0).sum()))
+        watch.waited("forward", self.sync.waited())
         with watch.phase("backward"):
             dfeatures = self.classifier.backward(dlogits, self.sync, data=True)
             self.net.features.backward(dfeatures, self.sync, data=False)
+        watch.waited("backward", self.sync.waited())
         with watch.phase("update"):
-            waited = self.sync.finish()
-        watch.seconds["wait"] += waited
-        watch.seconds["update"] -= waited
+            self.sync.finish()
+        watch.waited("update", self.sync.waited())
         with watch.phase("wait"):
             return Sums(*self.world.sum(list(mine)))
 
     def _open(self, name: str, network: Network, batch: int, largest_node: int | None) -> Strategy:
         size = self.layout.size
+
+        def record(bucket: str, start: float, end: float) -> None:
+            self._recorder.add(bucket, start, end, EXCHANGE)
+
         if name == "immediate":
             return Immediate(size, self._apply)
         if name == "allreduce":
-            return Bucketed(self.world, size, self.team, self._apply)
+            return Bucketed(self.world, size, self.team, self._apply, record=record)
         node = open_node(self.world, largest_node)
         if name == "sharded":
             require_room(node, Sharded.memory(node, size))
-            return Sharded(node, size, self.team, self._apply)
+            return Sharded(node, size, self.team, self._apply, record=record)
         split = split_of(self.layout)
         need = Hybrid.memory(node, size, split) + NodeClassifier.memory(network, node.sum(batch))
         require_room(node, need)
-        return Hybrid(node, size, split, self.team, self._apply)
+        return Hybrid(node, size, split, self.team, self._apply, record=record)
 
     def _apply(self, lo: int, hi: int, gradient: np.ndarray, workspace: Workspace) -> None:
         self.sgd.update_(self.values[lo:hi], gradient, self.momentum[lo:hi], self.lr, workspace)

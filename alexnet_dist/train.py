@@ -96,6 +96,7 @@ def build_parser() -> cli.Parser:
         choices=SYNCS,
         help="how ranks share gradients: auto (default) measures which of the others is fastest",
     )
+    add("--timeline", metavar="FILE", help="at the end, write what each rank did when, as a trace for chrome://tracing")
     add("--seed", type=int, help="of initial weights, order, crops and dropout (default: 0)")
     return parser
 

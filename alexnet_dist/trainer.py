@@ -33,6 +33,7 @@ from alexnet_dist.signals import StopSignals
 from alexnet_dist.start import fill, make_network, open_sources, read_state, sync_of
 from alexnet_dist.synchronization import open_engine
 from alexnet_dist.threads import Team
+from alexnet_dist.timeline import WORKING, Nothing, Timeline, slowest
 
 STOPPED = 75  # exit code: EX_TEMPFAIL of sysexits.h, "try again later"
 
@@ -51,8 +52,9 @@ class Trainer:
             self.network = make_network(config, self.sources.num_classes)
             if world.rank == 0:
                 self.folder.check(resuming=config.resume is not None)
-                if config.save:
-                    check_writable(Path(config.save))
+                for file in (config.save, config.timeline):
+                    if file:
+                        check_writable(Path(file))
         self.train_list = self.sources.train.fingerprint()
         read = [self.train_list, self.sources.val.fingerprint(), self.sources.num_classes, asdict(config)]
         world.require_same(json.dumps(read), "what is read from the lists, --class-names or --config")
@@ -61,6 +63,8 @@ class Trainer:
             self.samples = Samples(config.sample, config.image_size) if world.rank == 0 else None
             state = read_state(config, self.folder, self.batch) if world.rank == 0 else None
         state = world.broadcast_json(state)
+        self.timeline = Timeline(Path(config.timeline), world) if config.timeline else Nothing()
+        self._worked = dict.fromkeys(WORKING, 0.0)  # this rank's seconds by phase in this epoch
         mine = share(self.batch, world.rank, world.size)
         self.engine, self._why = open_engine(
             self._make_engine, world, sync_of(config, state, world.size), len(mine), self.batch
@@ -98,6 +102,7 @@ class Trainer:
             seed=config.seed,
             conv=config.conv,
             sync=sync,
+            recorder=self.timeline,
         )
 
     # Running
@@ -117,9 +122,11 @@ class Trainer:
         with StopSignals() as self.signals, self._loader() as loader:
             while self.progress.epoch < self.config.epochs and not self._plateau_is_final():
                 if not self._train_epoch(loader):
+                    self.timeline.write(self.world)
                     log.info("stopped by a signal after step %d; --resume continues it", self.progress.step)
                     return STOPPED
                 self._finish_epoch()
+        self.timeline.write(self.world)
         with self.world.together():
             if self.world.rank == 0:
                 if self.config.save:
@@ -193,6 +200,7 @@ class Trainer:
             sums=before.sums.plus(sums),
         )
         seconds = self.engine.watch.take()
+        self._worked = {phase: before + seconds[phase] for phase, before in self._worked.items()}
         self.report.step(self.progress, sums, lr, seconds, steps, self.batch, config.epochs, config.print_freq)
         if self.progress.step == STUCK_AFTER:
             self.report.warn_if_stuck(self.network.num_classes)
@@ -231,6 +239,7 @@ class Trainer:
         skipped = self.progress.broken + len(result.broken)
         self.report.epoch(self.progress, result, time.perf_counter() - start, self.config.epochs, skipped)
         self.report.plateau(before, plateau)
+        self._report_slowest()
         self.report.warn_if_stuck(self.network.num_classes)
         if self.samples is not None:
             self.samples.report(self.engine.net, self.sources.class_names)
@@ -238,6 +247,13 @@ class Trainer:
             self.progress.epoch + 1, 0, self.progress.step, skipped=self.progress.skipped + skipped, plateau=plateau
         )
         self._save_state(best=plateau.best < before.best)
+
+    def _report_slowest(self) -> None:
+        """Logs which rank the others have waited for in this epoch."""
+        everyone = [json.loads(text) for text in self.world.all_texts([json.dumps(self._worked)])]
+        self._worked = dict.fromkeys(WORKING, 0.0)
+        if sentence := slowest(everyone, self.world.all_hosts()):
+            log.info("%s", sentence)
 
     # Saving
 

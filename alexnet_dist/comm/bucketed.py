@@ -7,6 +7,7 @@ MPI.
 """
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,7 +15,7 @@ import numpy as np
 from mpi4py import MPI
 
 from alexnet_dist.comm.buckets import BUCKET, Buckets
-from alexnet_dist.comm.strategy import Apply
+from alexnet_dist.comm.strategy import Apply, Record, forget
 from alexnet_dist.comm.world import World, wait
 from alexnet_dist.threads import Team
 from alexnet_dist.workspace import Workspace, zeros
@@ -25,11 +26,15 @@ UPDATE_BLOCK = 1 << 18  # floats to one task of the update
 class Bucketed:
     """The sink of one replica's gradients: `size` floats, of which the blocks are views."""
 
-    def __init__(self, world: World, size: int, team: Team, apply: Apply, bucket: int = BUCKET) -> None:
-        self.world, self.team, self._apply = world, team, apply
+    def __init__(
+        self, world: World, size: int, team: Team, apply: Apply, bucket: int = BUCKET, record: Record = forget
+    ) -> None:
+        self.world, self.team, self._apply, self._record = world, team, apply, record
         self.values, self.momentum, self.gradients = (zeros((size,)) for _ in range(3))
         self._buckets = Buckets(0, size, bucket)
         self._requests: list[MPI.Request] = []
+        self._starts: list[float] = []
+        self._waited = 0.0
 
     @property
     def started(self) -> int:
@@ -49,22 +54,28 @@ class Bucketed:
         bounds = self._buckets.bounds
         while self.started < len(bounds) and self._buckets.is_full(self.started):
             lo, hi = bounds[self.started]
+            self._starts.append(time.perf_counter())
             self._requests.append(self.world.comm.Iallreduce(MPI.IN_PLACE, self.gradients[lo:hi], MPI.SUM))
         MPI.Request.Testall(self._requests)
 
-    def finish(self) -> float:
-        """Applies the update to each bucket as its sum arrives; returns the seconds spent waiting."""
+    def finish(self) -> None:
+        """Applies the update to each bucket as its sum arrives."""
         self.poll()
         if self.started < len(self._buckets.bounds):
             raise self._buckets.forgotten(self.started)
-        waited = 0.0
-        for request, (lo, hi) in zip(self._requests, self._buckets.bounds, strict=True):
-            start = MPI.Wtime()
+        for request, began, (lo, hi) in zip(self._requests, self._starts, self._buckets.bounds, strict=True):
+            start = time.perf_counter()
             wait(request)
-            waited += MPI.Wtime() - start
+            end = time.perf_counter()
+            self._waited += end - start
+            self._record(f"bucket [{lo}, {hi})", began, end)
             self._update(lo, hi)
         self._buckets.reset()
-        self._requests = []
+        self._requests, self._starts = [], []
+
+    def waited(self) -> float:
+        """The seconds that this rank has spent waiting for others since the last call of this."""
+        waited, self._waited = self._waited, 0.0
         return waited
 
     def broadcast_(self, array: np.ndarray) -> None:

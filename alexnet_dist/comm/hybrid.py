@@ -8,7 +8,6 @@ weights' gradient is computed by one thread of one rank, for all the node's imag
 the weights at once, and the gradient is never stored; across nodes it is stored once a node and reduced slice by slice.
 """
 
-import time
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -17,7 +16,7 @@ from alexnet_dist.comm.buckets import BUCKET
 from alexnet_dist.comm.immediate import updating
 from alexnet_dist.comm.node import Node
 from alexnet_dist.comm.sharded import Exchange
-from alexnet_dist.comm.strategy import Apply
+from alexnet_dist.comm.strategy import Apply, Record, forget
 from alexnet_dist.threads import Team
 from alexnet_dist.workspace import Workspace
 
@@ -25,11 +24,20 @@ from alexnet_dist.workspace import Workspace
 class Hybrid:
     """The parameters and momentum of a node in its shared memory; those from `split` on are the fully connected ones."""
 
-    def __init__(self, node: Node, size: int, split: int, team: Team, apply: Apply, bucket: int = BUCKET) -> None:
+    def __init__(
+        self,
+        node: Node,
+        size: int,
+        split: int,
+        team: Team,
+        apply: Apply,
+        bucket: int = BUCKET,
+        record: Record = forget,
+    ) -> None:
         self.node, self._split, self._apply = node, split, apply
         self.values, self.momentum = (node.shared((size,)) for _ in range(2))
-        self._convolutions = Exchange(node, 0, split, node.size, team, apply, bucket)
-        self._connected = [Exchange(node, split, size, 1, team, apply, bucket)] if node.nodes > 1 else []
+        self._convolutions = Exchange(node, 0, split, node.size, team, apply, bucket, record)
+        self._connected = [Exchange(node, split, size, 1, team, apply, bucket, record)] if node.nodes > 1 else []
 
     @staticmethod
     def memory(node: Node, size: int, split: int) -> int:
@@ -49,12 +57,15 @@ class Hybrid:
         for exchange in self._exchanges():
             exchange.poll()
 
-    def finish(self) -> float:
+    def finish(self) -> None:
         """Returns when all parameters are updated and may be read."""
-        waited = sum(exchange.finish() for exchange in self._exchanges())
-        start = time.perf_counter()
+        for exchange in self._exchanges():
+            exchange.finish()
         self.node.barrier()
-        return waited + time.perf_counter() - start
+
+    def waited(self) -> float:
+        """The seconds that this rank has spent waiting for others since the last call of this."""
+        return self.node.waited()
 
     def broadcast_(self, array: np.ndarray) -> None:
         """Overwrites values or momentum of every node with those of rank 0's."""

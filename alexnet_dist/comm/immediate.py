@@ -36,8 +36,11 @@ class Immediate:
     def poll(self) -> None:
         """Nothing is under way."""
 
-    def finish(self) -> float:
-        """Everything has been done already; no second was spent waiting."""
+    def finish(self) -> None:
+        """Everything has been done already."""
+
+    def waited(self) -> float:
+        """There is nobody to wait for."""
         return 0.0
 
     def broadcast_(self, array: np.ndarray) -> None:

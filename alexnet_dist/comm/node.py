@@ -77,6 +77,7 @@ class Node:
         self._windows: list[MPI.Win] = []
         self._arrivals = self.shared((self.size, LINE), np.int64)[:, 0]
         self._passed = 0
+        self._waited = 0.0
 
     def shared(self, shape: tuple[int, ...], dtype: type[np.generic] = np.float32) -> np.ndarray:
         """A zeroed array that all ranks of the node see. Raises MPI.Exception where the library can't make one."""
@@ -109,8 +110,19 @@ class Node:
         self._passed += 1
         self._windows[0].Sync()
         self._arrivals[self.rank] = self._passed
-        until(lambda: bool((self._arrivals >= self._passed).all()))
+        self.wait_until(lambda: bool((self._arrivals >= self._passed).all()))
         self._windows[0].Sync()
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Not collective: waits politely for what other ranks will bring about, and takes note of how long."""
+        start = time.perf_counter()
+        until(condition)
+        self._waited += time.perf_counter() - start
+
+    def waited(self) -> float:
+        """Not collective: the seconds that this rank has waited for others since the last call of this."""
+        waited, self._waited = self._waited, 0.0
+        return waited
 
     def fence(self) -> None:
         """Not collective: orders this rank's reads and writes of shared memory."""

@@ -18,9 +18,8 @@ import numpy as np
 from mpi4py import MPI
 
 from alexnet_dist.comm.buckets import BUCKET, Buckets
-from alexnet_dist.comm.node import Node, until
-from alexnet_dist.comm.strategy import Apply
-from alexnet_dist.comm.world import wait
+from alexnet_dist.comm.node import Node
+from alexnet_dist.comm.strategy import Apply, Record, forget
 from alexnet_dist.threads import Team
 from alexnet_dist.workspace import Workspace
 
@@ -35,8 +34,18 @@ class Exchange:
     array of hi - lo floats in shared memory.
     """
 
-    def __init__(self, node: Node, lo: int, hi: int, copies: int, team: Team, apply: Apply, bucket: int = BUCKET):
-        self.node, self.team, self._apply, self._lo = node, team, apply, lo
+    def __init__(
+        self,
+        node: Node,
+        lo: int,
+        hi: int,
+        copies: int,
+        team: Team,
+        apply: Apply,
+        bucket: int = BUCKET,
+        record: Record = forget,
+    ) -> None:
+        self.node, self.team, self._apply, self._lo, self._record = node, team, apply, lo, record
         self.gradients = node.shared((copies, hi - lo))
         self._mine = self.gradients[node.rank % copies]
         self._buckets = Buckets(lo, hi, bucket)
@@ -45,7 +54,7 @@ class Exchange:
         self._before = self._handed[node.rank].copy()
         self._steps = 1
         self._done = 0  # buckets of this step whose sum this rank has made of its slice
-        self._requests: list[tuple[int, int, MPI.Request]] = []
+        self._requests: list[tuple[int, int, float, MPI.Request]] = []
 
     @contextmanager
     def block(self, lo: int, hi: int, workspace: Workspace) -> Iterator[np.ndarray]:
@@ -59,31 +68,28 @@ class Exchange:
         """Sums and updates what all ranks of the node have handed over. Main thread only."""
         self._announce()
         while self._done < len(self._buckets.bounds) and self._is_complete(self._done):
-            self._reduce(*self._buckets.bounds[self._done])
+            began, (lo, hi) = time.perf_counter(), self._buckets.bounds[self._done]
+            self._reduce(lo, hi)
+            self._record(f"bucket [{lo}, {hi})", began, time.perf_counter())
             self._done += 1
-        MPI.Request.Testall([request for _, _, request in self._requests])
+        MPI.Request.Testall([request for *_, request in self._requests])
 
-    def finish(self) -> float:
-        """Returns when this rank has updated its slices; the seconds that it waited for others."""
-        waited = 0.0
+    def finish(self) -> None:
+        """Returns when this rank has updated its slices."""
         while self._done < len(self._buckets.bounds):
             self._announce()
             self._complain_if_forgotten()
-            start = time.perf_counter()
-            until(lambda: self._is_complete(self._done))
-            waited += time.perf_counter() - start
+            self.node.wait_until(lambda: self._is_complete(self._done))
             self.poll()
-        for lo, hi, request in self._requests:
-            start = time.perf_counter()
-            wait(request)
-            waited += time.perf_counter() - start
+        for lo, hi, began, request in self._requests:
+            self.node.wait_until(request.Test)
+            self._record(f"bucket [{lo}, {hi}) across nodes", began, time.perf_counter())
             self._for_blocks(lo, hi, self._update)
         self._requests = []
         self._before += self._buckets.filled
         self._buckets.reset()
         self._steps += 1
         self._done = 0
-        return waited
 
     def _update(self, part: slice, workspace: Workspace) -> None:
         self._apply(self._lo + part.start, self._lo + part.stop, self._mine[part], workspace)
@@ -124,7 +130,8 @@ class Exchange:
         self._for_blocks(start, end, task)
         if not alone:
             travelling = self._mine[start - self._lo : end - self._lo]
-            self._requests.append((start, end, node.peers.Iallreduce(MPI.IN_PLACE, travelling, MPI.SUM)))
+            request = node.peers.Iallreduce(MPI.IN_PLACE, travelling, MPI.SUM)
+            self._requests.append((start, end, time.perf_counter(), request))
 
     def _sum(self, part: slice, out: np.ndarray) -> None:
         """out = the sum of the node's gradients. Copied where there is one; out may be one of them."""
@@ -154,10 +161,12 @@ class Exchange:
 class Sharded:
     """The parameters, momentum and gradients of a node in its shared memory."""
 
-    def __init__(self, node: Node, size: int, team: Team, apply: Apply, bucket: int = BUCKET) -> None:
+    def __init__(
+        self, node: Node, size: int, team: Team, apply: Apply, bucket: int = BUCKET, record: Record = forget
+    ) -> None:
         self.node = node
         self.values, self.momentum = (node.shared((size,)) for _ in range(2))
-        self._exchange = Exchange(node, 0, size, node.size, team, apply, bucket)
+        self._exchange = Exchange(node, 0, size, node.size, team, apply, bucket, record)
         self.block, self.poll = self._exchange.block, self._exchange.poll
 
     @property
@@ -170,12 +179,14 @@ class Sharded:
         """Bytes of shared memory that it takes on a node."""
         return 4 * size * (2 + node.size)
 
-    def finish(self) -> float:
+    def finish(self) -> None:
         """Returns when all slices are updated and may be read."""
-        waited = self._exchange.finish()
-        start = time.perf_counter()
+        self._exchange.finish()
         self.node.barrier()
-        return waited + time.perf_counter() - start
+
+    def waited(self) -> float:
+        """The seconds that this rank has spent waiting for others since the last call of this."""
+        return self.node.waited()
 
     def broadcast_(self, array: np.ndarray) -> None:
         """Overwrites values or momentum of every node with those of rank 0's."""

@@ -10,6 +10,12 @@ from alexnet_dist.workspace import Workspace
 
 # (lo, hi, gradient [hi - lo], workspace): one step of the optimizer on [lo, hi) of the flat buffers, on any one thread
 Apply = Callable[[int, int, np.ndarray, Workspace], None]
+# (name, start, end): a bucket's exchange, in seconds of time.perf_counter
+Record = Callable[[str, float, float], None]
+
+
+def forget(name: str, start: float, end: float) -> None:
+    """A Record for those who want none."""
 
 
 class Strategy(GradientSink, Protocol):
@@ -18,8 +24,12 @@ class Strategy(GradientSink, Protocol):
     values: np.ndarray  # the parameters, flat; private to the rank, or shared by the ranks of a node
     momentum: np.ndarray  # of the same shape
 
-    def finish(self) -> float:
-        """Returns when every parameter is updated; the seconds that were spent waiting for other ranks."""
+    def finish(self) -> None:
+        """Returns when every parameter is updated."""
+        ...
+
+    def waited(self) -> float:
+        """The seconds that this rank has spent waiting for others since the last call of this."""
         ...
 
     def broadcast_(self, array: np.ndarray) -> None:

@@ -39,7 +39,7 @@ def test_sums_over_ranks_whatever_the_order_of_blocks(size, bucket):
                 gradient[...] = step * (world.rank + 1) * ramp[lo:hi]
             if index % 3 == 0:
                 sync.poll()
-        assert sync.finish() >= 0
+        sync.finish()
         assert sorted(index for lo, hi in updated for index in range(lo, hi)) == list(range(size))
     team.close()
 
