@@ -13,6 +13,8 @@ venv=$(realpath -m -- "${ALEXNET_VENV:-$root/.venv}")
 # Open MPI refuses root, and more ranks than cores, unless told otherwise (last line: versions 5 and 4). MPICH does not.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe OMPI_MCA_rmaps_base_oversubscribe=1
+# Its ranks wait by spinning, and would take the cores from those that compute where there are more ranks than cores.
+export OMPI_MCA_mpi_yield_when_idle=1
 
 die() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
