@@ -86,7 +86,9 @@ class Trainer:
     def __enter__(self) -> "Trainer":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:  # collective: after an error some ranks may not come here
+            self.engine.close()
         self.report.close()
         self.team.close()
 

@@ -13,16 +13,16 @@ from contextlib import AbstractContextManager
 import numpy as np
 
 from alexnet_dist.comm.buckets import BUCKET
+from alexnet_dist.comm.exchange import Exchange, NodeStrategy
 from alexnet_dist.comm.immediate import updating
 from alexnet_dist.comm.node import Node
-from alexnet_dist.comm.sharded import Exchange
 from alexnet_dist.comm.strategy import Apply, Record, forget
 from alexnet_dist.threads import Team
 from alexnet_dist.workspace import Workspace
 
 
-class Hybrid:
-    """The parameters and momentum of a node in its shared memory; those from `split` on are the fully connected ones."""
+class Hybrid(NodeStrategy):
+    """Parameters from `split` on are the fully connected layers'."""
 
     def __init__(
         self,
@@ -34,10 +34,11 @@ class Hybrid:
         bucket: int = BUCKET,
         record: Record = forget,
     ) -> None:
-        self.node, self._split, self._apply = node, split, apply
-        self.values, self.momentum = (node.shared((size,)) for _ in range(2))
-        self._convolutions = Exchange(node, 0, split, node.size, team, apply, bucket, record)
-        self._connected = [Exchange(node, split, size, 1, team, apply, bucket, record)] if node.nodes > 1 else []
+        super().__init__(node, size)
+        self._split, self._apply = split, apply
+        if node.nodes > 1:
+            self.exchanges.append(Exchange(node, split, size, 1, team, apply, bucket, record))
+        self.exchanges.append(Exchange(node, 0, split, node.size, team, apply, bucket, record))
 
     @staticmethod
     def memory(node: Node, size: int, split: int) -> int:
@@ -47,34 +48,7 @@ class Hybrid:
     def block(self, lo: int, hi: int, workspace: Workspace) -> AbstractContextManager[np.ndarray]:
         """The part [lo, hi) of the gradient, to be filled; it lies on one side of the split."""
         if lo < self._split:
-            return self._convolutions.block(lo, hi, workspace)
-        if self._connected:
-            return self._connected[0].block(lo, hi, workspace)
+            return self.exchanges[-1].block(lo, hi, workspace)
+        if self.node.nodes > 1:
+            return self.exchanges[0].block(lo, hi, workspace)
         return updating(self._apply, lo, hi, workspace)
-
-    def poll(self) -> None:
-        """Moves along what is under way. Main thread only."""
-        for exchange in self._exchanges():
-            exchange.poll()
-
-    def finish(self) -> None:
-        """Returns when all parameters are updated and may be read."""
-        for exchange in self._exchanges():
-            exchange.finish()
-        self.node.barrier()
-
-    def waited(self) -> float:
-        """The seconds that this rank has spent waiting for others since the last call of this."""
-        return self.node.waited()
-
-    def broadcast_(self, array: np.ndarray) -> None:
-        """Overwrites values or momentum of every node with those of rank 0's."""
-        self.node.broadcast_(array)
-
-    def close(self) -> None:
-        """Frees the windows."""
-        self.node.close()
-
-    def _exchanges(self) -> list[Exchange]:
-        """In the order in which backward fills them."""
-        return [*self._connected, self._convolutions]

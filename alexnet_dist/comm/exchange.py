@@ -1,0 +1,196 @@
+"""Gradients through shared memory: what the strategies `sharded` and `hybrid` have in common.
+
+The ranks of a node keep one copy of parameters and momentum. A rank writes its gradient to shared memory. When all have
+filled a bucket, each rank sums its own slice of it over the node's gradients, block by block, and applies the update
+while the sum is in its cache: the gradient crosses memory once, and no rank updates what another one updates too. Across
+nodes, the node's sum of a slice is reduced among the ranks that own this slice on each node, so nothing crosses the wire
+twice.
+
+A parameter may be updated before the step's end only if no rank needs the old one any more: so a layer has computed the
+gradient of its input before it hands over that of its weights (layers.py).
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from mpi4py import MPI
+
+from alexnet_dist.comm.buckets import BUCKET, Buckets
+from alexnet_dist.comm.node import Node
+from alexnet_dist.comm.strategy import Apply, Record, forget
+from alexnet_dist.threads import Team
+from alexnet_dist.workspace import Workspace
+
+SUMMED = 1 << 16  # floats that are summed and updated at once: a block of each rank's gradient in the cache
+ALIGNMENT = 16  # floats: slices begin on cache lines
+
+
+class Exchange:
+    """The gradients of [lo, hi) of the flat buffers, summed in shared memory and across nodes, then applied.
+
+    `copies` is how many gradients a node has: one of each of its ranks, or one that its ranks fill together. Each is an
+    array of hi - lo floats in shared memory.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        lo: int,
+        hi: int,
+        copies: int,
+        team: Team,
+        apply: Apply,
+        bucket: int = BUCKET,
+        record: Record = forget,
+    ) -> None:
+        self.node, self.team, self._apply, self._lo, self._record = node, team, apply, lo, record
+        self.gradients = node.shared((copies, hi - lo))
+        self._mine = self.gradients[node.rank % copies]
+        self._buckets = Buckets(lo, hi, bucket)
+        # How much each rank has handed over of each bucket since the beginning: only ever grows, so needs no reset.
+        self._handed = node.shared((node.size, max(len(self._buckets.bounds), 1)), np.int64)
+        self._before = self._handed[node.rank].copy()
+        self._steps = 1
+        self._done = 0  # buckets of this step whose sum this rank has made of its slice
+        self._requests: list[tuple[int, int, float, MPI.Request]] = []
+
+    @contextmanager
+    def block(self, lo: int, hi: int, workspace: Workspace) -> Iterator[np.ndarray]:
+        """The part [lo, hi) of the gradient, to be filled."""
+        yield self._mine[lo - self._lo : hi - self._lo]
+        self._buckets.fill(lo, hi)
+        if threading.current_thread() is threading.main_thread():
+            self._announce()
+
+    def poll(self) -> bool:
+        """Sums and updates what all ranks of the node have handed over; whether that is everything. Main thread only."""
+        self._announce()
+        while self._done < len(self._buckets.bounds) and self._is_complete(self._done):
+            began, (lo, hi) = time.perf_counter(), self._buckets.bounds[self._done]
+            self._reduce(lo, hi)
+            self._record(f"bucket [{lo}, {hi})", began, time.perf_counter())
+            self._done += 1
+        MPI.Request.Testall([request for *_, request in self._requests])
+        return self._done == len(self._buckets.bounds)
+
+    def finish(self) -> None:
+        """Returns when this rank has updated its slices."""
+        while self._done < len(self._buckets.bounds):
+            self._announce()
+            self._complain_if_forgotten()
+            self.node.wait_until(lambda: self._is_complete(self._done))
+            self.poll()
+        for lo, hi, began, request in self._requests:
+            self.node.wait_until(request.Test)
+            self._record(f"bucket [{lo}, {hi}) across nodes", began, time.perf_counter())
+            self._for_blocks(lo, hi, self._update)
+        self._requests = []
+        self._before += self._buckets.filled
+        self._buckets.reset()
+        self._steps += 1
+        self._done = 0
+
+    def _update(self, part: slice, workspace: Workspace) -> None:
+        self._apply(self._lo + part.start, self._lo + part.stop, self._mine[part], workspace)
+
+    def _announce(self) -> None:
+        """Tells the node's ranks how much this one has handed over."""
+        if self._buckets.bounds:
+            self.node.fence()
+            self._handed[self.node.rank] = self._before + self._buckets.filled
+
+    def _is_complete(self, index: int) -> bool:
+        lo, hi = self._buckets.bounds[index]
+        complete = bool(self._handed[:, index].sum() >= self._steps * len(self.gradients) * (hi - lo))
+        if complete:
+            self.node.fence()
+        return complete
+
+    def _complain_if_forgotten(self) -> None:
+        if len(self.gradients) == self.node.size and not self._buckets.is_full(self._done):
+            raise self._buckets.forgotten(self._done)
+
+    def _reduce(self, lo: int, hi: int) -> None:
+        """This rank's slice of a bucket: its sum over the node, then the update, or its way to the other nodes."""
+        node = self.node
+        if node.rank >= node.owners:
+            return
+        edges = [lo + (hi - lo) * rank // node.owners // ALIGNMENT * ALIGNMENT for rank in range(node.owners)] + [hi]
+        start, end = max(edges[node.rank], lo), max(edges[node.rank + 1], lo)
+        alone = node.nodes == 1
+
+        def task(part: slice, workspace: Workspace) -> None:
+            # Where the sum has to travel it takes the place of this rank's own gradient, which nobody else reads here.
+            total = workspace.take((part.stop - part.start,)) if alone else self._mine[part]
+            self._sum(part, total)
+            if alone:
+                self._apply(self._lo + part.start, self._lo + part.stop, total, workspace)
+
+        self._for_blocks(start, end, task)
+        if not alone:
+            travelling = self._mine[start - self._lo : end - self._lo]
+            request = node.peers.Iallreduce(MPI.IN_PLACE, travelling, MPI.SUM)
+            self._requests.append((start, end, time.perf_counter(), request))
+
+    def _sum(self, part: slice, out: np.ndarray) -> None:
+        """out = the sum of the node's gradients. Copied where there is one; out may be one of them."""
+        first, *others = (gradient[part] for gradient in self._in_order())
+        if not others:
+            np.copyto(out, first)
+        for other in others:
+            np.add(first, other, out=out)
+            first = out
+
+    def _in_order(self) -> list[np.ndarray]:
+        """The node's gradients, this rank's own first: a sum in its place may overwrite it at once."""
+        own = self.node.rank % len(self.gradients)
+        return [self.gradients[own], *self.gradients[:own], *self.gradients[own + 1 :]]
+
+    def _for_blocks(self, lo: int, hi: int, task: Callable[[slice, Workspace], None]) -> None:
+        """The team works on [lo, hi), block by block: slices of the gradients."""
+        base = lo - self._lo
+
+        def block(start: int, end: int, workspace: Workspace) -> None:
+            with workspace.frame():
+                task(slice(base + start, base + end), workspace)
+
+        self.team.for_each(hi - lo, SUMMED, block)
+
+
+class NodeStrategy:
+    """Parameters and momentum of a node in its shared memory, kept the same by exchanges of the gradients.
+
+    `exchanges` are in the order in which backward fills them.
+    """
+
+    def __init__(self, node: Node, size: int) -> None:
+        self.node = node
+        self.values, self.momentum = (node.shared((size,)) for _ in range(2))
+        self.exchanges: list[Exchange] = []
+
+    def poll(self) -> None:
+        """Moves along what is under way. Main thread only."""
+        for exchange in self.exchanges:
+            if not exchange.poll():
+                break  # the next one's messages may not overtake these: every node must send them in the same order
+
+    def finish(self) -> None:
+        """Returns when all parameters are updated and may be read."""
+        for exchange in self.exchanges:
+            exchange.finish()
+        self.node.barrier()
+
+    def waited(self) -> float:
+        """The seconds that this rank has spent waiting for others since the last call of this."""
+        return self.node.waited()
+
+    def broadcast_(self, array: np.ndarray) -> None:
+        """Overwrites values or momentum of every node with those of rank 0's."""
+        self.node.broadcast_(array)
+
+    def close(self) -> None:
+        """Frees the windows."""
+        self.node.close()
