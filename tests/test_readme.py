@@ -21,6 +21,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [page for page in (ROOT, ROOT / "docs") for page in page.glob("*.md")]
 PARSERS: dict[str, Callable[[], Parser]] = {
     "train": train.build_parser,
+    "layout": train.build_parser,  # takes the same flags
     "evaluate": evaluate.build_parser,
     "inference": inference.build_parser,
     "prepare": prepare.build_parser,
