@@ -94,6 +94,7 @@ def probe(world: "World", args: argparse.Namespace) -> int:
     """On every rank of a layout: opens the engine that training would, and prints the time of its step."""
     # Here and not above: the choosing process has no MPI.
     from alexnet_dist.engine import Engine
+    from alexnet_dist.model import layout_of
     from alexnet_dist.optim import SGD
     from alexnet_dist.synchronization import open_engine, seconds_of_a_step
 
@@ -107,7 +108,7 @@ def probe(world: "World", args: argparse.Namespace) -> int:
         def make(sync: str) -> Engine:
             return Engine(network, world, team, math.ceil(batch / world.size), SGD(), conv=config.conv, sync=sync)
 
-        engine, _ = open_engine(make, world, config.sync, share, batch)
+        engine, _ = open_engine(make, world, config.sync, layout_of(network).size, share, batch)
         seconds = world.largest(seconds_of_a_step(engine, world, share, batch))
         if world.rank == 0:
             print(json.dumps({"seconds": seconds, "sync": engine.name}))

@@ -25,11 +25,12 @@ class Choice(NamedTuple):
     why: str
 
 
-def open_engine(make: Make, world: World, name: str, share: int, total: int) -> Choice:
-    """Collective: the engine of the strategy `name` of SYNCS, which `make` opens.
+def open_engine(make: Make, world: World, name: str, floats: int, share: int, total: int) -> Choice:
+    """Collective: the engine of the strategy `name` of SYNCS, which `make` opens for `floats` parameters.
 
     `auto` lets each strategy do some steps on noise, with `share` images of this rank and `total` of all, and takes the
-    fastest; parameters and momentum are zero afterwards as before. Where ranks can't share memory it is FALLBACK.
+    fastest; parameters and momentum are zero afterwards as before. Where ranks can't share memory it is FALLBACK. Where
+    others are possible, FALLBACK is measured only if the memory for its replicas is there.
     """
     if name != "auto":
         return _open(make, name)
@@ -37,7 +38,10 @@ def open_engine(make: Make, world: World, name: str, share: int, total: int) -> 
         return Choice(make("immediate"), "one rank has nobody to exchange gradients with")
     seconds: dict[str, float] = {}
     troubles = []
-    for candidate in SYNCS[1:]:
+    for candidate in reversed(SYNCS[1:]):
+        if candidate == FALLBACK and seconds and (trouble := _lacks_memory(world, floats)):
+            troubles.append(f"not {candidate}: {trouble}")
+            continue
         try:
             engine = make(candidate)
         except NoSharedMemory as error:
@@ -49,6 +53,16 @@ def open_engine(make: Make, world: World, name: str, share: int, total: int) -> 
     best = min(seconds, key=lambda candidate: seconds[candidate])
     measured = ", ".join(f"{candidate} {1e3 * value:.0f} ms" for candidate, value in seconds.items())
     return Choice(make(best), "; ".join([f"measured a step: {measured}", *troubles]))
+
+
+def _lacks_memory(world: World, floats: int) -> str:
+    """Where a host has no memory for replicas of parameters, momentum and gradients of all its ranks; else empty."""
+    hosts = world.all_hosts()
+    need = 3 * 4 * floats * hosts.count(hosts[world.rank])
+    with open("/proc/meminfo") as file:
+        available = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    short = f"its replicas take {need / 1e6:.0f} MB of the {available / 1e6:.0f} MB available on {hosts[world.rank]}"
+    return next(iter(world.all_texts([short] if need > available else [])), "")
 
 
 def _open(make: Make, name: str) -> Choice:

@@ -22,6 +22,7 @@ from alexnet_dist.evaluate import evaluate
 from alexnet_dist.files import check_writable, write_text
 from alexnet_dist.introduction import introduce, introduce_resumption
 from alexnet_dist.layers import ConvBlock
+from alexnet_dist.model import layout_of
 from alexnet_dist.optim import SGD
 from alexnet_dist.progress import Progress
 from alexnet_dist.randomness import Purpose, generator
@@ -67,7 +68,12 @@ class Trainer:
         self._worked = dict.fromkeys(WORKING, 0.0)  # this rank's seconds by phase in this epoch
         mine = share(self.batch, world.rank, world.size)
         self.engine, self._why = open_engine(
-            self._make_engine, world, sync_of(config, state, world.size), len(mine), self.batch
+            self._make_engine,
+            world,
+            sync_of(config, state, world.size),
+            layout_of(self.network).size,
+            len(mine),
+            self.batch,
         )
         with world.together():
             if world.rank == 0:

@@ -21,14 +21,14 @@ def opened():
     made = []
     with Team(1) as team:
 
-        def run(name, refused=()):
+        def run(name, refused=(), floats=1000):
             def make(sync):
                 if sync in refused:
                     raise NoSharedMemory("/dev/shm is full")
                 made.append(sync)
                 return Engine(SMALL, world, team, batch=2, sgd=SGD(), sync=sync)
 
-            choice = open_engine(make, world, name, share=2, total=2 * world.size)
+            choice = open_engine(make, world, name, floats, share=2, total=2 * world.size)
             values, momentum = choice.engine.values.any(), choice.engine.momentum.any()
             choice.engine.close()
             return choice.engine.name, choice.why, bool(values or momentum), made
@@ -47,7 +47,7 @@ def test_auto_measures_all_and_leaves_nothing_behind(opened):
     if World().size == 1:
         assert made == [name] == ["immediate"]
     else:
-        assert made == [*SYNCS[1:], name]
+        assert made == [*reversed(SYNCS[1:]), name]
         assert all(f"{candidate} " in why for candidate in SYNCS[1:])
 
 
@@ -55,6 +55,14 @@ def test_all_ranks_pick_the_same(opened):
     world = World()
     name, why, _, _ = opened("auto")
     assert set(world.all_texts([f"{name}: {why}"])) == {f"{name}: {why}"}
+
+
+def test_replicas_that_don_t_fit_into_memory_are_not_measured(opened):
+    if World().size > 1:  # one rank has nothing to choose
+        name, why, _, made = opened("auto", floats=10**14)
+        assert name in ("sharded", "hybrid")
+        assert "allreduce" not in made
+        assert "not allreduce: its replicas take" in why
 
 
 def test_without_shared_memory_it_is_allreduce_and_says_so(opened):
