@@ -38,7 +38,7 @@ small_demo() { ALEXNET_DEMO=$scratch/demo "$root/launch/demo.sh" --width 0.125 -
 stage "ruff check" python -m ruff check
 stage "ruff format" python -m ruff format --check
 stage "mypy" python -m mypy
-stage "serial tests" python -m pytest "$@"
+stage "serial tests" python -m pytest -rs "$@"  # and why some are skipped
 stage "tests on 2 ranks" on_ranks 2
 stage "tests on 4 ranks" on_ranks 4
 stage "small demo" small_demo
