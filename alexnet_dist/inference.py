@@ -10,17 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_dist import checkpoint, cli
+from alexnet_dist import cli
 from alexnet_dist.data.augment import load_for_evaluation
-from alexnet_dist.data.decode import ImageError
+from alexnet_dist.data.decode import IMAGE_SUFFIXES, ImageError
 from alexnet_dist.data.image_list import read_class_names
 from alexnet_dist.errors import UserError
-from alexnet_dist.kernels.loss import softmax
-from alexnet_dist.model import AlexNet, layout_of
-from alexnet_dist.threads import Team
-from alexnet_dist.workspace import empty, zeros
-
-SUFFIXES = {".jpg", ".jpeg", ".png"}
+from alexnet_dist.model.network import AlexNet
+from alexnet_dist.model.predict import most_probable, predict
+from alexnet_dist.runs import checkpoint
+from alexnet_dist.support.threads import Team
+from alexnet_dist.support.workspace import empty
 
 
 def build_parser() -> cli.Parser:
@@ -41,27 +40,6 @@ def build_parser() -> cli.Parser:
     return parser
 
 
-def load_network(path: Path, batch: int, team: Team) -> tuple[AlexNet, list[str]]:
-    """The network of a checkpoint with its weights, and its class names (numbers where it has none)."""
-    header = checkpoint.read_header(path)
-    layout = layout_of(header.network)
-    flat = zeros((layout.size,))
-    checkpoint.load(path, layout, flat, None)
-    names = header.class_names or [str(number) for number in range(header.network.num_classes)]
-    return AlexNet(header.network, flat, batch, team), names
-
-
-def predict(net: AlexNet, images: np.ndarray) -> np.ndarray:
-    """Probabilities [N, classes] of normalised images [N, H, W, 3], for any N."""
-    parts = [softmax(net.forward(images[lo : lo + net.batch])) for lo in range(0, len(images), net.batch)]
-    return np.concatenate(parts)
-
-
-def top(probabilities: np.ndarray, k: int) -> list[int]:
-    """The k most probable classes, the most probable first; of equal ones the lower number."""
-    return [int(index) for index in np.argsort(-probabilities, kind="stable")[:k]]
-
-
 def find_images(inputs: list[str]) -> list[Path]:
     """The files that the command line names. Raises UserError for a name behind which there is no image."""
     found: list[Path] = []
@@ -69,7 +47,7 @@ def find_images(inputs: list[str]) -> list[Path]:
         path = Path(name)
         try:
             if path.is_dir():
-                matches = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+                matches = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
             elif path.exists():
                 matches = [path]
             else:
@@ -109,12 +87,9 @@ def body(args: argparse.Namespace) -> int:
     paths = find_images(args.input)
     failed = 0
     with Team(args.threads) as team:
-        net, names = load_network(Path(args.load), min(args.batch_size, len(paths)), team)
-        if args.class_names:
-            names = read_class_names(Path(args.class_names))
-        if len(names) != net.network.num_classes:
-            source = args.class_names or args.load
-            raise UserError(f"{source} names {len(names)} classes, the network has {net.network.num_classes}")
+        header, flat = checkpoint.load_weights(Path(args.load))
+        names = class_names(args, header)
+        net = AlexNet(header.network, flat, min(args.batch_size, len(paths)), team)
         for batch, images, broken in decoded(paths, net.network.image_size, args.batch_size):
             for complaint in broken:
                 print(f"alexnet-inference: {complaint}", file=sys.stderr)
@@ -125,9 +100,18 @@ def body(args: argparse.Namespace) -> int:
     return 2 if failed else 0
 
 
+def class_names(args: argparse.Namespace, header: checkpoint.Header) -> list[str]:
+    """A name for each class: of --class-names, else of the checkpoint, else its number. Raises UserError."""
+    classes = header.network.num_classes
+    names = read_class_names(Path(args.class_names)) if args.class_names else header.class_names
+    if names is not None and len(names) != classes:
+        raise UserError(f"{args.class_names or args.load} names {len(names)} classes, the network has {classes}")
+    return names or [str(number) for number in range(classes)]
+
+
 def show(path: Path, probabilities: np.ndarray, names: list[str], args: argparse.Namespace) -> None:
     """Prints one image's most probable classes, as text or as a JSON object."""
-    best = top(probabilities, args.topk)
+    best = most_probable(probabilities, args.topk)
     if args.json:
         classes = [{"class_id": i, "class": names[i], "probability": float(probabilities[i])} for i in best]
         print(json.dumps({"image": str(path), "predictions": classes}))

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from alexnet_dist import cli, train
-from alexnet_dist.architecture import Network
 from alexnet_dist.errors import UserError
-from alexnet_dist.threads import Team, available_cores
+from alexnet_dist.model.architecture import Network
+from alexnet_dist.support.threads import Team, available_cores
 
 if TYPE_CHECKING:
     from alexnet_dist.comm.world import World
@@ -93,10 +93,10 @@ def measure(layout: Layout, mpi: str, flags: list[str]) -> dict[str, object] | s
 def probe(world: "World", args: argparse.Namespace) -> int:
     """On every rank of a layout: opens the engine that training would, and prints the time of its step."""
     # Here and not above: the choosing process has no MPI.
-    from alexnet_dist.engine import Engine
-    from alexnet_dist.model import layout_of
-    from alexnet_dist.optim import SGD
-    from alexnet_dist.synchronization import open_engine, seconds_of_a_step
+    from alexnet_dist.model.network import layout_of
+    from alexnet_dist.training.engine import Engine
+    from alexnet_dist.training.optim import SGD
+    from alexnet_dist.training.synchronization import open_engine, seconds_of_a_step
 
     with world.together():
         config = train.read_config(args)

@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 from alexnet_dist import cli
+from alexnet_dist.data.decode import IMAGE_SUFFIXES
 from alexnet_dist.errors import UserError
-from alexnet_dist.files import replacing, write_text
-from alexnet_dist.randomness import Purpose, generator
+from alexnet_dist.support.files import replacing, write_text
+from alexnet_dist.support.randomness import Purpose, generator
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 DIGITS_ATTRIBUTION = """\
 These images are the handwritten digits that scikit-learn ships (sklearn.datasets.load_digits), which are the test part of:
@@ -80,7 +80,7 @@ def prepare_folder(
     classes = _class_folders(source)
     train = _find_images(source, classes)
     if not train:
-        raise UserError(f"the class folders of {source} hold no image ({', '.join(IMAGE_ENDINGS)})")
+        raise UserError(f"the class folders of {source} hold no image ({', '.join(IMAGE_SUFFIXES)})")
     if val_dir is None:
         train, val = _split(train, (val_fraction,), seed)
     else:
@@ -158,7 +158,7 @@ def _find_images(source: Path, classes: Sequence[str]) -> list[Entry]:
     for label, name in enumerate(classes):
         for folder, folders, files in os.walk(source / name, onerror=refuse):
             folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
-            images = (file for file in files if file.lower().endswith(IMAGE_ENDINGS) and not file.startswith("."))
+            images = (file for file in files if file.lower().endswith(IMAGE_SUFFIXES) and not file.startswith("."))
             found += [(label, Path(folder, image)) for image in sorted(images)]
     return found
 

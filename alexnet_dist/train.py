@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alexnet_dist import cli
-from alexnet_dist.config import CROPS, SYNCS, TrainingConfig
-from alexnet_dist.convolutions import MODES
 from alexnet_dist.errors import UserError
-from alexnet_dist.parameters import INITIALIZERS
-from alexnet_dist.schedule import SCHEDULERS
+from alexnet_dist.model.convolutions import MODES
+from alexnet_dist.model.parameters import INITIALIZERS
+from alexnet_dist.training.config import CROPS, SYNCS, TrainingConfig
+from alexnet_dist.training.schedule import SCHEDULERS
 
 if TYPE_CHECKING:
     from alexnet_dist.comm.world import World
@@ -135,7 +135,7 @@ def _flags_in(file: Path) -> list[str]:
 def body(world: "World", args: argparse.Namespace) -> int:
     """Trains; returns the exit code."""
     # Here and not above: --help needs no MPI.
-    from alexnet_dist.trainer import Trainer
+    from alexnet_dist.training.trainer import Trainer
 
     with world.together():
         config = read_config(args)

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from common import BLOCKS, Bystanders, describe_machine, engine_and_batch, memory_bandwidth, sgemm_peak
 
-from alexnet_dist import convolutions
-from alexnet_dist.convolutions import SpaceToDepth, Tiled
 from alexnet_dist.kernels import conv_im2col, conv_winograd, linear, pointwise, pool
-from alexnet_dist.optim import SGD
+from alexnet_dist.model import convolutions
+from alexnet_dist.model.convolutions import SpaceToDepth, Tiled
+from alexnet_dist.training.optim import SGD
 
 
 class Part(NamedTuple):

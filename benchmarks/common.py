@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from alexnet_dist.architecture import Network
-from alexnet_dist.optim import SGD
-from alexnet_dist.parameters import initialize
-from alexnet_dist.threads import Team, available_cores
-from alexnet_dist.workspace import empty
+from alexnet_dist.model.architecture import Network
+from alexnet_dist.model.parameters import initialize
+from alexnet_dist.support.threads import Team, available_cores
+from alexnet_dist.support.workspace import empty
+from alexnet_dist.training.optim import SGD
 
 if TYPE_CHECKING:
-    from alexnet_dist.engine import Engine
+    from alexnet_dist.training.engine import Engine
 
 BLOCKS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc1", "fc2", "fc3")  # of full-size AlexNet, as in net.blocks
 PAUSE = 0.02  # seconds between turns: OpenMP's threads, PyTorch's, spin for 10 ms after their work before they sleep
@@ -86,7 +86,7 @@ def engine_and_batch(batch: int, threads: int) -> tuple["Engine", Callable[[], o
     from mpi4py import MPI
 
     from alexnet_dist.comm.world import World
-    from alexnet_dist.engine import Engine
+    from alexnet_dist.training.engine import Engine
 
     engine = Engine(Network(), World(MPI.COMM_SELF), Team(threads), batch, SGD(), sync="immediate")
     initialize(engine.layout, engine.values, "he", seed=0)

@@ -26,13 +26,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from common import BLOCKS, Bystanders, Contender, describe_machine, fastest, paired_ratio, race, serve
 
-from alexnet_dist.architecture import Network, output_extent
-from alexnet_dist.convolutions import choose
-from alexnet_dist.layers import Bound, ConvBlock, LinearBlock
-from alexnet_dist.model import AlexNet, layout_of
-from alexnet_dist.parameters import initialize
-from alexnet_dist.threads import Team
-from alexnet_dist.workspace import Workspace, zeros
+from alexnet_dist.model.architecture import Network, output_extent
+from alexnet_dist.model.convolutions import choose
+from alexnet_dist.model.layers import Bound, ConvBlock, LinearBlock
+from alexnet_dist.model.network import AlexNet, layout_of
+from alexnet_dist.model.parameters import initialize
+from alexnet_dist.support.threads import Team
+from alexnet_dist.support.workspace import Workspace, zeros
 
 Work = dict[str, Callable[[], object]]
 LAYOUTS = ("nchw", "channels_last")

@@ -55,9 +55,9 @@ from scaling_model import (
 )
 from sync import STRATEGIES, compare, serve_on_ranks
 
-from alexnet_dist.architecture import Network
-from alexnet_dist.model import layout_of
-from alexnet_dist.threads import available_cores
+from alexnet_dist.model.architecture import Network
+from alexnet_dist.model.network import layout_of
+from alexnet_dist.support.threads import available_cores
 
 SIZES = tuple(1 << exponent for exponent in range(12, 27, 2))  # bytes: 4 KB to 64 MB
 AT_ONCE = 1 << 22  # bytes: shorter messages are summed several times in a turn, and the mean is taken

@@ -24,7 +24,7 @@ from common import (
     sgemm_peak,
 )
 
-from alexnet_dist.architecture import Conv2d, Network, rows
+from alexnet_dist.model.architecture import Conv2d, Network, rows
 
 TORCH_WAYS = ("float32 nchw", "float32 channels_last", "bfloat16 nchw", "bfloat16 channels_last")
 

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from common import Contender, describe_machine, load_average, paired_ratio, race, serve
 
-from alexnet_dist.architecture import Network
-from alexnet_dist.workspace import Workspace
+from alexnet_dist.model.architecture import Network
+from alexnet_dist.support.workspace import Workspace
 
 LAYOUTS = ("nchw", "channels_last")
 STRATEGIES = ("allreduce", "sharded", "hybrid")
@@ -63,10 +63,10 @@ def work_numpy(sync: str, batch: int, threads: int) -> None:
     """Serves ours, on the ranks of this MPI world."""
     from alexnet_dist.comm.world import World
     from alexnet_dist.data.sharding import share
-    from alexnet_dist.engine import Engine
-    from alexnet_dist.optim import SGD
-    from alexnet_dist.parameters import initialize
-    from alexnet_dist.threads import Team
+    from alexnet_dist.model.parameters import initialize
+    from alexnet_dist.support.threads import Team
+    from alexnet_dist.training.engine import Engine
+    from alexnet_dist.training.optim import SGD
 
     world, team = World(), Team(threads)
     mine = share(batch, world.rank, world.size)

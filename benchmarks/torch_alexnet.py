@@ -2,8 +2,8 @@
 
 import torch
 
-from alexnet_dist import architecture
-from alexnet_dist.architecture import Network
+from alexnet_dist.model import architecture
+from alexnet_dist.model.architecture import Network
 
 
 def alexnet(network: Network | None = None) -> torch.nn.Module:

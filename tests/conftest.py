@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alexnet_dist.workspace import Workspace
+from alexnet_dist.support.workspace import Workspace
 
 
 @pytest.fixture

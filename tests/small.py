@@ -4,10 +4,10 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from alexnet_dist.architecture import Network
-from alexnet_dist.model import AlexNet, layout_of
-from alexnet_dist.parameters import initialize
-from alexnet_dist.workspace import zeros
+from alexnet_dist.model.architecture import Network
+from alexnet_dist.model.network import AlexNet, layout_of
+from alexnet_dist.model.parameters import initialize
+from alexnet_dist.support.workspace import zeros
 
 SMALL = Network(num_classes=7, image_size=67, dropout=0.5, width=1 / 16)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_dist.threads import available_cores
+from alexnet_dist.support.threads import available_cores
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = [*sorted((ROOT / "launch").glob("*.sh")), ROOT / ".ci" / "run"]

@@ -21,8 +21,8 @@ from mpi4py import MPI
 from alexnet_dist.comm.buckets import BUCKET, Buckets
 from alexnet_dist.comm.node import Node
 from alexnet_dist.comm.strategy import Apply, Record, forget
-from alexnet_dist.threads import Team
-from alexnet_dist.workspace import Workspace
+from alexnet_dist.support.threads import Team
+from alexnet_dist.support.workspace import Workspace
 
 SUMMED = 1 << 16  # floats that are summed and updated at once: a block of each rank's gradient in the cache
 ALIGNMENT = 16  # floats: slices begin on cache lines

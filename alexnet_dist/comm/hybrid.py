@@ -14,11 +14,11 @@ import numpy as np
 
 from alexnet_dist.comm.buckets import BUCKET
 from alexnet_dist.comm.exchange import Exchange, NodeStrategy
-from alexnet_dist.comm.immediate import updating
+from alexnet_dist.comm.local import updating
 from alexnet_dist.comm.node import Node
 from alexnet_dist.comm.strategy import Apply, Record, forget
-from alexnet_dist.threads import Team
-from alexnet_dist.workspace import Workspace
+from alexnet_dist.support.threads import Team
+from alexnet_dist.support.workspace import Workspace
 
 
 class Hybrid(NodeStrategy):

@@ -13,8 +13,8 @@ import numpy as np
 from mpi4py import MPI
 
 from alexnet_dist.comm.world import World, wait
-from alexnet_dist.threads import Task, Team, deal, shares
-from alexnet_dist.workspace import Workspace
+from alexnet_dist.support.threads import Task, Team, deal, shares
+from alexnet_dist.support.workspace import Workspace
 
 LINE = 8  # int64 in a cache line
 SHARED_MEMORY = "/dev/shm"  # where MPI libraries keep windows on Linux

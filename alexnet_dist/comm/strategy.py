@@ -5,8 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
-from alexnet_dist.parameters import GradientSink
-from alexnet_dist.workspace import Workspace
+from alexnet_dist.model.parameters import GradientSink
+from alexnet_dist.support.workspace import Workspace
 
 # (lo, hi, gradient [hi - lo], workspace): one step of the optimizer on [lo, hi) of the flat buffers, on any one thread
 Apply = Callable[[int, int, np.ndarray, Workspace], None]

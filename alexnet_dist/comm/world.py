@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from alexnet_dist.errors import SharedError, UserError
-from alexnet_dist.threads import available_cores
+from alexnet_dist.support.threads import available_cores
 
 try:
     with warnings.catch_warnings():

@@ -14,6 +14,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from alexnet_dist.errors import UserError
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")  # of file names, in lower case
 MAX_PIXELS = 100_000_000  # 400 MB once decoded; a PNG of some kilobytes can claim gigabytes
 
 _UPRIGHT = {  # EXIF orientation -> what turns the picture upright; 1 is upright

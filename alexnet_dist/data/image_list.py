@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_dist.errors import UserError
-from alexnet_dist.randomness import Purpose, generator
+from alexnet_dist.support.randomness import Purpose, generator
 
 MAX_CLASSES = 65536  # without a number of classes to check against, a greater class id is taken for a mistake
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"

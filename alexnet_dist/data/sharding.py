@@ -7,7 +7,7 @@ fewer), and each rank a contiguous share of those, which may be empty. Nothing i
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_dist.randomness import Purpose, generator
+from alexnet_dist.support.randomness import Purpose, generator
 
 
 def steps_per_epoch(images: int, global_batch: int) -> int:

@@ -14,7 +14,7 @@ it sets the size of col.
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from alexnet_dist.workspace import Workspace
+from alexnet_dist.support.workspace import Workspace
 
 
 def output_extent(extent: int, kernel: int, stride: int, padding: int) -> int:

@@ -33,7 +33,7 @@ from functools import cached_property
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from alexnet_dist.workspace import Workspace
+from alexnet_dist.support.workspace import Workspace
 
 SUMMED = 1 << 18  # floats of du that are summed at a time: in the cache, and not so few that calls take long
 

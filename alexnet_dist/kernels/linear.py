@@ -6,7 +6,7 @@ BLAS takes any matrix whose last axis is dense.
 
 import numpy as np
 
-from alexnet_dist.workspace import Workspace
+from alexnet_dist.support.workspace import Workspace
 
 
 def linear_gemm_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray, y: np.ndarray, workspace: Workspace) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from alexnet_dist.workspace import Workspace
+from alexnet_dist.support.workspace import Workspace
 
 
 def relu_forward_(x: np.ndarray) -> None:

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from alexnet_dist.workspace import Workspace
+from alexnet_dist.support.workspace import Workspace
 
 Winners = tuple[np.ndarray, np.ndarray]
 

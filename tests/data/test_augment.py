@@ -21,7 +21,7 @@ from alexnet_dist.data.augment import (
     short_side,
 )
 from alexnet_dist.data.decode import ImageError, Picture
-from alexnet_dist.randomness import Purpose, generator
+from alexnet_dist.support.randomness import Purpose, generator
 
 SHAPES = [
     (500, 375),

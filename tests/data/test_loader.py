@@ -12,7 +12,7 @@ from alexnet_dist.data.augment import Augmentation, load_for_training
 from alexnet_dist.data.decode import ImageError
 from alexnet_dist.data.image_list import ImageList, read_image_list
 from alexnet_dist.data.loader import Batch, Loader
-from alexnet_dist.randomness import Purpose, generator
+from alexnet_dist.support.randomness import Purpose, generator
 
 SIZE = 16
 

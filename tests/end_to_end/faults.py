@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import alexnet_dist.checkpoint
-import alexnet_dist.trainer
+import alexnet_dist.runs.checkpoint
+import alexnet_dist.training.trainer
 from alexnet_dist import train
 from alexnet_dist.comm.world import MPI
-from alexnet_dist.engine import Engine
+from alexnet_dist.training.engine import Engine
 
 LAST = MPI.COMM_WORLD.rank == MPI.COMM_WORLD.size - 1
 
@@ -80,7 +80,7 @@ def at_call(number: int, fault: Callable[..., None], original: Callable[..., Any
     return stand_in
 
 
-original_save = alexnet_dist.checkpoint.save_file
+original_save = alexnet_dist.runs.checkpoint.save_file
 
 FAULTS: dict[str, tuple[Any, str, Callable[..., None], bool]] = {  # where, what, by what, on the last rank alone
     "halt": (Engine, "step", halt, False),
@@ -88,9 +88,9 @@ FAULTS: dict[str, tuple[Any, str, Callable[..., None], bool]] = {  # where, what
     "exit": (Engine, "step", leave, True),
     "kill": (Engine, "step", die, True),
     "thread": (Engine, "step", raise_in_thread, True),
-    "decoder": (alexnet_dist.trainer, "load_for_training", raise_exception, True),
-    "half": (alexnet_dist.checkpoint, "save_file", write_half, False),
-    "disk": (alexnet_dist.checkpoint, "save_file", fill_disk, False),
+    "decoder": (alexnet_dist.training.trainer, "load_for_training", raise_exception, True),
+    "half": (alexnet_dist.runs.checkpoint, "save_file", write_half, False),
+    "disk": (alexnet_dist.runs.checkpoint, "save_file", fill_disk, False),
 }
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import pytest
 import reference
 
 from alexnet_dist.kernels import conv_im2col, pointwise
-from alexnet_dist.workspace import Workspace
+from alexnet_dist.support.workspace import Workspace
 
 # height, width, channels, filters, kernel, stride, padding: AlexNet's five on small maps, then odd ones
 SHAPES = [

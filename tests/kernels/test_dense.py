@@ -7,8 +7,8 @@ import pytest
 import reference
 
 from alexnet_dist.kernels import linear, loss, pointwise
-from alexnet_dist.randomness import Purpose, generator
-from alexnet_dist.workspace import Workspace
+from alexnet_dist.support.randomness import Purpose, generator
+from alexnet_dist.support.workspace import Workspace
 
 
 @pytest.fixture

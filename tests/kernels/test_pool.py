@@ -6,7 +6,7 @@ import reference
 
 from alexnet_dist.kernels import pool
 from alexnet_dist.kernels.conv_im2col import output_extent
-from alexnet_dist.workspace import Workspace
+from alexnet_dist.support.workspace import Workspace
 
 SHAPES = [(55, 55, 3, 2), (13, 13, 3, 2), (9, 14, 3, 2), (8, 8, 2, 2), (7, 6, 3, 1), (11, 5, 4, 3)]
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import reference
 
-from alexnet_dist.convolutions import ALGORITHMS, Direct, SpaceToDepth, Tiled, choose
 from alexnet_dist.kernels.conv_winograd import Winograd, gather, points, scatter
-from alexnet_dist.threads import Team
-from alexnet_dist.workspace import Workspace
+from alexnet_dist.model.convolutions import ALGORITHMS, Direct, SpaceToDepth, Tiled, choose
+from alexnet_dist.support.threads import Team
+from alexnet_dist.support.workspace import Workspace
 
 OTHERS = [Winograd(2, 3, points(0, 1, -1)), Winograd(4, 3, points(0, 1, -1, 2, -2)), Winograd(1, 2, points(0))]
 ALL = [*ALGORITHMS.values(), *OTHERS]

@@ -1,0 +1,298 @@
+"""How a convolution is computed: the algorithms bound to a layer's shapes and weights, and the table that chooses.
+
+The team works through a chunk of images in phases: make the operands, multiply, put the results in place. It divides the
+first and the last by images, and the products by what they don't share: points of Winograd's, rows of the map or of the
+weights' gradient. So no thread reads all the weights, and none has a gradient of its own that is to be added to others'.
+Only forward, a large map with few weights is left to one thread, image by image.
+
+Legend: N images, H W C of x, K filters, P Q height and width of the map, R S of a filter, t^2 points, I J tiles.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from alexnet_dist.kernels import conv_im2col, conv_winograd
+from alexnet_dist.kernels.conv_im2col import padded_rows
+from alexnet_dist.kernels.conv_winograd import Winograd, gather, points, scatter
+from alexnet_dist.support.threads import Team
+from alexnet_dist.support.workspace import Workspace, empty
+
+PATCHES = 2048  # about as many patches to one matrix product: enough to feed BLAS, few enough to stay near the core
+TILES = 576  # about as many tiles to a chunk: rows enough for the products, and all of it in the shared cache
+HALF = 1 << 19  # floats about half-way through a transform, which a thread keeps in its own cache
+WHOLE = (
+    40  # tiles in a map from which on it is worth more to keep an image in one core's cache than to share the filters
+)
+COLUMNS = 1 << 14  # pairs (channel, filter) in one task of a filter transform
+MODES = ("auto", "winograd", "direct")
+
+
+class Convolution(Protocol):
+    """An algorithm for one layer. A step calls prepare, forward and backward over chunks of images, finish."""
+
+    name: str
+    chunk: int  # images that the team takes at once
+    map_shape: tuple[int, ...]  # (P, Q, K), or more rows and columns where the algorithm works in whole tiles
+    gradient_shape: tuple[int, ...]  # of what backward sums over the chunks
+
+    def prepare(self, team: Team) -> None:
+        """Reads the weights, which have changed."""
+        ...
+
+    def forward(self, team: Team, x: np.ndarray, z: np.ndarray) -> None:
+        """Fills z [N, *map_shape] from x [N, H, W, C]."""
+        ...
+
+    def backward(
+        self, team: Team, x: np.ndarray, dz: np.ndarray, dx: np.ndarray | None, du: np.ndarray, add: bool
+    ) -> None:
+        """Fills du [gradient_shape] or adds to it, and fills dx; dz [N, *map_shape] is zero outside of the map proper."""
+        ...
+
+    def finish(self, team: Team, du: np.ndarray, dw: np.ndarray) -> None:
+        """Fills dw [R, S, C, K] from the complete du."""
+        ...
+
+
+class Direct:
+    """Patches as rows of a matrix (im2col): any kernel, stride and padding."""
+
+    def __init__(self, w: np.ndarray, map_shape: tuple[int, ...], stride: int, padding: int) -> None:
+        self.name = "direct (im2col)"
+        self.w, self.map_shape, self.geometry = w, map_shape, {"stride": stride, "padding": padding}
+        self.at_a_time = max(1, PATCHES // (map_shape[0] * map_shape[1]))  # images, by one thread
+        self.chunk = 2 * self.at_a_time
+        self.gradient_shape = w.shape
+
+    def prepare(self, team: Team) -> None:
+        """Nothing: the weights are used as they lie."""
+
+    def forward(self, team: Team, x: np.ndarray, z: np.ndarray) -> None:
+
+        def task(images: slice, rows: slice, workspace: Workspace) -> None:
+            y = z[images, rows]
+            col = workspace.take((*y.shape[:3], *self.w.shape[:3]))
+            conv_im2col.im2col(x[images], col, rows.start, **self.geometry, workspace=workspace)
+            conv_im2col.conv_im2col_forward(col, self.w, y)
+
+        team.for_rows(len(x), self.map_shape[0], self.at_a_time, task)
+
+    def backward(
+        self, team: Team, x: np.ndarray, dz: np.ndarray, dx: np.ndarray | None, du: np.ndarray, add: bool
+    ) -> None:
+        *window, k = self.w.shape
+        du, filters = du.reshape(-1, k), dz.reshape(-1, k)
+        with team.shared.frame():
+            col = team.shared.take((*dz.shape[:3], *window))
+            patches = col.reshape(-1, len(du))
+
+            def operands(images: slice, rows: slice, workspace: Workspace) -> None:
+                conv_im2col.im2col(x[images], col[images, rows], rows.start, **self.geometry, workspace=workspace)
+
+            def weights(part: slice, workspace: Workspace) -> None:
+                conv_im2col.conv_im2col_backward_weight(
+                    patches[:, part], filters, du[part], add=add, workspace=workspace
+                )
+
+            team.for_rows(len(x), dz.shape[1], self.at_a_time, operands)
+            team.for_chunks(len(du), len(du), weights)
+        if dx is not None:
+            data = dx  # for the closure, which doesn't know that it isn't None
+
+            def task(part: slice, workspace: Workspace) -> None:
+                conv_im2col.conv_im2col_backward_data(
+                    dz[part], self.w, data[part], **self.geometry, workspace=workspace
+                )
+
+            team.for_chunks(len(x), self.at_a_time, task)
+
+    def finish(self, team: Team, du: np.ndarray, dw: np.ndarray) -> None:
+        dw[...] = du
+
+
+class Tiled:
+    """Winograd's algorithm, stride 1; the filters are transformed once a step."""
+
+    def __init__(self, f: Winograd, w: np.ndarray, map_shape: tuple[int, ...], padding: int) -> None:
+        p, q, k = map_shape
+        self.name = f"Winograd F({f.m}, {f.r})"
+        self.f, self.w, self.padding = f, w, padding
+        self.tiles = (f.tiles(p), f.tiles(q))
+        self.map_shape: tuple[int, ...] = (self.tiles[0] * f.m, self.tiles[1] * f.m, k)
+        self.chunk = max(1, TILES // (self.tiles[0] * self.tiles[1]))
+        self.gradient_shape: tuple[int, ...] = (f.t**2, *w.shape[2:])
+        self.u = empty(self.gradient_shape)
+
+    def prepare(self, team: Team) -> None:
+        w, u = (array.reshape(-1, self.w.shape[2] * self.w.shape[3]) for array in (self.w, self.u))
+
+        def task(lo: int, hi: int, workspace: Workspace) -> None:
+            conv_winograd.filters_winograd_forward(self.f, w[:, lo:hi], u[:, lo:hi])
+
+        team.for_each(w.shape[1], COLUMNS, task)
+
+    def forward(self, team: Team, x: np.ndarray, z: np.ndarray) -> None:
+        f = self.f
+        if self.tiles[0] * self.tiles[1] >= WHOLE and len(x) >= team.size:
+            team.for_chunks(len(x), 1, lambda part, workspace: self._forward_image(x[part], z[part], workspace))
+            return
+        with team.shared.frame():
+            v, m = (self._points(team.shared, len(x), channels) for channels in self.w.shape[2:])
+
+            def operands(images: slice, tiles: slice, workspace: Workspace) -> None:
+                self._gather_input(x[images], tiles, v[:, :, images, tiles], workspace)
+
+            def products(part: slice, workspace: Workspace) -> None:
+                conv_winograd.points_winograd_forward(_flat(v)[part], self.u[part], _flat(m)[part])
+
+            def results(images: slice, tiles: slice, workspace: Workspace) -> None:
+                rows = slice(tiles.start * f.m, tiles.stop * f.m)
+                scatter(f.a.T, m[:, :, images, tiles], z[images, rows], f.m, workspace)
+
+            self._for_tiles(team, len(x), operands)
+            team.for_chunks(f.t**2, f.t**2, products)
+            self._for_tiles(team, len(x), results)
+
+    def backward(
+        self, team: Team, x: np.ndarray, dz: np.ndarray, dx: np.ndarray | None, du: np.ndarray, add: bool
+    ) -> None:
+        f = self.f
+        with team.shared.frame():
+            v, dm = (self._points(team.shared, len(x), channels) for channels in self.w.shape[2:])
+
+            def operands(images: slice, tiles: slice, workspace: Workspace) -> None:
+                rows = slice(tiles.start * f.m, tiles.stop * f.m)
+                gather(f.a, dz[images, rows], dm[:, :, images, tiles], f.m, workspace)
+                self._gather_input(x[images], tiles, v[:, :, images, tiles], workspace)
+
+            def products(part: slice, workspace: Workspace) -> None:
+                conv_winograd.points_winograd_backward(
+                    _flat(v)[part], self.u[part], _flat(dm)[part], du[part],
+                    add=add, data=dx is not None, workspace=workspace,
+                )  # fmt: skip
+
+            self._for_tiles(team, len(x), operands)
+            team.for_chunks(f.t**2, f.t**2, products)
+            if dx is not None:
+                self._scatter_input(team, v, dx)
+
+    def finish(self, team: Team, du: np.ndarray, dw: np.ndarray) -> None:
+        dw, du = (array.reshape(len(array.reshape(-1, *self.w.shape[2:])), -1) for array in (dw, du))
+
+        def task(lo: int, hi: int, workspace: Workspace) -> None:
+            conv_winograd.filters_winograd_backward(self.f, du[:, lo:hi], dw[:, lo:hi])
+
+        team.for_each(dw.shape[1], COLUMNS, task)
+
+    def _forward_image(self, x: np.ndarray, z: np.ndarray, workspace: Workspace) -> None:
+        """All of forward by one thread, for an image whose points it keeps in its own cache."""
+        with workspace.frame():
+            v, m = (self._points(workspace, len(x), channels) for channels in self.w.shape[2:])
+            self._gather_input(x, slice(0, self.tiles[0]), v, workspace)
+            conv_winograd.points_winograd_forward(_flat(v), self.u, _flat(m))
+            scatter(self.f.a.T, m, z, self.f.m, workspace)
+
+    def _points(self, workspace: Workspace, n: int, channels: int) -> np.ndarray:
+        """Memory for n images at the points: [t, t, N, I, J, channels]."""
+        return workspace.take((self.f.t, self.f.t, n, *self.tiles, channels))
+
+    def _for_tiles(self, team: Team, n: int, task: Callable[[slice, slice, Workspace], None]) -> None:
+        """Deals rows of tiles, as many images at once as leave half of a transform in a thread's cache."""
+        i, _ = self.tiles
+        half = i * self.f.t * self.map_shape[1] * max(self.w.shape[2:])
+        team.for_rows(n, i, max(1, HALF // half), task)
+
+    def _rows(self, x: np.ndarray, lo: int, hi: int, workspace: Workspace) -> np.ndarray:
+        """Rows lo to hi of x with zeros around it, for whole tiles."""
+        return padded_rows(x, self.padding, lo, hi, self.map_shape[1] + self.f.r - 1, workspace)
+
+    def _gather_input(self, x: np.ndarray, tiles: slice, v: np.ndarray, workspace: Workspace) -> None:
+        f = self.f
+        with workspace.frame():
+            rows = self._rows(x, tiles.start * f.m, tiles.stop * f.m + f.r - 1, workspace)
+            gather(f.b.T, rows, v, f.m, workspace)
+
+    def _scatter_input(self, team: Team, dv: np.ndarray, dx: np.ndarray) -> None:
+        f, (_, h, w, c) = self.f, dx.shape
+        rows, columns = (extent + f.r - 1 for extent in self.map_shape[:2])
+
+        def results(images: slice, workspace: Workspace) -> None:
+            padded = workspace.take((images.stop - images.start, rows, columns, c))
+            scatter(f.b, dv[:, :, images], padded, f.m, workspace)
+            dx[images] = padded[:, self.padding : self.padding + h, self.padding : self.padding + w]
+
+        team.for_chunks(len(dx), max(1, HALF // (rows * columns * c)), results)
+
+
+class SpaceToDepth(Tiled):
+    """A strided convolution of pixels as one of stride 1 over blocks of stride x stride pixels, and that in tiles.
+
+    A block is one pixel with stride^2 C channels; the filters get zeros to make their extent a multiple of the stride.
+    There is no gradient of x.
+    """
+
+    def __init__(self, f: Winograd, w: np.ndarray, map_shape: tuple[int, ...], stride: int, padding: int) -> None:
+        kernel, _, c, k = w.shape
+        self.filters, self.kernel, self.stride = w, kernel, stride
+        self.padded = np.zeros((f.r * stride, f.r * stride, c, k), np.float32)
+        super().__init__(f, empty((f.r, f.r, stride * stride * c, k)), map_shape, padding)
+        self.name = f"{self.name} on {stride} x {stride} blocks"
+
+    def _split(self, array: np.ndarray) -> np.ndarray:
+        """[rows stride, columns stride, C, K] as [rows, columns, stride, stride, C, K], without a copy."""
+        s, (h, w, *rest) = self.stride, array.shape
+        return array.reshape(h // s, s, w // s, s, *rest).swapaxes(1, 2)
+
+    def prepare(self, team: Team) -> None:
+        self.padded[: self.kernel, : self.kernel] = self.filters
+        split = self._split(self.padded)
+        self.w.reshape(split.shape)[...] = split
+        super().prepare(team)
+
+    def _rows(self, x: np.ndarray, lo: int, hi: int, workspace: Workspace) -> np.ndarray:
+        n, _, _, c = x.shape
+        s, columns = self.stride, self.map_shape[1] + self.f.r - 1
+        blocks = workspace.take((n, hi - lo, columns, s, s, c))
+        with workspace.frame():
+            rows = padded_rows(x, self.padding, lo * s, hi * s, columns * s, workspace)
+            blocks[...] = rows.reshape(n, hi - lo, s, columns, s, c).swapaxes(2, 3)
+        return blocks.reshape(n, hi - lo, columns, s * s * c)
+
+    def finish(self, team: Team, du: np.ndarray, dw: np.ndarray) -> None:
+        with team.shared.frame():
+            blocks, padded = team.shared.take(self.w.shape), team.shared.take(self.padded.shape)
+            super().finish(team, du, blocks)
+            split = self._split(padded)
+            split[...] = blocks.reshape(split.shape)
+            dw[...] = padded[: self.kernel, : self.kernel]
+
+
+def _flat(points: np.ndarray) -> np.ndarray:
+    """[t, t, ..., C] as [t^2, everything between, C]: one matrix a point."""
+    t, c = points.shape[0], points.shape[-1]
+    return points.reshape(t * t, -1, c)
+
+
+# Outputs and taps along one axis, by the filter's extent; more points lose more digits.
+ALGORITHMS = {
+    3: Winograd(5, 3, points(0, 1, -1, 2, -2, "1/2")),
+    5: Winograd(4, 5, points(0, 1, -1, 2, -2, "1/2", "-1/2")),
+}
+LEAST_GAIN = 1.5  # auto takes Winograd where it saves so many multiplications: a map much smaller than a tile wastes it
+
+
+def choose(
+    mode: str, w: np.ndarray, map_shape: tuple[int, ...], stride: int, padding: int, pixels: bool
+) -> Convolution:
+    """The algorithm for a layer: `mode` is one of MODES; `pixels` says that x is the image, which has no gradient."""
+    kernel = w.shape[0]
+    f = ALGORITHMS.get(kernel if stride == 1 else -(-kernel // stride) if pixels else 0)
+    if f is None or mode == "direct":
+        return Direct(w, map_shape, stride, padding)
+    p, q, _ = map_shape
+    gain = p * q * kernel**2 / (f.tiles(p) * f.tiles(q) * f.t**2 * stride**2)
+    if mode == "auto" and gain < LEAST_GAIN:
+        return Direct(w, map_shape, stride, padding)
+    return Tiled(f, w, map_shape, padding) if stride == 1 else SpaceToDepth(f, w, map_shape, stride, padding)

@@ -1,0 +1,157 @@
+"""Checkpoints: one safetensors file with torchvision's keys and layouts, checked before it is believed.
+
+A file holds the weights and, if it is a training state, the momentum under `momentum.<key>`. Its metadata hold the
+network, the class names and the state of training as JSON, and a CRC-32 of everything. A file of weights alone is what
+`torchvision.models.alexnet().load_state_dict(safetensors.torch.load_file(f))` takes, and such a file from torchvision,
+which has no metadata, is read too. Nothing in a file is executed or unpickled.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from alexnet_dist.model.architecture import Network
+from alexnet_dist.errors import UserError
+from alexnet_dist.support.files import replacing
+from alexnet_dist.support.workspace import zeros
+from alexnet_dist.model.network import layout_of
+from alexnet_dist.model.parameters import ParameterLayout, ParameterSpec
+
+FORMAT, VERSION = "alexnet_dist", 1
+MOMENTUM = "momentum."
+FLOATS = {"F16", "F32", "F64"}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a checkpoint says besides its numbers."""
+
+    network: Network
+    class_names: list[str] | None = None
+    training: dict[str, Any] | None = None  # None in a file of weights alone
+
+
+def save(path: Path, layout: ParameterLayout, values: np.ndarray, momentum: np.ndarray | None, header: Header) -> None:
+    """Writes a checkpoint beside `path` and renames it: with momentum a training state, without it weights alone.
+
+    Raises UserError where the file cannot be written; what was at `path` is then untouched.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    for prefix, flat in (("", values), (MOMENTUM, momentum)):
+        if flat is not None:
+            views = layout.views(flat)
+            # safetensors writes memory as it lies, so every array must be C-contiguous; to_file sees to it.
+            tensors |= {prefix + spec.name: spec.to_file(views[spec.name]) for spec in layout.specs}
+    metadata = {"format": FORMAT, "version": str(VERSION), "header": json.dumps(asdict(header))}
+    metadata["checksum"] = _checksum(tensors, metadata["header"])
+    with replacing(path) as beside:
+        try:
+            save_file(tensors, beside, metadata)
+        except SafetensorError as error:
+            raise UserError(f"cannot write {path}: {error}") from error
+
+
+def read_header(path: Path) -> Header:
+    """The header of a checkpoint of ours, or what the shapes in a file of torchvision's say.
+
+    Raises UserError for what is no checkpoint: missing, cut, foreign, or of a later version.
+    """
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+        if "header" in metadata:
+            return _parse_header(path, metadata)
+        try:
+            classes = file.get_slice("classifier.6.bias").get_shape()[0]
+            filters = file.get_slice("features.0.bias").get_shape()[0]
+        except SafetensorError:
+            raise UserError(
+                f"{path} holds no AlexNet: it has none of torchvision's keys (features.0.bias, classifier.6.bias)"
+            ) from None
+        return Header(Network(num_classes=classes, width=filters / 64))
+
+
+def load(path: Path, layout: ParameterLayout, values: np.ndarray, momentum: np.ndarray | None) -> None:
+    """Fills the flat buffers from a checkpoint. Names, shapes and types are checked first, the checksum as it is read.
+
+    Raises UserError if anything differs from what the layout asks for, or if the file is broken.
+    """
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+        stored = set(file.keys())
+        wanted = {spec.name: spec for spec in layout.specs}
+        if momentum is not None:
+            wanted |= {MOMENTUM + spec.name: spec for spec in layout.specs}
+        _check_tensors(path, file, stored, wanted)
+        tensors = {name: file.get_tensor(name) for name in sorted(stored)}
+    if "checksum" in metadata and _checksum(tensors, metadata.get("header", "")) != metadata["checksum"]:
+        raise UserError(f"{path} is damaged: its checksum is not that of its content. Use an earlier checkpoint")
+    for prefix, flat in (("", values), (MOMENTUM, momentum)):
+        if flat is not None:
+            views = layout.views(flat)
+            for spec in layout.specs:
+                spec.from_file(tensors[prefix + spec.name], views[spec.name])
+
+
+def load_weights(path: Path) -> tuple[Header, np.ndarray]:
+    """The header of a checkpoint, and its parameters as one flat buffer. Raises UserError as read_header and load do."""
+    header = read_header(path)
+    layout = layout_of(header.network)
+    flat = zeros((layout.size,))
+    load(path, layout, flat, None)
+    return header, flat
+
+
+def _opened(path: Path) -> Any:
+    if not path.is_file():
+        raise UserError(f"the checkpoint {path} {'is not a file' if path.exists() else 'does not exist'}")
+    try:
+        return safe_open(path, framework="numpy")
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a whole safetensors file ({error}). Use an earlier checkpoint") from error
+
+
+def _parse_header(path: Path, metadata: Mapping[str, str]) -> Header:
+    try:
+        if metadata["format"] != FORMAT:
+            raise UserError(f"{path} has a header of the format {metadata['format']!r}, not {FORMAT!r}: is it damaged?")
+        if int(metadata["version"]) > VERSION:
+            raise UserError(
+                f"{path} is of format version {metadata['version']}, newer than this program reads ({VERSION}). "
+                "Update alexnet_dist"
+            )
+        fields = json.loads(metadata["header"])
+        return Header(Network(**fields["network"]), fields["class_names"], fields["training"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} has a header that this program can't read ({error!r})") from error
+
+
+def _check_tensors(path: Path, file: Any, stored: set[str], wanted: Mapping[str, ParameterSpec]) -> None:
+    missing = sorted(wanted.keys() - stored)
+    if missing and all(name.startswith(MOMENTUM) for name in missing):
+        raise UserError(f"{path} holds weights but no training state. Start from it with --load-pretrained")
+    if missing:
+        raise UserError(f"{path} lacks {missing[0]} ({len(missing)} parameters missing): it is of another network")
+    for name, spec in wanted.items():
+        part = file.get_slice(name)
+        if tuple(part.get_shape()) != spec.file_shape:
+            raise UserError(
+                f"{path} is of a network of another shape: {name} is {part.get_shape()} there and "
+                f"{list(spec.file_shape)} here (--num-classes, --width)"
+            )
+        if part.get_dtype() not in FLOATS:
+            raise UserError(f"{path} holds {name} as {part.get_dtype()}; only {', '.join(sorted(FLOATS))} are read")
+
+
+def _checksum(tensors: Mapping[str, np.ndarray], header: str) -> str:
+    crc = zlib.crc32(header.encode())
+    for name in sorted(tensors):
+        crc = zlib.crc32(name.encode(), crc)
+        crc = zlib.crc32(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data, crc)
+    return f"crc32:{crc:08x}"

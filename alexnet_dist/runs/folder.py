@@ -1,0 +1,55 @@
+"""The folder of a run: which checkpoints it holds, which one is the latest, and which may go."""
+
+import os
+from pathlib import Path
+
+from alexnet_dist.errors import UserError
+from alexnet_dist.support.files import check_writable, writing
+
+
+class RunFolder:
+    """`checkpoint-<step>.safetensors` are training states, `latest.safetensors` links to the newest of them,
+    `best.safetensors` holds the weights with the lowest validation error, `complete` marks a run that ended well."""
+
+    def __init__(self, path: Path, keep: int) -> None:
+        self.path, self.keep = path, keep
+        self.latest = path / "latest.safetensors"
+        self.best = path / "best.safetensors"
+        self.complete = path / "complete"
+
+    def check(self, resuming: bool) -> None:
+        """Raises UserError if nothing can be written here, or if a new run would mix with one that is here already."""
+        check_writable(self.latest)
+        if not resuming and (self._states() or self.best.exists()):
+            raise UserError(
+                f"{self.path} already holds a run. Continue it with --resume, or begin another with --output-dir"
+            )
+
+    def begin(self) -> None:
+        """Unmarks a run that was complete and now goes on, and tidies up after one that was killed while it wrote.
+
+        Raises UserError.
+        """
+        with writing(self.path):
+            for file in (self.complete, *self.path.glob(".*.part"), *self.path.glob(".latest.*")):
+                file.unlink(missing_ok=True)
+
+    def _states(self) -> list[Path]:
+        """The training states, the one written last first: a run that went back may hold later steps of its old way."""
+        return sorted(
+            self.path.glob("checkpoint-*.safetensors"), key=lambda path: path.stat().st_mtime_ns, reverse=True
+        )
+
+    def state(self, step: int) -> Path:
+        """The name of the training state after so many steps."""
+        return self.path / f"checkpoint-{step:08d}.safetensors"
+
+    def point_latest(self, state: Path) -> None:
+        """Makes `latest` name this state, and removes all but the newest `keep` states. Raises UserError."""
+        with writing(self.latest):
+            beside = self.path / f".latest.{os.getpid()}"
+            beside.unlink(missing_ok=True)
+            beside.symlink_to(state.name)
+            os.replace(beside, self.latest)
+            for old in [path for path in self._states() if path != state][self.keep - 1 :]:
+                old.unlink(missing_ok=True)

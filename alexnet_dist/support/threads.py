@@ -1,0 +1,151 @@
+"""The one team of threads of a process: its share of the work, and each thread's scratch memory.
+
+NumPy releases the interpreter's lock inside its loops and its BLAS, so Python threads scale. BLAS itself is held at one
+thread: the team divides the work, and BLAS threads inside Python threads would only fight over the same cores.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from alexnet_dist.support.workspace import Workspace
+
+
+def available_cores() -> int:
+    """The cores that this process may use: its affinity mask, and its container's quota (cgroup v2 cpu.max)."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()
+        return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):
+        return cores
+
+
+Task = Callable[[int, Workspace], Any]
+
+
+def shares(count: int, size: int, workers: int, task: Callable[[slice, Workspace], Any]) -> Task:
+    """What each of so many workers does of `count` items: one share of them, in chunks of at most `size`."""
+
+    def share(index: int, workspace: Workspace) -> None:
+        lo, hi = count * index // workers, count * (index + 1) // workers
+        for start in range(lo, hi, size):
+            task(slice(start, min(start + size, hi)), workspace)
+
+    return share
+
+
+def deal(count: int, block: int, workers: int, task: Callable[[int, int, Workspace], Any]) -> Task:
+    """What each of so many workers does of `count` items: every so-manieth block of `block` items, from the last one on."""
+    starts = range(0, count, block)[::-1]
+
+    def hand(index: int, workspace: Workspace) -> None:
+        for lo in starts[index::workers]:
+            task(lo, min(lo + block, count), workspace)
+
+    return hand
+
+
+class Team:
+    """A fixed number of threads, the caller's among them, that work on a task together.
+
+    The division of the work is static: the same thread always gets the same share, so that two runs with the same number
+    of threads give the same bits.
+    """
+
+    def __init__(self, size: int | None = None) -> None:
+        self.size = available_cores() if size is None else size
+        if self.size < 1:
+            raise ValueError(f"a team has at least 1 thread, not {self.size}")
+        self.workspaces = [Workspace() for _ in range(self.size)]
+        self.shared = Workspace()  # for arrays that all threads work on; taken by the caller of run
+        self._limits = threadpool_limits(limits=1, user_api="blas")
+        self._start = threading.Barrier(self.size)
+        self._end = threading.Barrier(self.size)
+        self._task: Task | None = None
+        self._errors: list[BaseException | None] = [None] * self.size
+        self._threads = [
+            threading.Thread(target=self._serve, args=(index,), name=f"team-{index}", daemon=True)
+            for index in range(1, self.size)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def run(self, task: Task) -> None:
+        """Every thread calls `task(its index, its workspace)`; returns when all have, and raises what one of them raised."""
+        self._task = task
+        self._start.wait()
+        self._work(0)
+        self._end.wait()
+        self._task = None
+        for error in self._errors:
+            if error is not None:
+                self._errors = [None] * self.size
+                raise error
+
+    def for_chunks(self, count: int, size: int, task: Callable[[slice, Workspace], Any]) -> None:
+        """`task(slice, workspace)` over `count` images: each thread has one share of them, in chunks of at most `size`."""
+        self.run(shares(count, size, self.size, task))
+
+    def for_rows(self, images: int, rows: int, most: int, task: Callable[[slice, slice, Workspace], Any]) -> None:
+        """`task(images, rows, workspace)` over `rows` rows of each image: each thread has one share of all rows.
+
+        In pieces of whole images, at most `most` of them, or of some rows of one image: so a batch of fewer images than
+        threads is divided too.
+        """
+
+        def share(index: int, workspace: Workspace) -> None:
+            lo, hi = (images * rows * edge // self.size for edge in (index, index + 1))
+            while lo < hi:
+                image, row = divmod(lo, rows)
+                whole = 0 if row else min((hi - lo) // rows, most)
+                taken = whole * rows or min(rows - row, hi - lo)
+                task(slice(image, image + max(whole, 1)), slice(row, rows if whole else row + taken), workspace)
+                lo += taken
+
+        self.run(share)
+
+    def for_each(self, count: int, block: int, task: Callable[[int, int, Workspace], Any]) -> None:
+        """`task(lo, hi, workspace)` for every block of `block` items of `count`, dealt to the threads in turn.
+
+        From the last block to the first, the order in which gradients are sent. The blocks don't depend on the number
+        of threads; a task that writes only its own block gives the same bits whatever that number.
+        """
+        self.run(deal(count, block, self.size, task))
+
+    def close(self) -> None:
+        """End the threads, and give BLAS its own back."""
+        self._task = None
+        if self._threads:
+            self._start.wait()
+            for thread in self._threads:
+                thread.join()
+            self._threads = []
+        self._limits.restore_original_limits()
+
+    def __enter__(self) -> "Team":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _serve(self, index: int) -> None:
+        while True:
+            self._start.wait()
+            if self._task is None:
+                return
+            self._work(index)
+            self._end.wait()
+
+    def _work(self, index: int) -> None:
+        assert self._task is not None
+        workspace = self.workspaces[index]
+        try:
+            with workspace.frame():
+                self._task(index, workspace)
+        except BaseException as error:  # handed to the caller of run
+            self._errors[index] = error

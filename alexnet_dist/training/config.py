@@ -1,0 +1,130 @@
+"""What a training run is made from: one field a flag, validated once."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from alexnet_dist.errors import UserError
+from alexnet_dist.model.convolutions import MODES
+from alexnet_dist.model.parameters import INITIALIZERS
+from alexnet_dist.training.schedule import SCHEDULERS, Schedule
+
+SYNCS = ("auto", "allreduce", "sharded", "hybrid")
+CROPS = ("random-resized", "paper", "none")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The flags of `alexnet-train` under their own names; --help says what each means. JSON can hold all of it."""
+
+    data: str = "images.list"
+    val: str | None = None
+    val_fraction: float = 0.1
+    class_names: str | None = None
+    num_classes: int | None = None
+    crop: str = "random-resized"
+    flip: bool = True
+    color_noise: bool = False
+    workers: int | None = None
+    strict: bool = False
+    max_bad: float = 0.1
+
+    image_size: int = 224
+    width: float = 1.0
+    dropout: float = 0.5
+    init: str = "he"
+    conv: str = "auto"
+
+    epochs: int = 90
+    global_batch: int | None = None
+    batch_size: int | None = None
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+
+    lr_scheduler: str = "plateau"
+    lr_patience: int = 5
+    lr_reductions: int = 3
+    lr_step_size: float = 30.0
+    lr_gamma: float = 0.1
+    lr_power: float = 1.0
+    lr_min: float = 0.0
+    lr_warmup_epochs: float = 0.0
+    lr_warmup_decay: float = 0.01
+    lr_reference_batch: int | None = None
+
+    output_dir: str = "runs/alexnet"
+    resume: str | None = None
+    load_pretrained: str | None = None
+    save: str | None = None
+    save_every: int = 0
+    keep: int = 3
+    sample: tuple[str, ...] = ()
+    print_freq: int = 10
+    threads: int | None = None
+    sync: str = "auto"
+    timeline: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            self._require(field.name, not isinstance(value, float) or math.isfinite(value), "a finite number")
+        for name in ("epochs", "print_freq", "keep", "image_size"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("global_batch", "batch_size", "workers", "threads", "num_classes", "lr_reference_batch"):
+            value = getattr(self, name)
+            self._require(name, value is None or value >= 1, "at least 1")
+        for name in ("lr", "width", "lr_step_size"):
+            self._require(name, getattr(self, name) > 0, "more than 0")
+        for name in ("weight_decay", "lr_patience", "lr_reductions", "lr_min", "lr_warmup_epochs", "lr_power"):
+            self._require(name, getattr(self, name) >= 0, "at least 0")
+        for name in ("dropout", "momentum", "label_smoothing"):
+            self._require(name, 0 <= getattr(self, name) < 1, "from 0 up to, but not including, 1")
+        for name in ("max_bad", "lr_gamma", "lr_warmup_decay"):
+            self._require(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
+        self._require("val_fraction", 0 < self.val_fraction < 1, "between 0 and 1")
+        self._require("save_every", self.save_every >= 0, "at least 0 (0: after each epoch only)")
+        self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2**63 - 1")
+        self._require("crop", self.crop in CROPS, f"one of {', '.join(CROPS)}")
+        self._require("conv", self.conv in MODES, f"one of {', '.join(MODES)}")
+        self._require("sync", self.sync in SYNCS, f"one of {', '.join(SYNCS)}")
+        self._require("init", self.init in INITIALIZERS, f"one of {', '.join(INITIALIZERS)}")
+        self._require("lr_scheduler", self.lr_scheduler in SCHEDULERS, f"one of {', '.join(SCHEDULERS)}")
+        if self.global_batch is not None and self.batch_size is not None:
+            raise UserError("--global-batch and --batch-size (of each rank) say the same thing twice: give one of them")
+
+    def _require(self, name: str, valid: bool, rule: str) -> None:
+        if not valid:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}, but must be {rule}")
+
+    @classmethod
+    def from_flags(cls, flags: dict[str, Any]) -> "TrainingConfig":
+        """From a mapping of field names, as argparse or JSON give it."""
+        known = {field.name for field in fields(cls)}
+        values: dict[str, Any] = {name: value for name, value in flags.items() if name in known}
+        if "sample" in values:
+            values["sample"] = tuple(values["sample"])
+        return cls(**values)
+
+    def batch_of_all(self, size: int) -> int:
+        """The global batch on `size` ranks."""
+        return self.batch_size * size if self.batch_size is not None else self.global_batch or 128
+
+    def schedule(self, global_batch: int) -> Schedule:
+        """The learning rates, scaled with the global batch where --lr-reference-batch asks for it."""
+        scale = global_batch / self.lr_reference_batch if self.lr_reference_batch else 1.0
+        return Schedule(
+            scheduler=self.lr_scheduler,
+            lr=self.lr * scale,
+            epochs=self.epochs,
+            warmup_epochs=self.lr_warmup_epochs,
+            warmup_decay=self.lr_warmup_decay,
+            step_size=self.lr_step_size,
+            gamma=self.lr_gamma,
+            power=self.lr_power,
+            lr_min=self.lr_min,
+            patience=self.lr_patience,
+            reductions=self.lr_reductions,
+        )

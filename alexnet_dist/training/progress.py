@@ -1,0 +1,43 @@
+"""How far a run has come: all that its continuation depends on, besides parameters and momentum."""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from alexnet_dist.training.schedule import Plateau
+
+
+class Sums(NamedTuple):
+    """What is added up over images: the losses in float64, and counts, which float64 holds exactly."""
+
+    loss: float = 0.0
+    top1: float = 0.0
+    top5: float = 0.0
+    images: float = 0.0
+
+    def plus(self, other: "Sums") -> "Sums":
+        """The sums over both."""
+        return Sums(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def means(self) -> dict[str, float]:
+        """Mean loss, and top-1 and top-5 accuracy as shares of 1."""
+        images = max(self.images, 1)
+        return {"loss": self.loss / images, "top1": self.top1 / images, "top5": self.top5 / images}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Epochs and steps that are done; `sums` and `broken` (images that could not be read) are of this epoch so far,
+    `skipped` counts those of the epochs before, validation included."""
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    sums: Sums = field(default_factory=Sums)
+    broken: int = 0
+    skipped: int = 0
+    plateau: Plateau = field(default_factory=Plateau)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Progress":
+        """From what JSON has made of asdict(progress)."""
+        return cls(**{**fields, "sums": Sums(*fields["sums"]), "plateau": Plateau(**fields["plateau"])})

@@ -1,0 +1,129 @@
+"""Gradients through shared memory: closed forms, odd bucket sizes, blocks in any order, twice, on one node and on several."""
+
+from contextlib import contextmanager
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from alexnet_dist.comm.hybrid import Hybrid
+from alexnet_dist.comm.node import Node, NodeTeam, NoSharedMemory, open_node, require_room
+from alexnet_dist.comm.sharded import Sharded
+from alexnet_dist.comm.world import World
+from alexnet_dist.support.threads import Team
+from alexnet_dist.support.workspace import Workspace
+
+pytestmark = pytest.mark.mpi
+
+NODES = [None, 1, 2, 3]  # how many ranks at most take each other for one node
+
+
+@contextmanager
+def node_of(world, largest=None):
+    node = Node(world, largest)
+    yield node
+    node.close()
+
+
+@pytest.mark.parametrize("largest", NODES)
+@pytest.mark.parametrize(("size", "bucket"), [(1000, 300), (1000, 1000), (100_000, 1 << 22), (7, 1), (64, 64)])
+def test_sums_over_ranks_whatever_the_order_of_blocks(size, bucket, largest):
+    world = World()
+    rng = np.random.default_rng(world.rank)
+    edges = [0, *sorted({int(edge) for edge in np.random.default_rng(0).integers(1, size, 10)}), size]
+    blocks = list(pairwise(edges))
+    ramp = np.arange(size, dtype=np.float32)
+    total = sum(range(1, world.size + 1))
+    step = 0
+
+    def apply(lo, hi, gradient, workspace):
+        assert np.array_equal(gradient, step * total * ramp[lo:hi])
+        sync.values[lo:hi] += gradient
+        sync.momentum[lo:hi] += 1
+
+    with node_of(world, largest) as node, Team(2) as team:
+        sync = Sharded(node, size, team, apply, bucket)
+        for step in (1, 2):
+            for index in rng.permutation(len(blocks)):
+                lo, hi = blocks[index]
+                with sync.block(lo, hi, Workspace()) as gradient:
+                    gradient[...] = step * (world.rank + 1) * ramp[lo:hi]
+                if index % 3 == 0:
+                    sync.poll()
+            sync.finish()
+            # Every parameter has been updated once in each step, by whichever rank owns it, and all see it.
+            assert (sync.momentum == step).all()
+            assert np.array_equal(sync.values, total * sum(range(step + 1)) * ramp)
+            node.barrier()
+
+
+@pytest.mark.parametrize("largest", NODES)
+def test_hybrid_takes_one_gradient_a_node_behind_the_split(largest):
+    world, size, split = World(), 900, 500
+
+    def apply(lo, hi, gradient, workspace):
+        sync.values[lo:hi] += gradient
+
+    with node_of(world, largest) as node, Team(1) as team:
+        sync = Hybrid(node, size, split, team, apply, bucket=128)
+        cuts = np.linspace(split, size, node.size + 1).astype(int)
+        for step in (1, 2):
+            lo, hi = cuts[node.rank], cuts[node.rank + 1]
+            with sync.block(int(lo), int(hi), Workspace()) as gradient:
+                gradient[...] = 3
+            with sync.block(0, split, Workspace()) as gradient:
+                gradient[...] = world.rank + 1
+            sync.poll()
+            sync.finish()
+            assert (sync.values[:split] == step * sum(range(1, world.size + 1))).all()
+            assert (sync.values[split:] == step * 3 * node.nodes).all()
+            node.barrier()
+
+
+def test_a_forgotten_gradient_is_noticed():
+    with node_of(World()) as node, Team(1) as team:
+        sync = Sharded(node, 10, team, lambda *_: None)
+        with sync.block(0, 9, Workspace()):
+            pass
+        with pytest.raises(RuntimeError, match="gradient"):
+            sync.finish()
+
+
+def test_broadcast_reaches_every_node():
+    world = World()
+    for largest in NODES:
+        with node_of(world, largest) as node:
+            array = node.shared((100,))
+            if node.rank == 0:
+                array.fill(world.rank + 1)
+            node.barrier()
+            node.broadcast_(array)
+            assert (array == 1).all()
+            node.barrier()
+
+
+@pytest.mark.parametrize("count", [0, 1, 23])
+def test_the_team_of_a_node_covers_everything_once(count):
+    with node_of(World()) as node, Team(1 + node.rank % 2) as team:
+        everyone = NodeTeam(node, team)
+        blocks, chunks = node.shared((count,), np.int64), node.shared((count,), np.int64)
+
+        def block(lo, hi, workspace):
+            blocks[lo:hi] += 1
+
+        def chunk(part, workspace):
+            chunks[part] += 1
+
+        for turn in (1, 2):
+            everyone.for_each(count, 3, block)
+            everyone.for_chunks(count, 2, chunk)
+            assert (blocks == turn).all()
+            assert (chunks == turn).all()
+            node.barrier()
+
+
+def test_too_little_shared_memory_is_said_by_all_ranks():
+    world = World()
+    node = open_node(world)
+    with pytest.raises(NoSharedMemory, match=r"MB left in /dev/shm, not 1000000000 MB"):
+        require_room(node, 10**15)

@@ -1,0 +1,169 @@
+"""The whole network: gradients, threads, batches, dropout, allocation."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import reference
+from small import SMALL, KeepGradients, images, make_net
+
+from alexnet_dist.kernels.loss import cross_entropy
+from alexnet_dist.model.architecture import AdaptiveAvgPool2d, Conv2d, Dropout, Linear, MaxPool2d, Network, ReLU, rows
+from alexnet_dist.model.layers import DropoutKey, LinearBlock
+from alexnet_dist.support.threads import Team
+
+
+def forward64(net, flat, x, masks=()):
+    """The network in float64, layer by layer as the table says, ReLU before pooling."""
+    views = {spec.name: flat[slice(*net.layout.ranges[spec.name])].reshape(spec.shape) for spec in net.layout.specs}
+    masks = iter(masks)
+    top, bottom = rows(net.network)
+    for row in top + bottom:
+        layer, weights = row.layer, [views[spec.name] for spec in row.parameters]
+        if isinstance(layer, Conv2d):
+            x = reference.conv_forward(x, *weights, layer.stride, layer.padding)
+        elif isinstance(layer, ReLU):
+            x = np.maximum(x, 0)
+        elif isinstance(layer, MaxPool2d):
+            x, _ = reference.maxpool_forward(x, layer.kernel, layer.stride)
+        elif isinstance(layer, AdaptiveAvgPool2d):
+            x = reference.adaptive_avgpool_forward(x, layer.size)
+        elif isinstance(layer, Dropout):
+            x = x.reshape(len(x), -1) * next(masks, 1.0)
+        elif isinstance(layer, Linear):
+            x = x.reshape(len(x), -1) @ weights[0].reshape(len(weights[1]), -1).T + weights[1]
+    return x
+
+
+def step(net, x, labels, key=None):
+    """Logits, loss and gradients."""
+    logits = net.forward(x, key)
+    dlogits = np.empty_like(logits)
+    loss = cross_entropy(logits, labels, dlogits, total=max(len(x), 1))
+    sink = KeepGradients(net.layout.size)
+    net.backward(dlogits, sink)
+    assert (sink.seen == 1).all()
+    return logits.copy(), loss, sink.flat
+
+
+# 67: a 1 x 1 map, averaged up to 6 x 6; 224: the real geometry, without averaging
+@pytest.mark.parametrize("network", [SMALL, Network(num_classes=5, image_size=224, width=1 / 32)])
+def test_gradients_of_the_whole_network(network):
+    with Team(2) as team:
+        net, flat = make_net(team, network, batch=3)
+        x, labels = images(network, 3)
+        key = DropoutKey(0, 7, np.arange(3))
+        logits, _, gradient = step(net, x, labels, key)
+        masks = [
+            block.mask[:3].astype(np.float64)
+            for block in net.classifier.blocks
+            if isinstance(block, LinearBlock) and block.mask.size
+        ]
+        assert len(masks) == 2
+        assert reference.error(logits, forward64(net, flat.astype(np.float64), x, masks)) < 1e-5
+
+        def loss(parameters):
+            return float(reference.cross_entropy(forward64(net, parameters, x, masks), labels).mean())
+
+        # ReLU and max-pooling have corners, so the step must be small enough to meet few of them.
+        assert reference.gradient_error(loss, flat, gradient, directions=2) < 1e-3
+
+
+def test_threads_agree():
+    # Winograd's convolutions and fully connected layers give the same bits for any number of threads (tested with their
+    # kernels). Where a convolution is direct, its patches are grouped otherwise: equal to float32 rounding.
+    results = []
+    for threads in (1, 2, 3):
+        with Team(threads) as team:
+            net, _ = make_net(team)
+            x, labels = images(SMALL, 7)
+            results.append(step(net, x, labels, DropoutKey(0, 0, np.arange(7))))
+    for logits, loss, gradient in results[1:]:
+        assert reference.error(logits, results[0][0]) < 1e-5
+        assert loss == pytest.approx(results[0][1], rel=1e-6)
+        assert reference.error(gradient, results[0][2]) < 1e-5
+
+
+def test_second_step_on_dirty_memory_gives_the_same_bits(soil):
+    with Team(2) as team:
+        net, _ = make_net(team)
+        x, labels = images(SMALL, 8)
+        key = DropoutKey(0, 0, np.arange(8))
+        first = step(net, x, labels, key)
+        for workspace in (*team.workspaces, team.shared):
+            soil(workspace)
+        for block in net.blocks:
+            block.y.fill(np.nan)
+        second = step(net, x, labels, key)
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_batch_is_the_sum_of_its_parts():
+    with Team(2) as team:
+        net, _ = make_net(team)
+        x, labels = images(SMALL, 8)
+        _, whole_loss, whole = step(net, x, labels, DropoutKey(5, 2, np.arange(8)))
+        total, parts = np.zeros_like(whole), 0.0
+        for part in (slice(0, 3), slice(3, 3), slice(3, 8)):
+            _, loss, gradient = step(net, x[part], labels[part], DropoutKey(5, 2, np.arange(8)[part]))
+            total += gradient * (part.stop - part.start) / 8
+            parts += loss
+    assert parts == pytest.approx(whole_loss, rel=1e-6)
+    assert reference.error(total, whole) < 1e-5
+
+
+def test_dropout_only_with_a_key():
+    with Team(1) as team:
+        net, flat = make_net(team)
+        x, _ = images(SMALL, 2)
+        plain = net.forward(x).copy()
+        assert reference.error(plain, forward64(net, flat, x)) < 1e-5
+        masked = [net.forward(x, DropoutKey(0, number, np.arange(2))).copy() for number in (1, 1, 2)]
+        assert np.array_equal(masked[0], masked[1])
+        assert not np.array_equal(masked[0], masked[2])
+        assert not np.array_equal(masked[0], plain)
+
+
+def test_an_inference_network_gives_the_training_networks_logits():
+    with Team(2) as team:
+        x, _ = images(SMALL, 5)
+        trained, _ = make_net(team)
+        small, _ = make_net(team, training=False)
+        assert np.array_equal(trained.forward(x), small.forward(x))
+
+
+def test_wrong_images_are_refused():
+    with Team(1) as team:
+        net, _ = make_net(team)
+        with pytest.raises(ValueError, match="x is"):
+            net.forward(np.zeros((9, 67, 67, 3), np.float32))
+        with pytest.raises(ValueError, match="x is"):
+            net.forward(np.zeros((1, 66, 67, 3), np.float32))
+
+
+def test_no_allocation_after_the_first_step():
+    network = Network(num_classes=7, image_size=99, width=1 / 4)
+    with Team(2) as team:
+        net, _ = make_net(team, network, batch=16)
+        x, labels = images(network, 16)
+        sink = KeepGradients(net.layout.size)
+        dlogits = np.empty((16, 7), np.float32)
+
+        def one(number):
+            logits = net.forward(x, DropoutKey(0, number, np.arange(16)))
+            cross_entropy(logits, labels, dlogits, total=16)
+            net.backward(dlogits, sink)
+
+        one(0)
+        tracemalloc.start()
+        try:
+            one(1)
+            before, _ = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            one(2)
+            after, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    # NumPy's casting buffers (some 100 KB a thread) and small objects; a single map of one image is larger.
+    assert peak - before < 500_000
+    assert after - before < 20_000

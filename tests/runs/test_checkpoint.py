@@ -1,0 +1,158 @@
+"""Checkpoints: round trips, torchvision's layout, and every kind of wrong file."""
+
+import json
+import os
+import stat
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+from small import SMALL
+
+from alexnet_dist.runs import checkpoint
+from alexnet_dist.model.architecture import Network
+from alexnet_dist.runs.checkpoint import Header
+from alexnet_dist.errors import UserError
+from alexnet_dist.model.network import layout_of
+
+
+@pytest.fixture
+def layout():
+    return layout_of(SMALL)
+
+
+@pytest.fixture
+def flats(layout, rng):
+    return [rng.standard_normal(layout.size).astype(np.float32) for _ in range(2)]
+
+
+@pytest.fixture
+def state(tmp_path, layout, flats):
+    path = tmp_path / "state.safetensors"
+    checkpoint.save(path, layout, *flats, Header(SMALL, ["naïve", "b"], {"step": 3}))
+    return path
+
+
+def test_round_trip(state, layout, flats):
+    back = [np.zeros(layout.size, np.float32) for _ in range(2)]
+    checkpoint.load(state, layout, *back)
+    assert all(np.array_equal(a, b) for a, b in zip(flats, back, strict=True))
+    assert checkpoint.read_header(state) == Header(SMALL, ["naïve", "b"], {"step": 3})
+    assert list(state.parent.iterdir()) == [state]
+
+
+def test_weights_alone_are_what_torchvision_reads(tmp_path, layout, flats):
+    path = tmp_path / "weights.safetensors"
+    checkpoint.save(path, layout, flats[0], None, Header(SMALL))
+    tensors = load_file(path)
+    assert {name: value.shape for name, value in tensors.items()} == {s.name: s.file_shape for s in layout.specs}
+    # A transposed array, which safetensors would scramble if it were saved as it lies.
+    inside = layout.views(flats[0])["features.3.weight"]
+    assert np.array_equal(tensors["features.3.weight"], inside.transpose(3, 2, 0, 1))
+    with pytest.raises(UserError, match="no training state"):
+        checkpoint.load(path, layout, *flats)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_reads_a_file_without_metadata(tmp_path, layout, flats, dtype):
+    views = layout.views(flats[0])
+    path = tmp_path / "torchvision.safetensors"
+    save_file({spec.name: spec.to_file(views[spec.name]).astype(dtype) for spec in layout.specs}, path)
+    assert checkpoint.read_header(path).network == Network(num_classes=7, width=1 / 16)
+    back = np.zeros(layout.size, np.float32)
+    checkpoint.load(path, layout, back, None)
+    assert np.array_equal(back, flats[0].astype(dtype).astype(np.float32))
+
+
+def test_the_mode_follows_the_umask(state):
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(state.stat().st_mode) == 0o666 & ~mask
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[-1000] ^= 1
+    path.write_bytes(data)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def foreign(path):
+    path.write_bytes(b"PK\x03\x04 not ours" * 100)
+
+
+def huge_claim(path):
+    # A header that claims more data than any disk holds.
+    header = json.dumps(
+        {"features.0.bias": {"dtype": "F32", "shape": [10**11], "data_offsets": [0, 4 * 10**11]}}
+    ).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+
+
+def gone(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [cut, flip_a_bit, empty, foreign, huge_claim, gone])
+def test_damaged_files_are_refused_before_anything_is_overwritten(damage, state, layout):
+    damage(state)
+    back = [np.full(layout.size, 5, np.float32) for _ in range(2)]
+    with pytest.raises(UserError, match=str(state)):
+        checkpoint.load(state, layout, *back)
+    assert all((flat == 5).all() for flat in back)
+
+
+@pytest.mark.parametrize("damage", [cut, empty, foreign, huge_claim, gone])
+def test_headers_of_damaged_files_are_refused(damage, state):
+    damage(state)
+    with pytest.raises(UserError, match=str(state)):
+        checkpoint.read_header(state)
+
+
+def rewrite(path, change):
+    """Writes the file again with changed metadata."""
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+    change(metadata)
+    save_file(load_file(path), path, metadata)
+
+
+def test_a_changed_header_fails_the_checksum(state, layout, flats):
+    rewrite(state, lambda metadata: metadata.update(header=metadata["header"].replace('"step": 3', '"step": 4')))
+    with pytest.raises(UserError, match="damaged"):
+        checkpoint.load(state, layout, *flats)
+
+
+def test_a_later_version_is_refused(state):
+    rewrite(state, lambda metadata: metadata.update(version="99"))
+    with pytest.raises(UserError, match="99, newer"):
+        checkpoint.read_header(state)
+
+
+@pytest.mark.parametrize("other", [Network(8, 67, 0.5, 1 / 16), Network(7, 67, 0.5, 1 / 8)])
+def test_another_shape_is_refused_by_name(state, other):
+    layout = layout_of(other)
+    flat = np.zeros(layout.size, np.float32)
+    with pytest.raises(UserError, match=r"of another shape: (classifier|features)\.\d+\.\w+ is"):
+        checkpoint.load(state, layout, flat, flat.copy())
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(state, layout, flats, monkeypatch):
+    before = state.read_bytes()
+
+    def full_disk(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(UserError, match=r"cannot write .*No space left"):
+        checkpoint.save(state, layout, flats[1], flats[0], Header(SMALL))
+    assert state.read_bytes() == before
+    assert list(state.parent.iterdir()) == [state]

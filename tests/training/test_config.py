@@ -1,0 +1,73 @@
+"""Flags to configuration: defaults, the order of precedence, and what is refused."""
+
+from dataclasses import fields
+
+import pytest
+
+from alexnet_dist.errors import UserError
+from alexnet_dist.train import build_parser, read_config
+from alexnet_dist.training.config import TrainingConfig
+
+
+def parse(*argv):
+    return read_config(build_parser().parse_args([str(arg) for arg in argv]))
+
+
+def test_every_field_has_a_flag_and_the_defaults_are_the_configurations():
+    assert parse() == TrainingConfig()
+    flags = vars(build_parser().parse_args([]))
+    assert set(flags) == {field.name for field in fields(TrainingConfig)} | {"config"}
+
+
+def test_the_c_programs_spellings():
+    config = parse("-batchsize", 8, "-epochs", 10, "-load_pretrained", "W0", "-save", "W1")
+    assert (config.batch_size, config.epochs, config.load_pretrained, config.save) == (8, 10, "W0", "W1")
+
+
+def test_a_file_gives_values_and_flags_win(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text('epochs = 5\nlr = 1\nflip = false\nsample = ["a b.png", "c.png"]\nlr-scheduler = "cosine"\n')
+    config = parse("--config", file, "--epochs", 7)
+    assert (config.epochs, config.lr, config.flip, config.lr_scheduler) == (7, 1.0, False, "cosine")
+    assert config.sample == ("a b.png", "c.png")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("epoch = 5", "unrecognized"), ('epochs = "many"', "invalid int"), ("epochs = ", "can't be read")],
+)
+def test_a_wrong_file_is_refused(tmp_path, text, message):
+    file = tmp_path / "run.toml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=message):
+        parse("--config", file)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--epochs", 0], "--epochs is 0, but must be at least 1"),
+        (["--lr", 0], "--lr is 0.0"),
+        (["--lr", "nan"], "--lr is nan, but must be a finite"),
+        (["--weight-decay", "inf"], "--weight-decay is inf"),
+        (["--dropout", 1], "--dropout is 1.0"),
+        (["--max-bad", 1.5], "--max-bad is 1.5"),
+        (["--val-fraction", 0], "--val-fraction is 0.0"),
+        (["--seed", -1], "--seed is -1"),
+        (["--batch-size", 4, "--global-batch", 8], "give one of them"),
+        (["--crop", "square"], "invalid choice"),
+        (["--epochs", "ten"], "invalid int"),
+        (["--epoch", 1], "unrecognized"),
+    ],
+)
+def test_wrong_values_are_refused_with_their_name(argv, message):
+    with pytest.raises(UserError, match=message):
+        parse(*argv)
+
+
+def test_batch_and_learning_rate():
+    assert TrainingConfig().batch_of_all(8) == 128
+    assert TrainingConfig(batch_size=8).batch_of_all(4) == 32
+    assert TrainingConfig(global_batch=96).batch_of_all(4) == 96
+    assert TrainingConfig(lr=0.02).schedule(256).lr == 0.02
+    assert TrainingConfig(lr=0.02, lr_reference_batch=128).schedule(256).lr == 0.04
