@@ -82,7 +82,7 @@ def run_on_ranks(parser: Parser, argv: list[str] | None, body: "Callable[[World,
     # Of a run that diverges people hear once, from its loss, and not of every NaN that NumPy meets.
     warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"alexnet_dist\.")
     try:
-        with world.together():
+        with world.shared_errors():
             args = parser.parse_args(argv)
         return body(world, args)
     except SharedError as error:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from alexnet_dist import cli
 from alexnet_dist.data.image_list import read_image_list
 from alexnet_dist.errors import SharedError
-from alexnet_dist.model.architecture import Network
-from alexnet_dist.model.network import AlexNet, layout_of
+from alexnet_dist.model.architecture import Network, parameter_map
+from alexnet_dist.model.network import AlexNet
 from alexnet_dist.runs import checkpoint
 from alexnet_dist.support.threads import Team
 from alexnet_dist.support.workspace import zeros
@@ -29,8 +29,15 @@ def build_parser() -> cli.Parser:
     )
     add = parser.add_argument
     add("--load", "-load", required=True, metavar="FILE", help="a checkpoint, or weights saved by torchvision")
-    add("--data", default="images.list", metavar="LIST", help="`class_id image_path` a line (default: images.list)")
-    add("--batch-size", "-batchsize", type=int, default=32, metavar="N", help="images a rank in one pass (default: 32)")
+    add("--data", default="images.list", metavar="LIST", help="`class_id image_path` a line (default: %(default)s)")
+    add(
+        "--batch-size",
+        "-batchsize",
+        type=int,
+        default=32,
+        metavar="N",
+        help="images a rank in one pass (default: %(default)s)",
+    )
     add("--threads", type=int, metavar="N", help="threads a rank (default: this node's cores shared by its ranks)")
     add("--workers", type=int, metavar="N", help="threads a rank that decode images (default: as --threads)")
     add("--strict", action="store_true", help="an image that can't be read is an error, not skipped and counted")
@@ -43,15 +50,15 @@ def body(world: "World", args: argparse.Namespace) -> int:
     # Here and not above: --help needs no MPI.
     from alexnet_dist.training.evaluation import evaluate
 
-    with world.together():
+    with world.shared_errors():
         cli.require_positive(args, "batch_size", "threads", "workers")
         header, flat = checkpoint.load_weights(Path(args.load)) if world.rank == 0 else (None, None)
     network = Network(**world.broadcast_json(asdict(header)["network"] if header else None))
-    with world.together():
+    with world.shared_errors():
         images = read_image_list(Path(args.data), network.num_classes)
     world.require_same(images.fingerprint(), f"the list {args.data}")
     if flat is None:
-        flat = zeros((layout_of(network).size,))
+        flat = zeros((parameter_map(network).size,))
     world.broadcast_(flat)
     with Team(args.threads or world.node_threads()) as team:
         result = evaluate(AlexNet(network, flat, args.batch_size, team), images, world, args.workers or team.size)

@@ -33,8 +33,14 @@ def build_parser() -> cli.Parser:
     add("--input", "-input", nargs="+", required=True, metavar="IMAGE", help="JPEG or PNG files, folders or globs")
     add("--load", "-load", required=True, metavar="FILE", help="a checkpoint, or weights saved by torchvision")
     add("--class-names", metavar="FILE", help="one name a line (default: those in the checkpoint)")
-    add("--topk", type=int, default=5, metavar="K", help="how many classes to print of each image (default: 5)")
-    add("--batch-size", type=int, default=32, metavar="N", help="images in one pass (default: 32)")
+    add(
+        "--topk",
+        type=int,
+        default=5,
+        metavar="K",
+        help="how many classes to print of each image (default: %(default)s)",
+    )
+    add("--batch-size", type=int, default=32, metavar="N", help="images in one pass (default: %(default)s)")
     add("--threads", type=int, metavar="N", help="threads (default: one a core)")
     add("--json", action="store_true", help="print one JSON object a line for each image")
     return parser

@@ -6,7 +6,6 @@ prints the command line of the fastest. What is measured depends on --global-bat
 
 import argparse
 import json
-import math
 import shlex
 import shutil
 import subprocess
@@ -14,10 +13,10 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from alexnet_dist import cli, train
+from alexnet_dist import cli
 from alexnet_dist.errors import UserError
-from alexnet_dist.model.architecture import Network
 from alexnet_dist.support.threads import Team, available_cores
+from alexnet_dist.training.flags import build_parser, parse_config, read_config
 
 if TYPE_CHECKING:
     from alexnet_dist.comm.world import World
@@ -31,7 +30,7 @@ TIMEOUT = 120  # seconds that a layout may take to be measured
 
 
 @dataclass(frozen=True)
-class Layout:
+class RankLayout:
     """Ranks, threads of each, and whether a rank is bound to cores of its own."""
 
     ranks: int
@@ -49,11 +48,11 @@ class Layout:
         return f"{self.ranks} x {self.threads} (ranks x threads){bound}"
 
 
-def candidates(cores: int, batch: int) -> list[Layout]:
+def candidates(cores: int, batch: int) -> list[RankLayout]:
     """The layouts that use all cores with no more ranks than images: bound and not bound, where that is a difference."""
     ranks = [count for count in range(1, min(cores, batch) + 1) if cores % count == 0]
     return [
-        Layout(count, cores // count, binding)
+        RankLayout(count, cores // count, binding)
         for count in ranks
         for binding in (("none", "core") if count > 1 else ("none",))
     ]
@@ -74,7 +73,7 @@ def which_mpi() -> str:
     )
 
 
-def measure(layout: Layout, mpi: str, flags: list[str]) -> dict[str, object] | str:
+def measure(layout: RankLayout, mpi: str, flags: list[str]) -> dict[str, object] | str:
     """What a probe in this layout says: seconds a step, and the strategy; or why it could not run."""
     command = layout.command(mpi, "layout", [PROBE, *flags])
     try:
@@ -93,37 +92,31 @@ def measure(layout: Layout, mpi: str, flags: list[str]) -> dict[str, object] | s
 def probe(world: "World", args: argparse.Namespace) -> int:
     """On every rank of a layout: opens the engine that training would, and prints the time of its step."""
     # Here and not above: the choosing process has no MPI.
-    from alexnet_dist.model.network import layout_of
     from alexnet_dist.training.engine import Engine
-    from alexnet_dist.training.optim import SGD
-    from alexnet_dist.training.synchronization import open_engine, seconds_of_a_step
+    from alexnet_dist.training.setup import make_network, step_spec
+    from alexnet_dist.training.strategy_choice import choose_engine, seconds_of_a_step
 
-    with world.together():
-        config = train.read_config(args)
-    batch = config.batch_of_all(world.size)
-    network = Network(config.num_classes or 1000, config.image_size, config.dropout, config.width)
-    share = len(range(world.rank, batch, world.size))
+    with world.shared_errors():
+        config = read_config(args)
+        network = make_network(config, config.num_classes or 1000)
+    spec = step_spec(config, network, world.size)
     with Team(config.threads) as team:
-
-        def make(sync: str) -> Engine:
-            return Engine(network, world, team, math.ceil(batch / world.size), SGD(), conv=config.conv, sync=sync)
-
-        engine, _ = open_engine(make, world, config.sync, layout_of(network).size, share, batch)
-        seconds = world.largest(seconds_of_a_step(engine, world, share, batch))
+        engine, _ = choose_engine(config.sync, spec, world, lambda strategy: Engine(spec, world, team, strategy))
+        seconds = world.largest(seconds_of_a_step(engine))
         if world.rank == 0:
-            print(json.dumps({"seconds": seconds, "sync": engine.name}))
+            print(json.dumps({"seconds": seconds, "sync": engine.strategy_name}))
         engine.close()
     return 0
 
 
-def choose(flags: list[str]) -> tuple[Layout, str, dict[str, object]]:
+def fastest(flags: list[str]) -> tuple[RankLayout, str, dict[str, object]]:
     """Measures all candidates; the fastest layout, the MPI, and what its probe said. Raises UserError if none ran."""
     if "--threads" in flags:
         raise UserError("--threads is what is to be chosen here: leave it out, or say how many ranks you want")
     mpi = which_mpi()
-    config = train.read_config(train.build_parser().parse_args(flags))
+    config = parse_config(flags)
     cores = available_cores()
-    results: dict[Layout, dict[str, object]] = {}
+    results: dict[RankLayout, dict[str, object]] = {}
     for layout in candidates(cores, config.batch_of_all(1)):
         result = measure(layout, mpi, flags)
         if isinstance(result, str):
@@ -141,14 +134,14 @@ def choose(flags: list[str]) -> tuple[Layout, str, dict[str, object]]:
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
     flags = sys.argv[1:] if argv is None else argv
-    parser = train.build_parser()
+    parser = build_parser()
     parser.prog, parser.description = "alexnet-layout", __doc__
     if PROBE in flags:
         return cli.run_on_ranks(parser, [flag for flag in flags if flag != PROBE], probe)
 
     def body(_: argparse.Namespace) -> int:
         print(f"measuring layouts for {available_cores()} cores:", file=sys.stderr, flush=True)
-        best, mpi, result = choose(flags)
+        best, mpi, result = fastest(flags)
         sync = [] if "--sync" in flags or best.ranks == 1 else ["--sync", str(result["sync"])]
         print(shlex.join(best.command(mpi, "train", [*sync, *flags])))
         return 0

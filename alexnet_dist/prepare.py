@@ -220,18 +220,22 @@ def build_parser() -> cli.Parser:
         "--val-dir", type=Path, metavar="DIR", help="validation images, in folders of the same names"
     )
     validation.add_argument(
-        "--val-fraction", type=float, default=0.1, metavar="SHARE", help="else, this share of each class (default: 0.1)"
+        "--val-fraction",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="else, this share of each class (default: %(default)s)",
     )
     folder.add_argument("--force", action="store_true", help="overwrite lists that exist")
 
     digits = commands.add_parser("digits", help=DIGITS_HELP, description=DIGITS_HELP)
-    digits.add_argument("--size", type=int, default=224, help="width and height in pixels (default: 224)")
+    digits.add_argument("--size", type=int, default=224, help="width and height in pixels (default: %(default)s)")
 
     for command in (folder, digits):
         command.add_argument(
             "--output", type=Path, default=Path(), metavar="DIR", help="where to write (default: here)"
         )
-        command.add_argument("--seed", type=int, default=0, help="of the random split (default: 0)")
+        command.add_argument("--seed", type=int, default=0, help="of the random split (default: %(default)s)")
     return parser
 
 

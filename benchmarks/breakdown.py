@@ -22,7 +22,7 @@ from common import BLOCKS, Bystanders, describe_machine, engine_and_batch, memor
 
 from alexnet_dist.kernels import conv_im2col, conv_winograd, linear, pointwise, pool
 from alexnet_dist.model import convolutions
-from alexnet_dist.model.convolutions import SpaceToDepth, Tiled
+from alexnet_dist.model.convolutions import StridedWinogradConv, WinogradConv
 from alexnet_dist.training.optim import SGD
 
 
@@ -44,8 +44,8 @@ def _backward(v: np.ndarray, u: np.ndarray, dm: np.ndarray, du: np.ndarray, data
 
 
 PARTS = [
-    Part(Tiled, "_rows", "padding"),
-    Part(SpaceToDepth, "_rows", "padding"),
+    Part(WinogradConv, "_rows", "padding"),
+    Part(StridedWinogradConv, "_rows", "padding"),
     Part(convolutions, "gather", "to points"),
     Part(convolutions, "scatter", "from points"),
     Part(conv_winograd, "filters_winograd_forward", "filters"),
@@ -95,10 +95,8 @@ class Stopwatches:
             seconds = time.perf_counter() - start
             arrays = [array for array in (*args, *kwargs.values()) if isinstance(array, np.ndarray)]
             size = sum(array.nbytes for array in arrays)
-            if (
-                part.row == "update"
-            ):  # parameters and momentum, the first and the last of the three, are read and written
-                size += arrays[0].nbytes + arrays[2].nbytes
+            if part.row == "update":  # parameters and momentum are read and written
+                size += 3 * arrays[0].nbytes
             with self._lock:
                 figures = self.figures[self.block, part.row]
                 figures.seconds += seconds - self._inner.seconds

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_info
 
+from alexnet_dist.data.loader import Batch
 from alexnet_dist.model.architecture import Network
 from alexnet_dist.model.parameters import initialize
 from alexnet_dist.support.threads import Team, available_cores
@@ -86,14 +87,15 @@ def engine_and_batch(batch: int, threads: int) -> tuple["Engine", Callable[[], o
     from mpi4py import MPI
 
     from alexnet_dist.comm.world import World
-    from alexnet_dist.training.engine import Engine
+    from alexnet_dist.training.engine import Engine, StepSpec
 
-    engine = Engine(Network(), World(MPI.COMM_SELF), Team(threads), batch, SGD(), sync="immediate")
-    initialize(engine.layout, engine.values, "he", seed=0)
+    engine = Engine(StepSpec(Network(), batch, SGD()), World(MPI.COMM_SELF), Team(threads), "local")
+    initialize(engine.parameters, engine.values, "he", seed=0)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, 224, 224, 3), dtype=np.float32)
     labels = rng.integers(0, 1000, batch)
-    return engine, lambda: engine.step(x, labels, np.arange(batch), batch, 0, 1e-4)
+    images = Batch(x, labels, np.arange(batch))
+    return engine, lambda: engine.step(images, batch, 0, 1e-4)
 
 
 class Contender:

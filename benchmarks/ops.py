@@ -26,10 +26,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from common import BLOCKS, Bystanders, Contender, describe_machine, fastest, paired_ratio, race, serve
 
-from alexnet_dist.model.architecture import Network, output_extent
-from alexnet_dist.model.convolutions import choose
-from alexnet_dist.model.layers import Bound, ConvBlock, LinearBlock
-from alexnet_dist.model.network import AlexNet, layout_of
+from alexnet_dist.model.architecture import Network, output_extent, parameter_map
+from alexnet_dist.model.convolutions import choose_convolution
+from alexnet_dist.model.layers.base import Block, BlockContext, LayerParameters
+from alexnet_dist.model.layers.conv import ConvBlock, ConvShape
+from alexnet_dist.model.layers.linear import LinearBlock, LinearShape
+from alexnet_dist.model.network import AlexNet
 from alexnet_dist.model.parameters import initialize
 from alexnet_dist.support.threads import Team
 from alexnet_dist.support.workspace import Workspace, zeros
@@ -80,16 +82,16 @@ class Store:
 
 def network(batch: int, team: Team, training: bool) -> AlexNet:
     """Full-size AlexNet with random weights."""
-    layout = layout_of(Network(dropout=0.0))
-    flat = zeros((layout.size,))
-    initialize(layout, flat, "he", seed=0)
-    return AlexNet(Network(dropout=0.0), flat, batch, team, training)
+    parameters = parameter_map(Network(dropout=0.0))
+    flat = zeros((parameters.size,))
+    initialize(parameters, flat, "he", seed=0)
+    return AlexNet(Network(dropout=0.0), flat, batch, team, training=training)
 
 
 def layers_numpy(batch: int, team: Team) -> Work:
     """Ours, for the part `layers`."""
     net = network(batch, team, training=True)
-    store, work, shape = Store(net.layout.size), Work(), (224, 224, 3)
+    store, work, shape = Store(net.parameters.size), Work(), (224, 224, 3)
     for name, block in zip(BLOCKS, net.blocks, strict=True):
         x, dy = values(batch, *shape), values(*block.y.shape)
         dx = None if name == "conv1" else np.empty_like(x)
@@ -135,17 +137,17 @@ def scenes_numpy(batch: int, team: Team) -> Work:
     for name, scene in SCENES.items():
         x, outputs = values(*scene.x), scene.w[0]
         w, b = RNG.standard_normal(scene.w, dtype=np.float32), zeros((outputs,))
-        block: ConvBlock | LinearBlock
+        context = BlockContext(len(x), team, team)
+        block: Block
         if len(scene.w) == 4:
             w = np.ascontiguousarray(w.transpose(2, 3, 1, 0))
             extent = output_extent(scene.x[1], scene.w[2], scene.stride, 0)
             shape = (extent, extent, outputs)
-            convolution = choose("auto", w, shape, scene.stride, 0, pixels=scene.x[3] == 3)
-            bound = Bound(w, b, 0, w.size, w.size + b.size)
-            block = ConvBlock(bound, convolution, shape, None, shape, len(x), team, training=False)
+            convolution = choose_convolution("auto", w, shape, scene.stride, 0, pixels=scene.x[3] == 3)
+            parameters = LayerParameters(w, b, 0, w.size, w.size + b.size)
+            block = ConvBlock(parameters, convolution, ConvShape(shape, shape), context)
         else:
-            bound = Bound(w, b, 0, w.size, w.size + b.size)
-            block = LinearBlock(bound, 0, 0.0, relu=True, batch=len(x), team=team, training=False)
+            block = LinearBlock(LayerParameters(w, b, 0, w.size, w.size + b.size), LinearShape(0), context)
         work[name] = partial(block.forward, x, None)
     return work
 

@@ -55,8 +55,7 @@ from scaling_model import (
 )
 from sync import STRATEGIES, compare, serve_on_ranks
 
-from alexnet_dist.model.architecture import Network
-from alexnet_dist.model.network import layout_of
+from alexnet_dist.model.architecture import Network, parameter_map
 from alexnet_dist.support.threads import available_cores
 
 SIZES = tuple(1 << exponent for exponent in range(12, 27, 2))  # bytes: 4 KB to 64 MB
@@ -69,7 +68,7 @@ def work_collectives() -> None:
     """Serves sums over the ranks of this MPI world, and additions that all ranks make at once, each on its own."""
     from mpi4py import MPI
 
-    from alexnet_dist.comm.world import World, wait
+    from alexnet_dist.comm.world import World, wait_until
 
     world = World()
     ours, others = (np.full(SIZES[-1] // 4, 0, np.float32) for _ in range(2))  # zeros: ones would overflow in the end
@@ -86,7 +85,7 @@ def work_collectives() -> None:
     def allreduce(size: int) -> None:
         nonlocal place  # each message lies behind the one before: what is summed again and again would stay in the cache
         place = place + size if place + 2 * size <= SIZES[-1] else 0
-        wait(world.comm.Iallreduce(MPI.IN_PLACE, ours[place // 4 : (place + size) // 4], MPI.SUM))
+        wait_until(world.comm.Iallreduce(MPI.IN_PLACE, ours[place // 4 : (place + size) // 4], MPI.SUM).Test)
 
     work: dict[str, Callable[[], object]] = {
         str(size): partial(mean, partial(allreduce, size), max(1, min(MOST, AT_ONCE // size))) for size in SIZES
@@ -95,7 +94,7 @@ def work_collectives() -> None:
 
     def broadcast(code: int) -> int:
         codes = np.array([code], np.int64)
-        wait(world.comm.Ibcast(codes, root=0))
+        wait_until(world.comm.Ibcast(codes, root=0).Test)
         return int(codes[0])
 
     serve_on_ranks(world.rank, work, broadcast, world.comm.Barrier, world.largest)
@@ -262,7 +261,7 @@ def main() -> None:
     print(f"\nMeasured while {bystanders}")
     link, errors = report_fit(samples)
     lines = lines_of_node(steps, args.node_ranks)
-    gradient = 4 * layout_of(Network()).size
+    gradient = 4 * parameter_map(Network()).size
     cluster = Cluster(Link.of(args.latency, args.bandwidth), args.node_ranks, gradient, sums[args.node_ranks][1])
     print(
         f"Network: {args.latency} us, {args.bandwidth:g} Gbit/s a node; gradient {gradient / 1e6:.0f} MB; "

@@ -24,7 +24,7 @@ from common import (
     sgemm_peak,
 )
 
-from alexnet_dist.model.architecture import Conv2d, Network, rows
+from alexnet_dist.model.architecture import Conv2d, Network, layer_table
 
 TORCH_WAYS = ("float32 nchw", "float32 channels_last", "bfloat16 nchw", "bfloat16 channels_last")
 
@@ -32,12 +32,12 @@ TORCH_WAYS = ("float32 nchw", "float32 channels_last", "bfloat16 nchw", "bfloat1
 def multiplications(network: Network) -> int:
     """Multiply-adds of one image's training step by the direct algorithm, without a gradient of the pixels."""
     total = 0
-    top, bottom = rows(network)
-    for row in top + bottom:
-        if row.parameters:
-            weight = row.parameters[0].size
-            places = row.output[0] * row.output[1] if isinstance(row.layer, Conv2d) else 1
-            total += weight * places * (2 if row is top[0] else 3)
+    layers = layer_table(network).layers
+    for layer in layers:
+        if layer.parameters:
+            weight = layer.parameters[0].size
+            places = layer.output[0] * layer.output[1] if isinstance(layer.layer, Conv2d) else 1
+            total += weight * places * (2 if layer is layers[0] else 3)
     return total
 
 

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from statistics import median
 from typing import Any
@@ -27,7 +27,9 @@ from typing import Any
 import numpy as np
 from common import Contender, describe_machine, load_average, paired_ratio, race, serve
 
-from alexnet_dist.model.architecture import Network
+from alexnet_dist.data.loader import Batch
+from alexnet_dist.model.architecture import Network, layer_table
+from alexnet_dist.model.parameters import GradientSink
 from alexnet_dist.support.workspace import Workspace
 
 LAYOUTS = ("nchw", "channels_last")
@@ -35,13 +37,21 @@ STRATEGIES = ("allreduce", "sharded", "hybrid")
 Work = dict[str, Callable[[], object]]
 
 
-class Drop:
-    """A sink that throws gradients away."""
+class Compute:
+    """A sink that throws gradients away: those before `start`, if the strategy updates the others while it computes."""
+
+    def __init__(self, strategy: GradientSink, start: int | None) -> None:
+        self._strategy, self._start = strategy, start
+
+    def block(self, lo: int, hi: int, workspace: Workspace) -> AbstractContextManager[np.ndarray]:
+        if self._start is not None and lo >= self._start:
+            return self._strategy.block(lo, hi, workspace)
+        return self._drop(hi - lo, workspace)
 
     @contextmanager
-    def block(self, lo: int, hi: int, workspace: Workspace) -> Iterator[np.ndarray]:
+    def _drop(self, size: int, workspace: Workspace) -> Iterator[np.ndarray]:
         with workspace.frame():
-            yield workspace.take((hi - lo,))
+            yield workspace.take((size,))
 
     def poll(self) -> None:
         """Nothing is under way."""
@@ -59,45 +69,44 @@ def proportional_megabytes(only: str = "") -> float:
     return total / 1024
 
 
-def work_numpy(sync: str, batch: int, threads: int) -> None:
+def work_numpy(strategy: str, batch: int, threads: int) -> None:
     """Serves ours, on the ranks of this MPI world."""
     from alexnet_dist.comm.world import World
     from alexnet_dist.data.sharding import share
     from alexnet_dist.model.parameters import initialize
     from alexnet_dist.support.threads import Team
-    from alexnet_dist.training.engine import Engine
+    from alexnet_dist.training.engine import Engine, StepSpec
     from alexnet_dist.training.optim import SGD
 
     world, team = World(), Team(threads)
     mine = share(batch, world.rank, world.size)
-    engine = Engine(Network(), world, team, -(-batch // world.size), SGD(), sync=sync)
+    engine = Engine(StepSpec(Network(), -(-batch // world.size), SGD()), world, team, strategy)
     if world.rank == 0:
-        initialize(engine.layout, engine.values, "he", seed=0)
+        initialize(engine.parameters, engine.values, "he", seed=0)
     engine.broadcast()
     rng = np.random.default_rng(world.rank)
     x = rng.standard_normal((len(mine), 224, 224, 3), dtype=np.float32)
-    labels, positions = rng.integers(0, 1000, len(mine)), np.arange(mine.start, mine.stop)
-    bounds = sorted(engine.layout.ranges.values(), reverse=True)
+    images = Batch(x, rng.integers(0, 1000, len(mine)), np.arange(mine.start, mine.stop))
+    bounds = sorted(engine.parameters.ranges.values(), reverse=True)
+    start = layer_table(Network()).classifier_start
 
     def step() -> None:
-        engine.step(x, labels, positions, batch, 0, 1e-4)
+        engine.step(images, batch, 0, 1e-4)
 
     def compute() -> None:
-        engine.classifier.forward(engine.net.features.forward(x, None), None)
+        engine.training_net.forward(x)
         dlogits = np.zeros((len(x), 1000), np.float32)
-        sink = engine.sync if sync == "hybrid" else Drop()
-        dfeatures = engine.classifier.backward(dlogits, sink, data=True)
-        engine.net.features.backward(dfeatures, Drop(), data=False)
+        engine.training_net.backward(dlogits, Compute(engine.strategy, start if strategy == "hybrid" else None))
 
     def exchange() -> None:
         for lo, hi in bounds:
-            if sync != "hybrid" or hi <= bounds[5][0]:  # hybrid exchanges the convolutions' gradients only
-                with engine.sync.block(lo, hi, team.workspaces[0]):
+            if strategy != "hybrid" or hi <= start:  # hybrid exchanges the convolutions' gradients only
+                with engine.strategy.block(lo, hi, team.workspaces[0]):
                     pass
-        engine.sync.finish()
+        engine.strategy.finish()
 
     def state() -> float:
-        private = 3 * 4 * engine.layout.size / 2**20 if sync == "allreduce" else 0
+        private = 3 * 4 * engine.parameters.size / 2**20 if strategy == "allreduce" else 0
         return private + proportional_megabytes("/dev/shm")
 
     def memory() -> dict[str, float]:

@@ -22,6 +22,8 @@ def alexnet(network: Network | None = None) -> torch.nn.Module:
                 return torch.nn.ReLU(inplace=True)
             case architecture.MaxPool2d(kernel, stride):
                 return torch.nn.MaxPool2d(kernel, stride)
+            case architecture.AdaptiveAvgPool2d(size):
+                return torch.nn.AdaptiveAvgPool2d(size)
             case architecture.Dropout(probability):
                 return torch.nn.Dropout(probability)
             case architecture.Linear(outputs):
@@ -33,9 +35,10 @@ def alexnet(network: Network | None = None) -> torch.nn.Module:
         def __init__(self) -> None:
             nonlocal channels
             super().__init__()
-            self.features = torch.nn.Sequential(*map(build, features))
-            self.avgpool = torch.nn.AdaptiveAvgPool2d((6, 6))
-            channels *= 36
+            *convolutions, average = features
+            self.features = torch.nn.Sequential(*map(build, convolutions))
+            self.avgpool = build(average)
+            channels *= self.avgpool.output_size**2
             self.classifier = torch.nn.Sequential(*map(build, classifier))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -4,8 +4,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from alexnet_dist.model.architecture import Network
-from alexnet_dist.model.network import AlexNet, layout_of
+from alexnet_dist.model.architecture import Network, parameter_map
+from alexnet_dist.model.network import AlexNet
 from alexnet_dist.model.parameters import initialize
 from alexnet_dist.support.workspace import zeros
 
@@ -29,12 +29,12 @@ class KeepGradients:
 
 
 def make_net(team, network=SMALL, batch=8, training=True, scheme="he"):
-    layout = layout_of(network)
-    flat = zeros((layout.size,))
-    initialize(layout, flat, scheme, seed=3)
+    parameters = parameter_map(network)
+    flat = zeros((parameters.size,))
+    initialize(parameters, flat, scheme, seed=3)
     # Biases that aren't zero, so that a gradient which forgets them shows.
     flat += np.random.default_rng(4).normal(0, 0.01, flat.size).astype(np.float32)
-    return AlexNet(network, flat, batch, team, training), flat
+    return AlexNet(network, flat, batch, team, training=training), flat
 
 
 def images(network, n, seed=0):

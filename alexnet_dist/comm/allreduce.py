@@ -14,24 +14,20 @@ from contextlib import contextmanager
 import numpy as np
 from mpi4py import MPI
 
-from alexnet_dist.comm.buckets import BUCKET, Buckets
-from alexnet_dist.comm.strategy import Apply, Record, forget
-from alexnet_dist.comm.world import World, wait
-from alexnet_dist.support.threads import Team
+from alexnet_dist.comm.buckets import Buckets
+from alexnet_dist.comm.strategy import StrategyOptions, Summed, update_ranges, update_with_norms
+from alexnet_dist.comm.world import World, wait_until
 from alexnet_dist.support.workspace import Workspace, zeros
 
-UPDATE_BLOCK = 1 << 18  # floats to one task of the update
 
+class Allreduce:
+    """The sink of one replica's gradients, of which the blocks are views."""
 
-class Bucketed:
-    """The sink of one replica's gradients: `size` floats, of which the blocks are views."""
-
-    def __init__(
-        self, world: World, size: int, team: Team, apply: Apply, bucket: int = BUCKET, record: Record = forget
-    ) -> None:
-        self.world, self.team, self._apply, self._record = world, team, apply, record
-        self.values, self.momentum, self.gradients = (zeros((size,)) for _ in range(3))
-        self._buckets = Buckets(0, size, bucket)
+    def __init__(self, world: World, options: StrategyOptions) -> None:
+        self.world, self._options = world, options
+        self.values, self.gradients = (zeros((options.size,)) for _ in range(2))
+        self.state = {name: zeros((options.size,)) for name in options.update.state}
+        self._buckets = Buckets(0, options.size, options.bucket)
         self._requests: list[MPI.Request] = []
         self._starts: list[float] = []
         self._waited = 0.0
@@ -45,7 +41,7 @@ class Bucketed:
     def block(self, lo: int, hi: int, workspace: Workspace) -> Iterator[np.ndarray]:
         """The part [lo, hi) of the gradient, to be filled."""
         yield self.gradients[lo:hi]
-        self._buckets.fill(lo, hi)
+        self._buckets.mark_filled(lo, hi)
         if threading.current_thread() is threading.main_thread():
             self.poll()
 
@@ -59,17 +55,24 @@ class Bucketed:
         MPI.Request.Testall(self._requests)
 
     def finish(self) -> None:
-        """Applies the update to each bucket as its sum arrives."""
+        """Updates each bucket as its sum arrives, or all of them when the last one has."""
         self.poll()
         if self.started < len(self._buckets.bounds):
             raise self._buckets.forgotten(self.started)
+        deferred = []
         for request, began, (lo, hi) in zip(self._requests, self._starts, self._buckets.bounds, strict=True):
             start = time.perf_counter()
-            wait(request)
+            wait_until(request.Test)
             end = time.perf_counter()
             self._waited += end - start
-            self._record(f"bucket [{lo}, {hi})", began, end)
-            self._update(lo, hi)
+            self._options.record(f"bucket [{lo}, {hi})", began, end)
+            summed = Summed(lo, hi, self.gradients[lo:hi])
+            if self._options.update.partials:
+                deferred.append(summed)
+            else:
+                update_ranges([summed], self._options)
+        if deferred:  # every rank has all of the sums, so there is nothing to combine
+            update_with_norms(deferred, self._options, combine=lambda sums: sums)
         self._buckets.reset()
         self._requests, self._starts = [], []
 
@@ -79,15 +82,8 @@ class Bucketed:
         return waited
 
     def broadcast_(self, array: np.ndarray) -> None:
-        """Overwrites values or momentum with rank 0's."""
+        """Overwrites values or one of state with rank 0's."""
         self.world.broadcast_(array)
 
     def close(self) -> None:
         """Nothing outlives the replica."""
-
-    def _update(self, lo: int, hi: int) -> None:
-        def task(start: int, end: int, workspace: Workspace) -> None:
-            start, end = lo + start, lo + end
-            self._apply(start, end, self.gradients[start:end], workspace)
-
-        self.team.for_each(hi - lo, UPDATE_BLOCK, task)

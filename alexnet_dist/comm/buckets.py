@@ -6,7 +6,7 @@ BUCKET = 1 << 22  # floats; 16 MB pieces were the fastest of those measured
 
 
 class Buckets:
-    """[lo, hi) in buckets of `length` floats, and how much of each has been handed over. Any thread may fill."""
+    """[lo, hi) in buckets of `length` floats, and how much of each has been handed over. Any thread may mark."""
 
     def __init__(self, lo: int, hi: int, length: int = BUCKET) -> None:
         self._lo, self._hi, self._length = lo, hi, length
@@ -18,7 +18,7 @@ class Buckets:
         """Nothing has been handed over."""
         self.filled = [0] * len(self.bounds)
 
-    def fill(self, lo: int, hi: int) -> None:
+    def mark_filled(self, lo: int, hi: int) -> None:
         """Notes that [lo, hi) has been handed over."""
         with self._lock:
             for index in range((self._hi - hi) // self._length, (self._hi - lo - 1) // self._length + 1):

@@ -1,13 +1,13 @@
 """Gradients through shared memory: what the strategies `sharded` and `hybrid` have in common.
 
-The ranks of a node keep one copy of parameters and momentum. A rank writes its gradient to shared memory. When all have
-filled a bucket, each rank sums its own slice of it over the node's gradients, block by block, and applies the update
-while the sum is in its cache: the gradient crosses memory once, and no rank updates what another one updates too. Across
-nodes, the node's sum of a slice is reduced among the ranks that own this slice on each node, so nothing crosses the wire
-twice.
+The ranks of a node keep one copy of the parameters and of the optimizer's state. A rank writes its gradient to shared
+memory. When all have filled a bucket, each rank sums its own slice of it over the node's gradients, block by block, and
+applies the update while the sum is in its cache: the gradient crosses memory once, and no rank updates what another one
+updates too. Across nodes, the node's sum of a slice is reduced among the ranks that own this slice on each node, so
+nothing crosses the wire twice. An optimizer that needs norms first gets the sums stored, and updates at the step's end.
 
 A parameter may be updated before the step's end only if no rank needs the old one any more: so a layer has computed the
-gradient of its input before it hands over that of its weights (layers.py).
+gradient of its input before it hands over that of its weights (model/layers).
 """
 
 import threading
@@ -18,10 +18,9 @@ from contextlib import contextmanager
 import numpy as np
 from mpi4py import MPI
 
-from alexnet_dist.comm.buckets import BUCKET, Buckets
+from alexnet_dist.comm.buckets import Buckets
 from alexnet_dist.comm.node import Node
-from alexnet_dist.comm.strategy import Apply, Record, forget
-from alexnet_dist.support.threads import Team
+from alexnet_dist.comm.strategy import StrategyOptions, Summed, update_ranges, update_with_norms
 from alexnet_dist.support.workspace import Workspace
 
 SUMMED = 1 << 16  # floats that are summed and updated at once: a block of each rank's gradient in the cache
@@ -35,33 +34,25 @@ class Exchange:
     array of hi - lo floats in shared memory.
     """
 
-    def __init__(
-        self,
-        node: Node,
-        lo: int,
-        hi: int,
-        copies: int,
-        team: Team,
-        apply: Apply,
-        bucket: int = BUCKET,
-        record: Record = forget,
-    ) -> None:
-        self.node, self.team, self._apply, self._lo, self._record = node, team, apply, lo, record
+    def __init__(self, node: Node, options: StrategyOptions, lo: int, hi: int, copies: int) -> None:
+        self.node, self._options, self._lo = node, options, lo
         self.gradients = node.shared((copies, hi - lo))
         self._mine = self.gradients[node.rank % copies]
-        self._buckets = Buckets(lo, hi, bucket)
+        self._buckets = Buckets(lo, hi, options.bucket)
         # How much each rank has handed over of each bucket since the beginning: only ever grows, so needs no reset.
         self._handed = node.shared((node.size, max(len(self._buckets.bounds), 1)), np.int64)
         self._before = self._handed[node.rank].copy()
         self._steps = 1
         self._done = 0  # buckets of this step whose sum this rank has made of its slice
-        self._requests: list[tuple[int, int, float, MPI.Request]] = []
+        self._requests: list[tuple[Summed, float, MPI.Request]] = []
+        self._stored: list[Summed] = []  # this rank's slices, where the update waits for the step's end
+        self._at_once = node.nodes == 1 and not options.update.partials
 
     @contextmanager
     def block(self, lo: int, hi: int, workspace: Workspace) -> Iterator[np.ndarray]:
         """The part [lo, hi) of the gradient, to be filled."""
         yield self._mine[lo - self._lo : hi - self._lo]
-        self._buckets.fill(lo, hi)
+        self._buckets.mark_filled(lo, hi)
         if threading.current_thread() is threading.main_thread():
             self._announce()
 
@@ -71,30 +62,31 @@ class Exchange:
         while self._done < len(self._buckets.bounds) and self._is_complete(self._done):
             began, (lo, hi) = time.perf_counter(), self._buckets.bounds[self._done]
             self._reduce(lo, hi)
-            self._record(f"bucket [{lo}, {hi})", began, time.perf_counter())
+            self._options.record(f"bucket [{lo}, {hi})", began, time.perf_counter())
             self._done += 1
         MPI.Request.Testall([request for *_, request in self._requests])
         return self._done == len(self._buckets.bounds)
 
-    def finish(self) -> None:
-        """Returns when this rank has updated its slices."""
+    def finish(self) -> list[Summed]:
+        """Returns when this rank has the sums of its slices: those that have yet to be updated."""
         while self._done < len(self._buckets.bounds):
             self._announce()
             self._complain_if_forgotten()
             self.node.wait_until(lambda: self._is_complete(self._done))
             self.poll()
-        for lo, hi, began, request in self._requests:
+        for summed, began, request in self._requests:
             self.node.wait_until(request.Test)
-            self._record(f"bucket [{lo}, {hi}) across nodes", began, time.perf_counter())
-            self._for_blocks(lo, hi, self._update)
-        self._requests = []
+            self._options.record(f"bucket [{summed.lo}, {summed.hi}) across nodes", began, time.perf_counter())
+            if self._options.update.partials:
+                self._stored.append(summed)
+            else:
+                update_ranges([summed], self._options)
+        stored, self._stored, self._requests = self._stored, [], []
         self._before += self._buckets.filled
         self._buckets.reset()
         self._steps += 1
         self._done = 0
-
-    def _update(self, part: slice, workspace: Workspace) -> None:
-        self._apply(self._lo + part.start, self._lo + part.stop, self._mine[part], workspace)
+        return stored
 
     def _announce(self) -> None:
         """Tells the node's ranks how much this one has handed over."""
@@ -120,20 +112,23 @@ class Exchange:
             return
         edges = [lo + (hi - lo) * rank // node.owners // ALIGNMENT * ALIGNMENT for rank in range(node.owners)] + [hi]
         start, end = max(edges[node.rank], lo), max(edges[node.rank + 1], lo)
-        alone = node.nodes == 1
 
         def task(part: slice, workspace: Workspace) -> None:
-            # Where the sum has to travel it takes the place of this rank's own gradient, which nobody else reads here.
-            total = workspace.take((part.stop - part.start,)) if alone else self._mine[part]
+            # What is needed later takes the place of this rank's own gradient, which nobody else reads here.
+            total = workspace.take((part.stop - part.start,)) if self._at_once else self._mine[part]
             self._sum(part, total)
-            if alone:
-                self._apply(self._lo + part.start, self._lo + part.stop, total, workspace)
+            if self._at_once:
+                self._options.update.apply(self._lo + part.start, self._lo + part.stop, total, workspace)
 
         self._for_blocks(start, end, task)
-        if not alone:
-            travelling = self._mine[start - self._lo : end - self._lo]
-            request = node.peers.Iallreduce(MPI.IN_PLACE, travelling, MPI.SUM)
-            self._requests.append((start, end, time.perf_counter(), request))
+        if self._at_once:
+            return
+        summed = Summed(start, end, self._mine[start - self._lo : end - self._lo])
+        if node.nodes > 1:
+            request = node.peers.Iallreduce(MPI.IN_PLACE, summed.gradient, MPI.SUM)
+            self._requests.append((summed, time.perf_counter(), request))
+        else:
+            self._stored.append(summed)
 
     def _sum(self, part: slice, out: np.ndarray) -> None:
         """out = the sum of the node's gradients. Copied where there is one; out may be one of them."""
@@ -157,18 +152,20 @@ class Exchange:
             with workspace.frame():
                 task(slice(base + start, base + end), workspace)
 
-        self.team.for_each(hi - lo, SUMMED, block)
+        self._options.team.for_each(hi - lo, SUMMED, block)
 
 
 class NodeStrategy:
-    """Parameters and momentum of a node in its shared memory, kept the same by exchanges of the gradients.
+    """Parameters and state of a node in its shared memory, kept the same by exchanges of the gradients.
 
     `exchanges` are in the order in which backward fills them.
     """
 
-    def __init__(self, node: Node, size: int) -> None:
-        self.node = node
-        self.values, self.momentum = (node.shared((size,)) for _ in range(2))
+    def __init__(self, node: Node, options: StrategyOptions) -> None:
+        self.node, self._options = node, options
+        self.values = node.shared((options.size,))
+        self.state = {name: node.shared((options.size,)) for name in options.update.state}
+        self._partials = node.shared((node.size, max(options.update.partials, 1)), np.float64)
         self.exchanges: list[Exchange] = []
 
     def poll(self) -> None:
@@ -179,8 +176,9 @@ class NodeStrategy:
 
     def finish(self) -> None:
         """Returns when all parameters are updated and may be read."""
-        for exchange in self.exchanges:
-            exchange.finish()
+        stored = [summed for exchange in self.exchanges for summed in exchange.finish()]
+        if self._options.update.partials:
+            update_with_norms(stored, self._options, self._combine)
         self.node.barrier()
 
     def waited(self) -> float:
@@ -188,9 +186,15 @@ class NodeStrategy:
         return self.node.waited()
 
     def broadcast_(self, array: np.ndarray) -> None:
-        """Overwrites values or momentum of every node with those of rank 0's."""
+        """Overwrites values or one of state of every node with those of rank 0's."""
         self.node.broadcast_(array)
 
     def close(self) -> None:
         """Frees the windows."""
         self.node.close()
+
+    def _combine(self, partials: np.ndarray) -> np.ndarray:
+        """The sums over the node's ranks, whose slices are all there is. The order is that of the ranks on every node."""
+        self._partials[self.node.rank] = partials
+        self.node.barrier()
+        return np.add.reduce(self._partials, axis=0)

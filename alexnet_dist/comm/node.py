@@ -12,23 +12,12 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from alexnet_dist.comm.world import World, wait
-from alexnet_dist.support.threads import Task, Team, deal, shares
+from alexnet_dist.comm.world import World, wait_until
+from alexnet_dist.support.threads import Task, Team, contiguous, round_robin
 from alexnet_dist.support.workspace import Workspace
 
 LINE = 8  # int64 in a cache line
 SHARED_MEMORY = "/dev/shm"  # where MPI libraries keep windows on Linux
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Waits without spinning: gives up the core after each look, and after some looks sleeps between them."""
-    looks = 0
-    while not condition():
-        looks += 1
-        if looks < 50:
-            os.sched_yield()
-        else:
-            time.sleep(20e-6)
 
 
 class NoSharedMemory(Exception):
@@ -116,7 +105,7 @@ class Node:
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Not collective: waits politely for what other ranks will bring about, and takes note of how long."""
         start = time.perf_counter()
-        until(condition)
+        wait_until(condition)
         self._waited += time.perf_counter() - start
 
     def waited(self) -> float:
@@ -131,7 +120,7 @@ class Node:
     def broadcast_(self, array: np.ndarray) -> None:
         """Collective over the world: overwrites an array that each node shares with that of rank 0's node."""
         if self.rank == 0:
-            wait(self.peers.Ibcast(array, root=0))
+            wait_until(self.peers.Ibcast(array, root=0).Test)
         self.barrier()
 
     def close(self) -> None:
@@ -166,8 +155,8 @@ class NodeTeam:
 
     def for_chunks(self, count: int, size: int, task: Callable[[slice, Workspace], object]) -> None:
         """As Team.for_chunks."""
-        self.run(shares(count, size, self.size, task))
+        self.run(contiguous(count, size, self.size, task))
 
     def for_each(self, count: int, block: int, task: Callable[[int, int, Workspace], object]) -> None:
         """As Team.for_each."""
-        self.run(deal(count, block, self.size, task))
+        self.run(round_robin(count, block, self.size, task))

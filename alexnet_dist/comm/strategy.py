@@ -1,28 +1,74 @@
-"""What the strategies have in common."""
+"""What the strategies have in common: what they are given, what they offer, and updates that wait for norms."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from alexnet_dist.comm.buckets import BUCKET
 from alexnet_dist.model.parameters import GradientSink
+from alexnet_dist.support.threads import Team
 from alexnet_dist.support.workspace import Workspace
 
-# (lo, hi, gradient [hi - lo], workspace): one step of the optimizer on [lo, hi) of the flat buffers, on any one thread
-Apply = Callable[[int, int, np.ndarray, Workspace], None]
+UPDATED = 1 << 18  # floats to one task of an update
+
 # (name, start, end): a bucket's exchange, in seconds of time.perf_counter
 Record = Callable[[str, float, float], None]
 
 
-def forget(name: str, start: float, end: float) -> None:
+def no_record(name: str, start: float, end: float) -> None:
     """A Record for those who want none."""
+
+
+class Update(Protocol):
+    """One step of the optimizer, on ranges of the flat buffers.
+
+    `partials` is how many partial sums must be known before anything is updated. With none, any range may be updated as
+    soon as its gradient is there. Else `measure` is called with every range first, then `complete` with the sums over
+    all ranges, then `apply`. Any thread may call measure and apply; between them, ranges may be cut otherwise.
+    """
+
+    state: tuple[str, ...]  # the names of the buffers that the optimizer keeps besides the parameters
+    partials: int
+
+    def apply(self, lo: int, hi: int, gradient: np.ndarray, workspace: Workspace) -> None:
+        """Updates [lo, hi) with its gradient [hi - lo], which is only read."""
+        ...
+
+    def measure(self, lo: int, hi: int, gradient: np.ndarray, workspace: Workspace) -> None:
+        """Takes [lo, hi) into the partial sums."""
+        ...
+
+    def take_partials(self) -> np.ndarray:
+        """The partial sums [partials], float64, of what has been measured here since the last call."""
+        ...
+
+    def complete(self, sums: np.ndarray) -> None:
+        """Learns the sums [partials] over all ranges."""
+        ...
+
+
+@dataclass(frozen=True)
+class StrategyOptions:
+    """What a strategy is given: `size` parameters, of which those from `classifier_start` on are the classifier's.
+
+    `bucket` is how many floats are exchanged at once; `record` learns when each exchange began and ended.
+    """
+
+    size: int
+    classifier_start: int
+    update: Update
+    team: Team
+    bucket: int = BUCKET
+    record: Record = no_record
 
 
 class Strategy(GradientSink, Protocol):
     """A sink of gradients that brings about one update of the parameters in each step; it owns their memory."""
 
     values: np.ndarray  # the parameters, flat; private to the rank, or shared by the ranks of a node
-    momentum: np.ndarray  # of the same shape
+    state: dict[str, np.ndarray]  # what the optimizer keeps, each of the same shape; zeros at first
 
     def finish(self) -> None:
         """Returns when every parameter is updated."""
@@ -33,9 +79,44 @@ class Strategy(GradientSink, Protocol):
         ...
 
     def broadcast_(self, array: np.ndarray) -> None:
-        """Collective: overwrites `values` or `momentum` with rank 0's."""
+        """Collective: overwrites `values` or one of `state` with rank 0's."""
         ...
 
     def close(self) -> None:
-        """Collective: gives back what memory alone doesn't. `values` and `momentum` must not be used after."""
+        """Collective: frees what the garbage collector can't (windows, communicators). No array may be used after."""
         ...
+
+
+@dataclass(frozen=True)
+class Summed:
+    """The complete gradient of [lo, hi), which this rank is to update."""
+
+    lo: int
+    hi: int
+    gradient: np.ndarray
+
+
+def update_ranges(ranges: list[Summed], options: StrategyOptions) -> None:
+    """The team updates these ranges, block by block."""
+    for part in ranges:
+        _for_blocks(part, options, options.update.apply)
+
+
+def update_with_norms(
+    ranges: list[Summed], options: StrategyOptions, combine: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    """The second phase of a step whose update needs sums over all ranges: measures, combines, updates.
+
+    `combine` adds the partial sums of all ranks that own ranges, or does nothing where this rank owns all.
+    """
+    for part in ranges:
+        _for_blocks(part, options, options.update.measure)
+    options.update.complete(combine(options.update.take_partials()))
+    update_ranges(ranges, options)
+
+
+def _for_blocks(part: Summed, options: StrategyOptions, do: Callable[[int, int, np.ndarray, Workspace], None]) -> None:
+    def task(start: int, end: int, workspace: Workspace) -> None:
+        do(part.lo + start, part.lo + end, part.gradient[start:end], workspace)
+
+    options.team.for_each(part.hi - part.lo, UPDATED, task)

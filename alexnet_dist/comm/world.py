@@ -10,7 +10,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,15 +36,15 @@ except (ImportError, RuntimeError) as problem:
     ) from None
 
 
-def wait(request: MPI.Request) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     """Waits without spinning: gives up the core after each look, and after some looks sleeps between them."""
     looks = 0
-    while not request.Test():
+    while not condition():
         looks += 1
-        if looks < 20:
+        if looks < 50:
             os.sched_yield()
         else:
-            time.sleep(50e-6)
+            time.sleep(20e-6)
 
 
 class World:
@@ -68,12 +68,12 @@ class World:
 
     def _reduced(self, values: list[float], operation: MPI.Op) -> np.ndarray:
         total = np.array(values, np.float64)
-        wait(self.comm.Iallreduce(MPI.IN_PLACE, total, operation))
+        wait_until(self.comm.Iallreduce(MPI.IN_PLACE, total, operation).Test)
         return total
 
     def broadcast_(self, array: np.ndarray) -> None:
         """Overwrites the array with rank 0's."""
-        wait(self.comm.Ibcast(array, root=0))
+        wait_until(self.comm.Ibcast(array, root=0).Test)
 
     def broadcast_json(self, value: Any) -> Any:
         """Rank 0's value (of what JSON can hold); the others' is not looked at."""
@@ -83,9 +83,9 @@ class World:
         """All texts of all ranks, in the order of the ranks, on every rank."""
         mine = np.frombuffer(json.dumps(texts).encode(), np.uint8)
         sizes = np.zeros(self.size, np.int64)
-        wait(self.comm.Iallgather(np.array([mine.size], np.int64), sizes))
+        wait_until(self.comm.Iallgather(np.array([mine.size], np.int64), sizes).Test)
         everyone = np.empty(int(sizes.sum()), np.uint8)
-        wait(self.comm.Iallgatherv(mine, [everyone, sizes]))
+        wait_until(self.comm.Iallgatherv(mine, [everyone, sizes]).Test)
         ends = np.cumsum(sizes)
         parts = [everyone[end - size : end].tobytes() for size, end in zip(sizes, ends, strict=True)]
         return [text for part in parts for text in json.loads(part)]
@@ -102,10 +102,10 @@ class World:
         return self.all_texts([os.uname().nodename])
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """A passage that all ranks leave alike: if some raise a UserError in it, all raise the lowest rank's as SharedError.
+    def shared_errors(self) -> Iterator[None]:
+        """If some ranks raise a UserError inside this context, all ranks raise the lowest rank's as a SharedError.
 
-        There must be no exchange inside the passage that a failed rank would miss.
+        Inside it there must be no exchange that a failed rank would miss.
         """
         message: list[str] = []
         try:

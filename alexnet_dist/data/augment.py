@@ -7,15 +7,14 @@ torchvision doesn't do). Training cuts a random rectangle and scales it in one p
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet_dist.data.decode import MAX_PIXELS, ImageError, decode, open_image
+from alexnet_dist.data.decode import MAX_PIXELS, ImageError, ImageFile, decode, open_image
 
-Row = NDArray[np.float32]  # [size, size, 3], C-contiguous: one image of a batch
+ImageArray = NDArray[np.float32]  # [size, size, 3], C-contiguous: one image of a batch
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 BoxChoice = Callable[[int, int, int, np.random.Generator], Box]  # of the image's width and height, and the crop's size
 
@@ -47,7 +46,7 @@ class Augmentation:
     color_noise: bool = False
 
 
-def load_for_training(path: str | Path, augmentation: Augmentation, rng: np.random.Generator, out: Row) -> None:
+def load_for_training(image: ImageFile, augmentation: Augmentation, rng: np.random.Generator, out: ImageArray) -> None:
     """Fills out [size, size, 3] with the augmented, normalised image. Raises ImageError.
 
     Give it a generator of the image's own, and the same one always does the same.
@@ -57,37 +56,37 @@ def load_for_training(path: str | Path, augmentation: Augmentation, rng: np.rand
     noise = EIGENVECTORS @ (EIGENVALUES * rng.normal(0, COLOR_NOISE_STD, 3))
     match augmentation.crop:
         case "random-resized":
-            image = _cut(path, augmentation.size, random_resized_box, rng)
+            picture = _cut(image, augmentation.size, random_resized_box, rng)
         case "paper":
-            image = _cut(path, augmentation.size, paper_box, rng)
+            picture = _cut(image, augmentation.size, paper_box, rng)
         case "none":
-            image = central_crop(path, augmentation.size)
+            picture = central_crop(image, augmentation.size)
         case other:
             raise ValueError(f"crop is {other!r}, but must be random-resized, paper or none")
     if flip:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    normalize(image, out, noise if augmentation.color_noise else None)
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    normalize(picture, out, noise if augmentation.color_noise else None)
 
 
-def load_for_evaluation(path: str | Path, size: int, out: Row) -> None:
+def load_for_evaluation(image: ImageFile, size: int, out: ImageArray) -> None:
     """Fills out [size, size, 3] with the normalised central crop. Raises ImageError."""
-    normalize(central_crop(path, size), out)
+    normalize(central_crop(image, size), out)
 
 
-def central_crop(path: str | Path, size: int) -> Image.Image:
+def central_crop(image: ImageFile, size: int) -> Image.Image:
     """The central size x size pixels of the image, after scaling its short side to `short_side(size)`.
 
     Raises ImageError, also for an image so thin that its scaled long side would fill the memory.
     """
-    image = decode(path)
-    short, long = sorted(image.size)
+    picture = decode(image)
+    short, long = sorted(picture.size)
     scaled = short_side(size), short_side(size) * long // short
     if scaled[0] * scaled[1] > MAX_PIXELS:
-        raise ImageError(f"is too thin: {image.width} x {image.height} pixels")
+        raise ImageError(f"is too thin: {picture.width} x {picture.height} pixels")
     # To scale the crop alone would be faster, but off by one here and there.
-    image = image.resize(scaled if image.width <= image.height else scaled[::-1], Image.Resampling.BILINEAR)
-    left, top = (round((extent - size) / 2) for extent in image.size)
-    return image.crop((left, top, left + size, top + size))
+    picture = picture.resize(scaled if picture.width <= picture.height else scaled[::-1], Image.Resampling.BILINEAR)
+    left, top = (round((extent - size) / 2) for extent in picture.size)
+    return picture.crop((left, top, left + size, top + size))
 
 
 def short_side(size: int) -> int:
@@ -122,7 +121,7 @@ def paper_box(width: int, height: int, size: int, rng: np.random.Generator) -> B
     return left, top, min(left + size * scale, width), min(top + size * scale, height)
 
 
-def normalize(image: Image.Image, out: Row, noise: NDArray[np.float64] | None = None) -> None:
+def normalize(image: Image.Image, out: ImageArray, noise: NDArray[np.float64] | None = None) -> None:
     """out [H, W, 3] = (pixels of the RGB image / 255 + noise [3] - MEAN) / STD, in float32."""
     # Divisions, as torchvision does them, for the same bits. Whole rows, because three channels are a short inner loop;
     # a look-up table of the 256 x 3 values takes twice as long.
@@ -133,13 +132,13 @@ def normalize(image: Image.Image, out: Row, noise: NDArray[np.float64] | None = 
     rows /= np.tile(STD, w)
 
 
-def _cut(path: str | Path, size: int, choose: BoxChoice, rng: np.random.Generator) -> Image.Image:
+def _cut(image: ImageFile, size: int, box_choice: BoxChoice, rng: np.random.Generator) -> Image.Image:
     """The chosen rectangle of the image, scaled to size x size."""
-    with open_image(path) as picture:
+    with open_image(image) as picture:
         width, height = picture.size
-        box = choose(width, height, size, rng)
+        box = box_choice(width, height, size, rng)
         smallest = min(box[2] - box[0], box[3] - box[1])
         reduction = next((reduction for reduction in picture.reductions if smallest >= reduction * size), 1)
-        image = picture.rgb(reduction)
+        pixels = picture.rgb(reduction)
     left, top, right, bottom = (edge / reduction for edge in box)
-    return image.resize((size, size), Image.Resampling.BILINEAR, (left, top, right, bottom))
+    return pixels.resize((size, size), Image.Resampling.BILINEAR, (left, top, right, bottom))

@@ -1,14 +1,14 @@
 """JPEG and PNG files of every kind to upright 8-bit RGB. Whatever is wrong with a file is one exception, ImageError."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
-from PIL.ImageFile import ImageFile
+from PIL import ImageFile as PillowFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
@@ -33,6 +33,9 @@ _ORIENTATION_TAG = 0x0112
 warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
 
 
+ImageFile = str | Path | Callable[[], BinaryIO]  # a path, or what opens the file
+
+
 class ImageError(UserError):
     """An image that can't be used. The text is a reason to go after the image's path: `is truncated`."""
 
@@ -40,7 +43,7 @@ class ImageError(UserError):
 class Picture:
     """An open image whose header has been read. `open_image` makes it."""
 
-    def __init__(self, image: ImageFile) -> None:
+    def __init__(self, image: PillowFile.ImageFile) -> None:
         self._image = image
         self._orientation = _orientation(image)
 
@@ -75,30 +78,34 @@ class Picture:
 
 
 @contextmanager
-def open_image(path: str | Path) -> Iterator[Picture]:
+def open_image(image: ImageFile) -> Iterator[Picture]:
     """Opens a JPEG or PNG file, and closes it at the end of the block.
 
     Raises ImageError if the file is missing, unreadable, damaged, of another format or greater than MAX_PIXELS.
     """
     with ExitStack() as stack:
         with _failures():
-            picture = Picture(_open(stack.enter_context(open(path, "rb"))))
+            picture = Picture(_open(stack.enter_context(_opened(image))))
         yield picture
 
 
-def decode(path: str | Path) -> Image.Image:
+def decode(image: ImageFile) -> Image.Image:
     """The upright picture of a JPEG or PNG file in RGB. Transparent pixels lie on white. Raises ImageError."""
-    with open_image(path) as picture:
+    with open_image(image) as picture:
         return picture.rgb()
 
 
-def _open(file: IO[bytes]) -> ImageFile:
+def _opened(image: ImageFile) -> BinaryIO:
+    return image() if callable(image) else open(image, "rb")
+
+
+def _open(file: BinaryIO) -> PillowFile.ImageFile:
     # The two formats' own classes, not Image.open: its limit on pixels is a global one, warns through the process-wide
     # `warnings`, and lets twice the limit pass. A JPEG with further pictures in it (MPO) gives its first.
     start = file.read(8)
     file.seek(0)
     if start.startswith(b"\xff\xd8\xff"):
-        image: ImageFile = JpegImageFile(file)
+        image: PillowFile.ImageFile = JpegImageFile(file)
     elif start == b"\x89PNG\r\n\x1a\n":
         image = PngImageFile(file)
     else:
@@ -111,7 +118,7 @@ def _open(file: IO[bytes]) -> ImageFile:
     return image
 
 
-def _orientation(image: ImageFile) -> int:
+def _orientation(image: PillowFile.ImageFile) -> int:
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # a broken EXIF block is no reason to lose the picture

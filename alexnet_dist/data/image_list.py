@@ -10,12 +10,12 @@ import zlib
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_dist.errors import UserError
-from alexnet_dist.support.randomness import Purpose, generator
 
 MAX_CLASSES = 65536  # without a number of classes to check against, a greater class id is taken for a mistake
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -39,9 +39,15 @@ class ImageList:
         """Where image `index` is. Bytes that aren't UTF-8 come through as the file system has them."""
         return self.source.parent / os.fsdecode(self.text[self.starts[index] : self.ends[index]])
 
+    def open(self, index: int) -> BinaryIO:
+        """The file of image `index`. Raises OSError."""
+        return open(self.path(index), "rb")
+
     def where(self, index: int) -> str:
-        """The line that names image `index`, for messages: `images.list:17`."""
-        return f"{self.source}:{self.lines[index]}"
+        """The line that names image `index`, and its path, for messages: `images.list:17: cats/tom.jpg`."""
+        # The path's bytes may not be UTF-8, but a message must go into any terminal and log file.
+        path = os.fsencode(self.path(index)).decode(errors="backslashreplace")
+        return f"{self.source}:{self.lines[index]}: {path}"
 
     def subset(self, indices: NDArray[np.integer]) -> "ImageList":
         """The images at `indices`, in that order."""
@@ -87,21 +93,6 @@ def read_image_list(path: str | Path, num_classes: int | None = None) -> ImageLi
     return ImageList(
         source, text, np.array(labels, narrow), np.array(lines, narrow), np.array(starts, wide), np.array(ends, wide)
     )
-
-
-def hold_out(images: ImageList, fraction: float, seed: int) -> tuple[ImageList, ImageList]:
-    """Splits a list at random into (training, validation), each in the list's order; the same split for the same seed.
-
-    Validation gets round(fraction * images), at least one; training keeps at least one. Raises UserError if the list
-    has fewer than two images or the fraction isn't between 0 and 1.
-    """
-    if not 0 < fraction < 1:
-        raise UserError(f"the share of images to hold out for validation must lie between 0 and 1, not be {fraction}")
-    if len(images) < 2:
-        raise UserError(f"{images.source} has 1 image; holding some out for validation takes at least 2")
-    count = min(max(round(fraction * len(images)), 1), len(images) - 1)
-    order = generator(seed, Purpose.HOLD_OUT).permutation(len(images))
-    return images.subset(np.sort(order[count:])), images.subset(np.sort(order[:count]))
 
 
 def read_class_names(path: str | Path) -> list[str]:

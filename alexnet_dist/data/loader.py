@@ -1,10 +1,9 @@
 """This rank's batches, decoded by threads into one buffer while the computation reads the other."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -12,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_dist.data.decode import ImageError
-from alexnet_dist.data.image_list import ImageList
 from alexnet_dist.data.sharding import epoch_order, share, step_size, steps_per_epoch
+from alexnet_dist.data.source import ImageSource
+from alexnet_dist.support.labels import NO_LABEL
 
 # (index in the list, epoch, out [H, W, 3]): fills out, or raises ImageError
 Load = Callable[[int, int, NDArray[np.float32]], None]
-NO_LABEL = -1  # of an image that could not be read: its row is zero, and it counts for neither loss nor gradient
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,9 +24,11 @@ class Batch:
     """This rank's n images of one step; n may be 0. The images are valid until the next batch is asked for."""
 
     images: NDArray[np.float32]  # [n, H, W, 3]
-    labels: NDArray[np.int64]  # [n], NO_LABEL where the image could not be read
+    labels: NDArray[np.int64]  # [n], NO_LABEL where the image could not be read and its row is zero
     positions: NDArray[np.int64]  # [n], each image's place in the global batch, from 0
-    broken: list[str]  # what was wrong with the images that could not be read: "images.list:17: x.jpg is truncated"
+    broken: list[str] = field(
+        default_factory=list
+    )  # what was wrong with the images that could not be read: "images.list:17: x.jpg is truncated"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class Loader:
 
     def __init__(
         self,
-        images: ImageList,
+        images: ImageSource,
         *,
         load: Load,
         global_batch: int,
@@ -118,7 +119,6 @@ class Loader:
             images=self._buffers[step % 2, : len(mine)],
             labels=self._images.labels[samples].astype(np.int64),
             positions=np.arange(mine.start, mine.stop),
-            broken=[],
         )
         rows = zip(samples.tolist(), batch.images, strict=True)
         return _Pending(batch, [self._executor.submit(self._fill, epoch, sample, row) for sample, row in rows])
@@ -128,9 +128,7 @@ class Loader:
             self._load(sample, epoch, row)
         except ImageError as error:
             row.fill(0)
-            # The path's bytes may not be UTF-8, but the message must go into any terminal and log file.
-            path = os.fsencode(self._images.path(sample)).decode(errors="backslashreplace")
-            return f"{self._images.where(sample)}: {path} {error}"
+            return f"{self._images.where(sample)} {error}"
         except BaseException as error:
             error.add_note(f"while loading {self._images.where(sample)}")
             raise

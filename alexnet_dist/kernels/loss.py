@@ -6,7 +6,7 @@ loss, no gradient, never counted.
 
 import numpy as np
 
-NO_LABEL = -1
+from alexnet_dist.support.labels import NO_LABEL
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

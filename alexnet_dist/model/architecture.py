@@ -1,20 +1,34 @@
-"""AlexNet, described once: a table of layers from which shapes, parameters, checkpoint keys and the summary follow.
+"""AlexNet, described once: a table of layers from which shapes, parameters, checkpoint keys, the summary and the network
+in execution follow.
 
 The network is torchvision's AlexNet: Krizhevsky et al. (2012) in one column, with the widths of "One weird trick for
 parallelizing convolutional neural networks" (Krizhevsky, arXiv 1404.5997).
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from alexnet_dist.kernels.conv_im2col import output_extent
-from alexnet_dist.model.parameters import ParameterSpec
+from alexnet_dist.model.parameters import ParameterMap, ParameterSpec
 
 Shape = tuple[int, ...]  # of one image: (H, W, C) inside the network, or (features,)
 
 
+class Layer:
+    """One entry of the table; a kind of layer is a subclass, whose name the summary prints. Shapes are of one image."""
+
+    def output(self, shape: Shape) -> Shape:
+        """The shape after the layer, from that before it."""
+        return shape
+
+    def parameters(self, key: str, shape: Shape) -> tuple[ParameterSpec, ...]:
+        """Weight and bias of the layer whose key in a checkpoint is `key` (`features.0`), from the shape before it."""
+        return ()
+
+
 @dataclass(frozen=True)
-class Conv2d:
+class Conv2d(Layer):
     filters: int
     kernel: int
     stride: int = 1
@@ -25,17 +39,25 @@ class Conv2d:
         h, w, _ = shape
         return (*(output_extent(extent, self.kernel, self.stride, self.padding) for extent in (h, w)), self.filters)
 
+    def parameters(self, key: str, shape: Shape) -> tuple[ParameterSpec, ...]:
+        k, c = self.kernel, shape[2]
+        inside, file, axes = (k, k, c, self.filters), (self.filters, c, k, k), (3, 2, 0, 1)
+        return weight_and_bias(key, ParameterSpec("weight", inside, file, axes, k * k * c, self.paper_bias))
+
 
 @dataclass(frozen=True)
-class ReLU:
-    def output(self, shape: Shape) -> Shape:
-        return shape
+class ReLU(Layer):
+    pass
 
 
 @dataclass(frozen=True)
-class MaxPool2d:
+class MaxPool2d(Layer):
     kernel: int = 3
     stride: int = 2
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.stride <= self.kernel:
+            raise ValueError(f"a pooling's stride is {self.stride}, but must be from 1 to its kernel, {self.kernel}")
 
     def output(self, shape: Shape) -> Shape:
         h, w, c = shape
@@ -43,31 +65,39 @@ class MaxPool2d:
 
 
 @dataclass(frozen=True)
-class AdaptiveAvgPool2d:
-    size: int = 6
+class AdaptiveAvgPool2d(Layer):
+    size: int
 
     def output(self, shape: Shape) -> Shape:
         return self.size, self.size, shape[2]
 
 
 @dataclass(frozen=True)
-class Dropout:
+class Dropout(Layer):
     probability: float = 0.5
-
-    def output(self, shape: Shape) -> Shape:
-        return shape
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Layer):
     outputs: int
     paper_bias: float = 0.0
 
     def output(self, shape: Shape) -> Shape:
         return (self.outputs,)
 
+    def parameters(self, key: str, shape: Shape) -> tuple[ParameterSpec, ...]:
+        # After the convolutions, our rows run over (H, W, C) and torchvision's over (C, H, W).
+        axes = (0, 3, 1, 2) if len(shape) == 3 else (0, 1)
+        inside, fan_in = (self.outputs, *shape), math.prod(shape)
+        weight = ParameterSpec("weight", inside, (self.outputs, fan_in), axes, fan_in, self.paper_bias)
+        return weight_and_bias(key, weight)
 
-Layer = Conv2d | ReLU | MaxPool2d | AdaptiveAvgPool2d | Dropout | Linear
+
+def weight_and_bias(key: str, weight: ParameterSpec) -> tuple[ParameterSpec, ParameterSpec]:
+    """The parameters of a layer whose file keeps its outputs on the first axis: this weight, and a bias an output."""
+    outputs = (weight.file_shape[0],)
+    bias = replace(weight, name=f"{key}.bias", shape=outputs, file_shape=outputs, file_axes=(0,))
+    return replace(weight, name=f"{key}.weight"), bias
 
 
 @dataclass(frozen=True)
@@ -99,6 +129,7 @@ class Network:
             Conv2d(wide(256), kernel=3, padding=1, paper_bias=1),
             ReLU(),
             MaxPool2d(),
+            AdaptiveAvgPool2d(6),
         ]
         classifier: list[Layer] = [
             Dropout(self.dropout),
@@ -112,7 +143,7 @@ class Network:
         return features, classifier
 
 
-class Row(NamedTuple):
+class PlacedLayer(NamedTuple):
     """One layer in its place: its name in the summary, the shapes around it, its parameters."""
 
     name: str
@@ -122,74 +153,78 @@ class Row(NamedTuple):
     parameters: tuple[ParameterSpec, ...]
 
 
-def rows(network: Network) -> tuple[list[Row], list[Row]]:
-    """The layers of features and of classifier with their shapes.
+class LayerTable(NamedTuple):
+    """The layers with their shapes, in the order in which they run."""
 
-    Between the two, torchvision averages the map to 6 x 6; where it is that already, the layer changes nothing and is
-    left out. Raises ValueError for images too small for the network.
+    features: list[PlacedLayer]
+    classifier: list[PlacedLayer]
+
+    @property
+    def layers(self) -> list[PlacedLayer]:
+        """Those of both parts."""
+        return self.features + self.classifier
+
+    @property
+    def parameters(self) -> ParameterMap:
+        """Where the parameters lie in a flat buffer: those of the features first."""
+        return ParameterMap([spec for layer in self.layers for spec in layer.parameters])
+
+    @property
+    def classifier_start(self) -> int:
+        """Where in the flat buffer the classifier's parameters begin."""
+        return sum(spec.size for layer in self.features for spec in layer.parameters)
+
+
+def layer_table(network: Network) -> LayerTable:
+    """The layers of a network in their places.
+
+    An adaptive average pooling to the size that the map already has changes nothing and is left out. Raises ValueError
+    for images too small for the network.
     """
     features, classifier = network.layers()
     counts: dict[str, int] = {}
     shape: Shape = (network.image_size, network.image_size, 3)
 
-    def place(key: str, layer: Layer, last: bool = False) -> Row:
+    def place(part: str, layers: list[Layer]) -> list[PlacedLayer]:
         nonlocal shape
-        before, shape = shape, layer.output(shape)
-        if min(shape) < 1:
-            raise ValueError(f"images of {network.image_size} pixels are too small: a map shrinks to {shape[:2]}")
-        number = sum(counts.values()) + 1
-        kind = type(layer).__name__
-        counts[kind] = counts.get(kind, 0) + 1
-        return Row(f"{kind}-{number}", layer, before, shape, _parameters(key, layer, before, last))
+        placed = []
+        for index, layer in enumerate(layers):
+            before, shape = shape, layer.output(shape)
+            if min(shape) < 1:
+                raise ValueError(f"images of {network.image_size} pixels are too small: a map shrinks to {shape[:2]}")
+            if isinstance(layer, AdaptiveAvgPool2d) and shape == before:
+                continue
+            kind = type(layer).__name__
+            counts[kind] = counts.get(kind, 0) + 1
+            name = f"{kind}-{sum(counts.values())}"
+            specs = layer.parameters(f"{part}.{index}", before)
+            placed.append(PlacedLayer(name, layer, before, shape, specs))
+        return placed
 
-    top = [place(f"features.{index}", layer) for index, layer in enumerate(features)]
-    pool = AdaptiveAvgPool2d()
-    bottom = [] if pool.output(shape) == shape else [place("avgpool", pool)]
-    end = len(classifier) - 1
-    bottom += [place(f"classifier.{index}", layer, index == end) for index, layer in enumerate(classifier)]
-    return top, bottom
+    table = LayerTable(place("features", features), place("classifier", classifier))
+    for part in table:  # the last layer with parameters starts otherwise than the others
+        for index, layer in enumerate(part):
+            if layer.parameters and layer.parameters[-1] is table.parameters.specs[-1]:
+                part[index] = layer._replace(parameters=tuple(replace(spec, last=True) for spec in layer.parameters))
+    return table
 
 
-def _parameters(key: str, layer: Layer, shape: Shape, last: bool) -> tuple[ParameterSpec, ...]:
-    inside: Shape
-    file: Shape
-    axes: tuple[int, ...]
-    if isinstance(layer, Conv2d):
-        k, c, outputs = layer.kernel, shape[2], layer.filters
-        fan_in = k * k * c
-        inside, file, axes = (k, k, c, outputs), (outputs, c, k, k), (3, 2, 0, 1)
-    elif isinstance(layer, Linear):
-        outputs = layer.outputs
-        fan_in = 1
-        for extent in shape:
-            fan_in *= extent
-        # After the convolutions, our rows run over (H, W, C) and torchvision's over (C, H, W).
-        inside, file = (outputs, *shape), (outputs, fan_in)
-        axes = (0, 3, 1, 2) if len(shape) == 3 else (0, 1)
-    else:
-        return ()
-    return (
-        ParameterSpec(f"{key}.weight", inside, file, axes, fan_in, layer.paper_bias, last),
-        ParameterSpec(f"{key}.bias", (outputs,), (outputs,), (0,), fan_in, layer.paper_bias, last),
-    )
+def parameter_map(network: Network) -> ParameterMap:
+    """Where the network's parameters lie in a flat buffer."""
+    return layer_table(network).parameters
 
 
 def summary(network: Network) -> str:
     """The table of layers as text: names, output shapes [N, C, H, W], numbers of parameters, and totals."""
-    top, bottom = rows(network)
+    table = layer_table(network)
     lines = [("Layer", "Output shape", "Parameters")]
-    total = 0
-    for row in top + bottom:
-        flat = isinstance(row.layer, (Dropout, Linear)) or len(row.output) == 1
-        channels_first = (row.output[-1], *row.output[:-1])
-        features = 1
-        for extent in row.output:
-            features *= extent
-        shape = ["N", *map(str, (features,) if flat else channels_first)]
-        count = sum(spec.size for spec in row.parameters)
-        total += count
-        lines.append((row.name, f"[{', '.join(shape)}]", f"{count:,}"))
-    table = [f"{name:<22}{shape:<22}{count:>14}" for name, shape, count in lines]
-    table.insert(1, "-" * len(table[0]))
-    table += [table[1], f"Total parameters: {total:,} (all trainable, {total * 4 / 1e6:.0f} MB in float32)"]
-    return "\n".join(table)
+    for layer in table.layers:
+        *plane, channels = layer.output
+        flat = layer in table.classifier
+        shape = ["N", *map(str, (math.prod(layer.output),) if flat else (channels, *plane))]
+        lines.append((layer.name, f"[{', '.join(shape)}]", f"{sum(spec.size for spec in layer.parameters):,}"))
+    text = [f"{name:<22}{shape:<22}{count:>14}" for name, shape, count in lines]
+    rule = "-" * len(text[0])
+    total = table.parameters.size
+    end = f"Total parameters: {total:,} (all trainable, {total * 4 / 1e6:.0f} MB in float32)"
+    return "\n".join([text[0], rule, *text[1:], rule, end])

@@ -21,10 +21,9 @@ from alexnet_dist.support.workspace import Workspace, empty
 
 PATCHES = 2048  # about as many patches to one matrix product: enough to feed BLAS, few enough to stay near the core
 TILES = 576  # about as many tiles to a chunk: rows enough for the products, and all of it in the shared cache
-HALF = 1 << 19  # floats about half-way through a transform, which a thread keeps in its own cache
-WHOLE = (
-    40  # tiles in a map from which on it is worth more to keep an image in one core's cache than to share the filters
-)
+CACHED = 1 << 19  # floats of a transform after its first axis, which a thread keeps in its own cache
+# From so many tiles in a map on, it is worth more to keep an image in one core's cache than to share the filters.
+LARGE_MAP = 40
 COLUMNS = 1 << 14  # pairs (channel, filter) in one task of a filter transform
 MODES = ("auto", "winograd", "direct")
 
@@ -46,7 +45,7 @@ class Convolution(Protocol):
         ...
 
     def backward(
-        self, team: Team, x: np.ndarray, dz: np.ndarray, dx: np.ndarray | None, du: np.ndarray, add: bool
+        self, team: Team, x: np.ndarray, dz: np.ndarray, dx: np.ndarray | None, du: np.ndarray, *, add: bool
     ) -> None:
         """Fills du [gradient_shape] or adds to it, and fills dx; dz [N, *map_shape] is zero outside of the map proper."""
         ...
@@ -56,7 +55,7 @@ class Convolution(Protocol):
         ...
 
 
-class Direct:
+class Im2colConv:
     """Patches as rows of a matrix (im2col): any kernel, stride and padding."""
 
     def __init__(self, w: np.ndarray, map_shape: tuple[int, ...], stride: int, padding: int) -> None:
@@ -80,7 +79,7 @@ class Direct:
         team.for_rows(len(x), self.map_shape[0], self.at_a_time, task)
 
     def backward(
-        self, team: Team, x: np.ndarray, dz: np.ndarray, dx: np.ndarray | None, du: np.ndarray, add: bool
+        self, team: Team, x: np.ndarray, dz: np.ndarray, dx: np.ndarray | None, du: np.ndarray, *, add: bool
     ) -> None:
         *window, k = self.w.shape
         du, filters = du.reshape(-1, k), dz.reshape(-1, k)
@@ -112,7 +111,7 @@ class Direct:
         dw[...] = du
 
 
-class Tiled:
+class WinogradConv:
     """Winograd's algorithm, stride 1; the filters are transformed once a step."""
 
     def __init__(self, f: Winograd, w: np.ndarray, map_shape: tuple[int, ...], padding: int) -> None:
@@ -135,7 +134,7 @@ class Tiled:
 
     def forward(self, team: Team, x: np.ndarray, z: np.ndarray) -> None:
         f = self.f
-        if self.tiles[0] * self.tiles[1] >= WHOLE and len(x) >= team.size:
+        if self.tiles[0] * self.tiles[1] >= LARGE_MAP and len(x) >= team.size:
             team.for_chunks(len(x), 1, lambda part, workspace: self._forward_image(x[part], z[part], workspace))
             return
         with team.shared.frame():
@@ -156,7 +155,7 @@ class Tiled:
             self._for_tiles(team, len(x), results)
 
     def backward(
-        self, team: Team, x: np.ndarray, dz: np.ndarray, dx: np.ndarray | None, du: np.ndarray, add: bool
+        self, team: Team, x: np.ndarray, dz: np.ndarray, dx: np.ndarray | None, du: np.ndarray, *, add: bool
     ) -> None:
         f = self.f
         with team.shared.frame():
@@ -202,7 +201,7 @@ class Tiled:
         """Deals rows of tiles, as many images at once as leave half of a transform in a thread's cache."""
         i, _ = self.tiles
         half = i * self.f.t * self.map_shape[1] * max(self.w.shape[2:])
-        team.for_rows(n, i, max(1, HALF // half), task)
+        team.for_rows(n, i, max(1, CACHED // half), task)
 
     def _rows(self, x: np.ndarray, lo: int, hi: int, workspace: Workspace) -> np.ndarray:
         """Rows lo to hi of x with zeros around it, for whole tiles."""
@@ -223,10 +222,10 @@ class Tiled:
             scatter(f.b, dv[:, :, images], padded, f.m, workspace)
             dx[images] = padded[:, self.padding : self.padding + h, self.padding : self.padding + w]
 
-        team.for_chunks(len(dx), max(1, HALF // (rows * columns * c)), results)
+        team.for_chunks(len(dx), max(1, CACHED // (rows * columns * c)), results)
 
 
-class SpaceToDepth(Tiled):
+class StridedWinogradConv(WinogradConv):
     """A strided convolution of pixels as one of stride 1 over blocks of stride x stride pixels, and that in tiles.
 
     A block is one pixel with stride^2 C channels; the filters get zeros to make their extent a multiple of the stride.
@@ -283,16 +282,18 @@ ALGORITHMS = {
 LEAST_GAIN = 1.5  # auto takes Winograd where it saves so many multiplications: a map much smaller than a tile wastes it
 
 
-def choose(
-    mode: str, w: np.ndarray, map_shape: tuple[int, ...], stride: int, padding: int, pixels: bool
+def choose_convolution(
+    mode: str, w: np.ndarray, map_shape: tuple[int, ...], stride: int, padding: int, *, pixels: bool
 ) -> Convolution:
     """The algorithm for a layer: `mode` is one of MODES; `pixels` says that x is the image, which has no gradient."""
     kernel = w.shape[0]
     f = ALGORITHMS.get(kernel if stride == 1 else -(-kernel // stride) if pixels else 0)
     if f is None or mode == "direct":
-        return Direct(w, map_shape, stride, padding)
+        return Im2colConv(w, map_shape, stride, padding)
     p, q, _ = map_shape
     gain = p * q * kernel**2 / (f.tiles(p) * f.tiles(q) * f.t**2 * stride**2)
     if mode == "auto" and gain < LEAST_GAIN:
-        return Direct(w, map_shape, stride, padding)
-    return Tiled(f, w, map_shape, padding) if stride == 1 else SpaceToDepth(f, w, map_shape, stride, padding)
+        return Im2colConv(w, map_shape, stride, padding)
+    return (
+        WinogradConv(f, w, map_shape, padding) if stride == 1 else StridedWinogradConv(f, w, map_shape, stride, padding)
+    )

@@ -1,48 +1,28 @@
-"""AlexNet in execution: forward and backward through the blocks of features and classifier.
+"""A network in execution: forward and backward through the blocks of its features and of its classifier.
 
-The table of layers is in architecture.py, the memory of parameters in parameters.py; here the two are bound together.
+The table of layers is in architecture.py, the memory of parameters in parameters.py; binding.py brings the two together.
 """
 
+import copy
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
-from alexnet_dist.model.architecture import (
-    AdaptiveAvgPool2d,
-    Conv2d,
-    Dropout,
-    Linear,
-    MaxPool2d,
-    Network,
-    ReLU,
-    Row,
-    rows,
-)
-from alexnet_dist.model.convolutions import choose
-from alexnet_dist.model.layers import Allocate, AveragePool, Bound, ConvBlock, DropoutKey, LinearBlock, Workers
-from alexnet_dist.model.parameters import GradientSink, ParameterLayout
+from alexnet_dist.model.architecture import Network, PlacedLayer, layer_table
+from alexnet_dist.model.binding import Binder, bind
+from alexnet_dist.model.layers.base import Allocate, Block, BlockContext, DropoutKey
+from alexnet_dist.model.parameters import GradientSink
 from alexnet_dist.support.threads import Team
 from alexnet_dist.support.workspace import empty
 
-Block = ConvBlock | AveragePool | LinearBlock
-
-
-def layout_of(network: Network) -> ParameterLayout:
-    """Where the network's parameters lie in a flat buffer."""
-    top, bottom = rows(network)
-    return ParameterLayout([spec for row in top + bottom for spec in row.parameters])
-
-
-def split_of(layout: ParameterLayout) -> int:
-    """Where in the flat buffer the parameters of the fully connected layers begin; those before are of convolutions."""
-    return min(lo for name, (lo, _) in layout.ranges.items() if name.startswith("classifier."))
-
 
 class Chain:
-    """Blocks one after the other, and `floats` of memory for the gradient of any block's x.
+    """Blocks one after the other.
 
-    `allocate` makes that memory: workspace.empty, or memory that all workers see.
+    `floats` is the size of the largest gradient of a block's x; `allocate` makes memory for two of them: workspace.empty,
+    or memory that all workers see.
     """
 
     def __init__(self, blocks: Sequence[Block], floats: int, allocate: Allocate = empty) -> None:
@@ -73,33 +53,45 @@ class Chain:
         return dy
 
 
+class Classifier(Protocol):
+    """What computes logits from features: a Chain, or something that spreads the fully connected layers over ranks."""
+
+    blocks: Sequence[Block]
+
+    def forward(self, x: np.ndarray, dropout: DropoutKey | None) -> np.ndarray:
+        """As Chain.forward."""
+        ...
+
+    def backward(self, dy: np.ndarray, sink: GradientSink, data: bool) -> np.ndarray:
+        """As Chain.backward."""
+        ...
+
+
 class AlexNet:
     """The network with the memory for up to `batch` images.
 
-    `flat` holds the parameters as `layout_of(network)` says; it is read, never written, and may change only before the
+    `flat` holds the parameters as `parameter_map(network)` says; it is read, never written, and may change only before the
     first forward pass, and between a backward pass and the next forward one. `training` allocates what backward and
-    dropout need besides; `conv` is one of convolutions.MODES.
+    dropout need besides; `conv` is one of convolutions.MODES. Raises ValueError for a table that no blocks can run.
     """
 
     def __init__(
-        self, network: Network, flat: np.ndarray, batch: int, team: Team, training: bool = False, conv: str = "auto"
+        self,
+        network: Network,
+        flat: np.ndarray,
+        batch: int,
+        team: Team,
+        *,
+        training: bool = False,
+        conv: str = "auto",
     ) -> None:
-        self.network, self.batch, self.team, self.training = network, batch, team, training
-        self.layout = layout_of(network)
-        self._views = self.layout.views(flat)
-        top, bottom = rows(network)
-        self.conv = conv
-        features = self._bind_features(top)
-        if isinstance(bottom[0].layer, AdaptiveAvgPool2d):
-            features.append(AveragePool(bottom[0].input, bottom[0].output, batch, team))
-        largest = max(math.prod(block.y.shape) for block in features[:-1])
-        self.features = Chain(features, largest if training else 0)
-        self._bottom = bottom
-        self.classifier = self.bind_classifier(batch, team, training)
-
-    @property
-    def blocks(self) -> list[Block]:
-        return [*self.features.blocks, *self.classifier.blocks]
+        self.network, self.batch = network, batch
+        self._table = layer_table(network)
+        self.parameters = self._table.parameters
+        self._views, self._conv = self.parameters.views(flat), conv
+        context = BlockContext(batch, team, team, training)
+        self.features = self._bind(self._table.features, context, data=False)
+        self.classifier: Classifier = self.bind_classifier(context)
 
     def forward(self, x: np.ndarray, dropout: DropoutKey | None = None) -> np.ndarray:
         """Logits [N, classes] of x [N, H, W, 3], normalised; valid until the next call. A key turns dropout on."""
@@ -115,38 +107,24 @@ class AlexNet:
         """
         self.features.backward(self.classifier.backward(dlogits, sink, data=True), sink, data=False)
 
-    def bind_classifier(self, batch: int, team: Workers, training: bool, allocate: Allocate = empty) -> Chain:
-        """The fully connected layers with memory of their own, on this network's parameters."""
-        blocks: list[LinearBlock] = []
-        dropout = 0.0
-        for index, row in enumerate(self._bottom):
-            if isinstance(row.layer, Dropout):
-                dropout = row.layer.probability
-            elif isinstance(row.layer, Linear):
-                relu = index + 1 < len(self._bottom) and isinstance(self._bottom[index + 1].layer, ReLU)
-                bound, number = self._bound(row), len(blocks)
-                blocks.append(LinearBlock(bound, number, dropout, relu, batch, team, training, allocate))
-                dropout = 0.0
-        largest = batch * max(block.inputs for block in blocks)
-        return Chain(blocks, largest if training else 0, allocate)
+    @property
+    def blocks(self) -> list[Block]:
+        """Those of features and of classifier, in the order in which they run."""
+        return [*self.features.blocks, *self.classifier.blocks]
 
-    def _bound(self, row: Row) -> Bound:
-        weight, bias = (spec.name for spec in row.parameters)
-        lo, mid = self.layout.ranges[weight]
-        return Bound(self._views[weight], self._views[bias], lo, mid, self.layout.ranges[bias][1])
+    def with_classifier(self, classifier: Classifier) -> "AlexNet":
+        """This network with another classifier: parameters and features are the same memory."""
+        other = copy.copy(self)
+        other.classifier = classifier
+        return other
 
-    def _bind_features(self, table: list[Row]) -> list[Block]:
-        blocks: list[Block] = []
-        for start, row in enumerate(table):
-            if not isinstance(row.layer, Conv2d):
-                continue
-            conv, output, pooling = row.layer, row.output, None
-            after = table[start + 2] if start + 2 < len(table) else row
-            if isinstance(after.layer, MaxPool2d):
-                output, pooling = after.output, {"kernel": after.layer.kernel, "stride": after.layer.stride}
-            bound = self._bound(row)
-            algorithm = choose(self.conv, bound.w, row.output, conv.stride, conv.padding, pixels=start == 0)
-            blocks.append(
-                ConvBlock(bound, algorithm, row.output, pooling, output, self.batch, self.team, self.training)
-            )
-        return blocks
+    def bind_classifier(self, context: BlockContext) -> Chain:
+        """The layers of the classifier with memory of their own, on this network's parameters."""
+        return self._bind(self._table.classifier, context, data=True)
+
+    def _bind(self, layers: list[PlacedLayer], context: BlockContext, data: bool) -> Chain:
+        """A chain of these layers; `data`: the gradient of its x will be asked for."""
+        blocks = bind(layers, Binder(self.parameters, self._views, context, self._conv))
+        inputs = [layers[0].input] * data + [block.y.shape[1:] for block in blocks[:-1]]
+        largest = max((math.prod(shape) for shape in inputs), default=0)
+        return Chain(blocks, context.batch * largest if context.training else 0, context.allocate)

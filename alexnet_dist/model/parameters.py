@@ -1,7 +1,7 @@
-"""All parameters in one flat float32 buffer, and named views into it; gradients and momentum have the same layout.
+"""All parameters in one flat float32 buffer, and named views into it; gradients and the optimizer's state lie alike.
 
 Whoever owns the memory allocates the flat buffer (a process, or a window that several processes share) and asks the
-layout for the views.
+map for the views.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class ParameterSpec:
     file_axes: tuple[int, ...]  # the order in which a file holds the axes of `shape`, before it is given file_shape
     fan_in: int  # the number of inputs of each output of the layer
     paper_bias: float  # the bias that Krizhevsky et al. (2012) start this layer with
-    last: bool  # of the last layer
+    last: bool = False  # of the last layer
 
     @property
     def size(self) -> int:
@@ -44,7 +44,7 @@ class ParameterSpec:
         out.transpose(self.file_axes)[...] = value.reshape([self.shape[axis] for axis in self.file_axes])
 
 
-class ParameterLayout:
+class ParameterMap:
     """Where each parameter lies in a flat buffer of `size` floats; layers in the order of the network."""
 
     def __init__(self, specs: Sequence[ParameterSpec]) -> None:
@@ -106,7 +106,7 @@ def initialize_he(spec: ParameterSpec, value: np.ndarray, rng: np.random.Generat
 INITIALIZERS = {"he": initialize_he, "paper": initialize_paper, "torchvision": initialize_torchvision}
 
 
-def initialize(layout: ParameterLayout, flat: np.ndarray, scheme: str, seed: int) -> None:
+def initialize(parameters: ParameterMap, flat: np.ndarray, scheme: str, seed: int) -> None:
     """Fills the flat buffer by one of INITIALIZERS; each parameter draws from a generator of its own."""
-    for index, (spec, value) in enumerate(zip(layout.specs, layout.views(flat).values(), strict=True)):
+    for index, (spec, value) in enumerate(zip(parameters.specs, parameters.views(flat).values(), strict=True)):
         INITIALIZERS[scheme](spec, value, generator(seed, Purpose.INITIALIZE, index))

@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file with torchvision's keys and layouts, checked before it is believed.
 
-A file holds the weights and, if it is a training state, the momentum under `momentum.<key>`. Its metadata hold the
-network, the class names and the state of training as JSON, and a CRC-32 of everything. A file of weights alone is what
+A file holds the weights and, if it is a training state, the optimizer's buffers, for example the momentum under
+`momentum.<key>`. Its metadata hold the network, the class names and the state of training as JSON, and a CRC-32 of everything. A file of weights alone is what
 `torchvision.models.alexnet().load_state_dict(safetensors.torch.load_file(f))` takes, and such a file from torchvision,
 which has no metadata, is read too. Nothing in a file is executed or unpickled.
 """
@@ -21,11 +21,10 @@ from alexnet_dist.model.architecture import Network
 from alexnet_dist.errors import UserError
 from alexnet_dist.support.files import replacing
 from alexnet_dist.support.workspace import zeros
-from alexnet_dist.model.network import layout_of
-from alexnet_dist.model.parameters import ParameterLayout, ParameterSpec
+from alexnet_dist.model.architecture import parameter_map
+from alexnet_dist.model.parameters import ParameterMap, ParameterSpec
 
 FORMAT, VERSION = "alexnet_dist", 1
-MOMENTUM = "momentum."
 FLOATS = {"F16", "F32", "F64"}
 
 
@@ -38,17 +37,19 @@ class Header:
     training: dict[str, Any] | None = None  # None in a file of weights alone
 
 
-def save(path: Path, layout: ParameterLayout, values: np.ndarray, momentum: np.ndarray | None, header: Header) -> None:
-    """Writes a checkpoint beside `path` and renames it: with momentum a training state, without it weights alone.
+Flats = Mapping[str, np.ndarray]  # the optimizer's buffers by their names, each flat like the parameters
+
+
+def save(path: Path, parameters: ParameterMap, values: np.ndarray, state: Flats, header: Header) -> None:
+    """Writes a checkpoint beside `path` and renames it: with the optimizer's state to continue from, without it weights.
 
     Raises UserError where the file cannot be written; what was at `path` is then untouched.
     """
     tensors: dict[str, np.ndarray] = {}
-    for prefix, flat in (("", values), (MOMENTUM, momentum)):
-        if flat is not None:
-            views = layout.views(flat)
-            # safetensors writes memory as it lies, so every array must be C-contiguous; to_file sees to it.
-            tensors |= {prefix + spec.name: spec.to_file(views[spec.name]) for spec in layout.specs}
+    for prefix, flat in _prefixed(values, state):
+        views = parameters.views(flat)
+        # safetensors writes memory as it lies, so every array must be C-contiguous; to_file sees to it.
+        tensors |= {prefix + spec.name: spec.to_file(views[spec.name]) for spec in parameters.specs}
     metadata = {"format": FORMAT, "version": str(VERSION), "header": json.dumps(asdict(header))}
     metadata["checksum"] = _checksum(tensors, metadata["header"])
     with replacing(path) as beside:
@@ -56,6 +57,11 @@ def save(path: Path, layout: ParameterLayout, values: np.ndarray, momentum: np.n
             save_file(tensors, beside, metadata)
         except SafetensorError as error:
             raise UserError(f"cannot write {path}: {error}") from error
+
+
+def _prefixed(values: np.ndarray, state: Flats) -> list[tuple[str, np.ndarray]]:
+    """The flat buffers with what their tensors' names begin with."""
+    return [("", values), *((f"{name}.", flat) for name, flat in state.items())]
 
 
 def read_header(path: Path) -> Header:
@@ -67,44 +73,49 @@ def read_header(path: Path) -> Header:
         metadata = file.metadata() or {}
         if "header" in metadata:
             return _parse_header(path, metadata)
-        try:
-            classes = file.get_slice("classifier.6.bias").get_shape()[0]
-            filters = file.get_slice("features.0.bias").get_shape()[0]
-        except SafetensorError:
-            raise UserError(
-                f"{path} holds no AlexNet: it has none of torchvision's keys (features.0.bias, classifier.6.bias)"
-            ) from None
-        return Header(Network(num_classes=classes, width=filters / 64))
+        return Header(_network_of_shapes(path, file))
 
 
-def load(path: Path, layout: ParameterLayout, values: np.ndarray, momentum: np.ndarray | None) -> None:
+def _network_of_shapes(path: Path, file: Any) -> Network:
+    """The network of a file without a header: its width from the first layer, its classes from the last."""
+    usual = parameter_map(Network())
+    first, *_, last = (spec for spec in usual.specs if spec.is_bias)
+    try:
+        filters, classes = (file.get_slice(spec.name).get_shape()[0] for spec in (first, last))
+    except SafetensorError:
+        raise UserError(
+            f"{path} holds no AlexNet: it has none of torchvision's keys ({first.name}, {last.name})"
+        ) from None
+    return Network(num_classes=classes, width=filters / first.size)
+
+
+def load(path: Path, parameters: ParameterMap, values: np.ndarray, state: Flats) -> None:
     """Fills the flat buffers from a checkpoint. Names, shapes and types are checked first, the checksum as it is read.
 
-    Raises UserError if anything differs from what the layout asks for, or if the file is broken.
+    Raises UserError if anything differs from what the map asks for, or if the file is broken.
     """
     with _opened(path) as file:
         metadata = file.metadata() or {}
         stored = set(file.keys())
-        wanted = {spec.name: spec for spec in layout.specs}
-        if momentum is not None:
-            wanted |= {MOMENTUM + spec.name: spec for spec in layout.specs}
+        wanted = {
+            prefix + spec.name: spec for prefix, _ in _prefixed(values, state) for spec in parameters.specs
+        }
         _check_tensors(path, file, stored, wanted)
         tensors = {name: file.get_tensor(name) for name in sorted(stored)}
     if "checksum" in metadata and _checksum(tensors, metadata.get("header", "")) != metadata["checksum"]:
         raise UserError(f"{path} is damaged: its checksum is not that of its content. Use an earlier checkpoint")
-    for prefix, flat in (("", values), (MOMENTUM, momentum)):
-        if flat is not None:
-            views = layout.views(flat)
-            for spec in layout.specs:
-                spec.from_file(tensors[prefix + spec.name], views[spec.name])
+    for prefix, flat in _prefixed(values, state):
+        views = parameters.views(flat)
+        for spec in parameters.specs:
+            spec.from_file(tensors[prefix + spec.name], views[spec.name])
 
 
 def load_weights(path: Path) -> tuple[Header, np.ndarray]:
     """The header of a checkpoint, and its parameters as one flat buffer. Raises UserError as read_header and load do."""
     header = read_header(path)
-    layout = layout_of(header.network)
-    flat = zeros((layout.size,))
-    load(path, layout, flat, None)
+    parameters = parameter_map(header.network)
+    flat = zeros((parameters.size,))
+    load(path, parameters, flat, {})
     return header, flat
 
 
@@ -134,7 +145,7 @@ def _parse_header(path: Path, metadata: Mapping[str, str]) -> Header:
 
 def _check_tensors(path: Path, file: Any, stored: set[str], wanted: Mapping[str, ParameterSpec]) -> None:
     missing = sorted(wanted.keys() - stored)
-    if missing and all(name.startswith(MOMENTUM) for name in missing):
+    if missing and all(name != wanted[name].name for name in missing):  # all weights are there
         raise UserError(f"{path} holds weights but no training state. Start from it with --load-pretrained")
     if missing:
         raise UserError(f"{path} lacks {missing[0]} ({len(missing)} parameters missing): it is of another network")

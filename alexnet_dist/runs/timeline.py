@@ -8,20 +8,18 @@ import json
 import os
 import time
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from alexnet_dist.support.files import write_text
-
-if TYPE_CHECKING:
-    from alexnet_dist.comm.world import World
 
 MOST = 200_000  # events that a rank keeps: the latest ones
 PHASES, EXCHANGE = "phases", "exchange"
 LINES = {PHASES: 0, EXCHANGE: 1}
 WORKING = ("data", "forward", "backward", "update")  # a rank that is slow in these makes others wait
-EVEN = 0.02  # of the median: so much more work is no news
+EVEN = 0.02  # of the median: a rank with no more work than this is not called slow
 
 
 class Recorder(Protocol):
@@ -32,38 +30,26 @@ class Recorder(Protocol):
         ...
 
 
-class Nothing:
+class NullTimeline:
     """The recorder of a run that nobody wants a timeline of."""
 
     def add(self, name: str, start: float, end: float, line: str) -> None:
-        """Forgets it."""
-
-    def write(self, world: "World") -> None:
-        """There is nothing to write."""
+        """Keeps nothing."""
 
 
 class Timeline:
-    """The events of one rank, and the file for those of all. Creating and writing are collective."""
+    """The latest MOST events of one rank, on a clock that starts at 0 now: make it on all ranks at one moment."""
 
-    def __init__(self, path: Path, world: "World") -> None:
-        self.path = path
+    def __init__(self) -> None:
         self._events: deque[tuple[str, float, float, str]] = deque(maxlen=MOST)
-        world.sum([0])  # whoever leaves an exchange last leaves it soon after the others: one moment for all clocks
         self._zero = time.perf_counter()
 
     def add(self, name: str, start: float, end: float, line: str) -> None:
         """Keeps it, and forgets the oldest one if there are too many."""
         self._events.append((name, start, end, line))
 
-    def write(self, world: "World") -> None:
-        """Rank 0 writes the events of all ranks. Raises SharedError where the file can't be written."""
-        everyone = world.all_texts([json.dumps(self._trace(world.rank))])
-        with world.together():
-            if world.rank == 0:
-                events = [event for text in everyone for event in json.loads(text)]
-                write_text(self.path, json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}))
-
-    def _trace(self, rank: int) -> list[dict[str, Any]]:
+    def trace(self, rank: int) -> str:
+        """The events as those of this rank: JSON for write_trace."""
         names: list[dict[str, Any]] = [
             {"name": "process_name", "args": {"name": f"rank {rank} on {os.uname().nodename}"}},
             *({"name": "thread_name", "tid": number, "args": {"name": line}} for line, number in LINES.items()),
@@ -72,7 +58,14 @@ class Timeline:
             {"name": name, "ph": "X", "ts": (start - self._zero) * 1e6, "dur": (end - start) * 1e6, "tid": LINES[line]}
             for name, start, end, line in self._events
         ]
-        return [{"pid": rank, **event} for event in [*({"ph": "M", "tid": 0, **name} for name in names), *spans]]
+        events = [*({"ph": "M", "tid": 0, **name} for name in names), *spans]
+        return json.dumps([{"pid": rank, **event} for event in events])
+
+
+def write_trace(path: Path, traces: Iterable[str]) -> None:
+    """Writes what the ranks' Timeline.trace gave as one file. Raises UserError where it can't be written."""
+    events = [event for trace in traces for event in json.loads(trace)]
+    write_text(path, json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}))
 
 
 def slowest(seconds: list[dict[str, float]], hosts: list[str]) -> str:

@@ -28,8 +28,8 @@ def available_cores() -> int:
 Task = Callable[[int, Workspace], Any]
 
 
-def shares(count: int, size: int, workers: int, task: Callable[[slice, Workspace], Any]) -> Task:
-    """What each of so many workers does of `count` items: one share of them, in chunks of at most `size`."""
+def contiguous(count: int, size: int, workers: int, task: Callable[[slice, Workspace], Any]) -> Task:
+    """The part of each of so many workers in `count` items: a contiguous share of them, in chunks of at most `size`."""
 
     def share(index: int, workspace: Workspace) -> None:
         lo, hi = count * index // workers, count * (index + 1) // workers
@@ -39,8 +39,8 @@ def shares(count: int, size: int, workers: int, task: Callable[[slice, Workspace
     return share
 
 
-def deal(count: int, block: int, workers: int, task: Callable[[int, int, Workspace], Any]) -> Task:
-    """What each of so many workers does of `count` items: every so-manieth block of `block` items, from the last one on."""
+def round_robin(count: int, block: int, workers: int, task: Callable[[int, int, Workspace], Any]) -> Task:
+    """The part of each of so many workers in `count` items: blocks of `block` items, dealt in turn from the last one on."""
     starts = range(0, count, block)[::-1]
 
     def hand(index: int, workspace: Workspace) -> None:
@@ -89,7 +89,7 @@ class Team:
 
     def for_chunks(self, count: int, size: int, task: Callable[[slice, Workspace], Any]) -> None:
         """`task(slice, workspace)` over `count` images: each thread has one share of them, in chunks of at most `size`."""
-        self.run(shares(count, size, self.size, task))
+        self.run(contiguous(count, size, self.size, task))
 
     def for_rows(self, images: int, rows: int, most: int, task: Callable[[slice, slice, Workspace], Any]) -> None:
         """`task(images, rows, workspace)` over `rows` rows of each image: each thread has one share of all rows.
@@ -115,7 +115,7 @@ class Team:
         From the last block to the first, the order in which gradients are sent. The blocks don't depend on the number
         of threads; a task that writes only its own block gives the same bits whatever that number.
         """
-        self.run(deal(count, block, self.size, task))
+        self.run(round_robin(count, block, self.size, task))
 
     def close(self) -> None:
         """End the threads, and give BLAS its own back."""

@@ -7,9 +7,11 @@ from typing import Any
 from alexnet_dist.errors import UserError
 from alexnet_dist.model.convolutions import MODES
 from alexnet_dist.model.parameters import INITIALIZERS
+from alexnet_dist.training.optim import OPTIMIZERS, hyperparameter_owners
 from alexnet_dist.training.schedule import SCHEDULERS, Schedule
+from alexnet_dist.training.strategies import for_many_ranks
 
-SYNCS = ("auto", "allreduce", "sharded", "hybrid")
+SYNCS = ("auto", *for_many_ranks())
 CROPS = ("random-resized", "paper", "none")
 
 
@@ -38,9 +40,14 @@ class TrainingConfig:
     epochs: int = 90
     global_batch: int | None = None
     batch_size: int | None = None
+    opt: str = "sgd"
     lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    trust_coefficient: float = 0.001
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
     label_smoothing: float = 0.0
 
     lr_scheduler: str = "plateau"
@@ -76,11 +83,11 @@ class TrainingConfig:
         for name in ("global_batch", "batch_size", "workers", "threads", "num_classes", "lr_reference_batch"):
             value = getattr(self, name)
             self._require(name, value is None or value >= 1, "at least 1")
-        for name in ("lr", "width", "lr_step_size"):
+        for name in ("lr", "width", "lr_step_size", "trust_coefficient", "eps"):
             self._require(name, getattr(self, name) > 0, "more than 0")
         for name in ("weight_decay", "lr_patience", "lr_reductions", "lr_min", "lr_warmup_epochs", "lr_power"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
-        for name in ("dropout", "momentum", "label_smoothing"):
+        for name in ("dropout", "momentum", "beta1", "beta2", "label_smoothing"):
             self._require(name, 0 <= getattr(self, name) < 1, "from 0 up to, but not including, 1")
         for name in ("max_bad", "lr_gamma", "lr_warmup_decay"):
             self._require(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
@@ -90,10 +97,22 @@ class TrainingConfig:
         self._require("crop", self.crop in CROPS, f"one of {', '.join(CROPS)}")
         self._require("conv", self.conv in MODES, f"one of {', '.join(MODES)}")
         self._require("sync", self.sync in SYNCS, f"one of {', '.join(SYNCS)}")
+        self._require("opt", self.opt in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
         self._require("init", self.init in INITIALIZERS, f"one of {', '.join(INITIALIZERS)}")
         self._require("lr_scheduler", self.lr_scheduler in SCHEDULERS, f"one of {', '.join(SCHEDULERS)}")
         if self.global_batch is not None and self.batch_size is not None:
             raise UserError("--global-batch and --batch-size (of each rank) say the same thing twice: give one of them")
+
+        self._refuse_idle_hyperparameters()
+
+    def _refuse_idle_hyperparameters(self) -> None:
+        """A flag of another optimizer would do nothing."""
+        for name, owners in hyperparameter_owners().items():
+            if self.opt not in owners and getattr(self, name) != getattr(TrainingConfig, name):
+                raise UserError(
+                    f"--{name.replace('_', '-')} is of --opt {' or '.join(owners)}, and does nothing with --opt {self.opt}: "
+                    "leave it out"
+                )
 
     def _require(self, name: str, valid: bool, rule: str) -> None:
         if not valid:

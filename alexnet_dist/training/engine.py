@@ -3,28 +3,23 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-import numpy as np
-
-from alexnet_dist.comm.allreduce import Bucketed
-from alexnet_dist.comm.hybrid import Hybrid
-from alexnet_dist.comm.local import Immediate
 from alexnet_dist.comm.node import open_node, require_room
-from alexnet_dist.comm.sharded import Sharded
-from alexnet_dist.comm.strategy import Strategy
+from alexnet_dist.comm.strategy import Strategy, StrategyOptions
 from alexnet_dist.comm.world import World
+from alexnet_dist.data.loader import Batch
 from alexnet_dist.kernels.loss import count_correct, cross_entropy
-from alexnet_dist.model.architecture import Network
-from alexnet_dist.model.layers import DropoutKey
-from alexnet_dist.model.network import AlexNet, Chain, layout_of, split_of
-from alexnet_dist.runs.timeline import EXCHANGE, PHASES, Nothing, Recorder
+from alexnet_dist.model.architecture import Network, layer_table
+from alexnet_dist.model.layers.base import DropoutKey
+from alexnet_dist.model.network import AlexNet
+from alexnet_dist.runs.timeline import EXCHANGE, PHASES, NullTimeline, Recorder
 from alexnet_dist.support.threads import Team
-from alexnet_dist.support.workspace import Workspace, empty
-from alexnet_dist.training.node_classifier import NodeClassifier
-from alexnet_dist.training.optim import SGD
+from alexnet_dist.support.workspace import empty
+from alexnet_dist.training.optim import Optimizer
 from alexnet_dist.training.progress import Sums
-
-STRATEGIES = ("immediate", "allreduce", "sharded", "hybrid")
+from alexnet_dist.training.strategies import STRATEGIES, Demand
+from alexnet_dist.training.updater import Updater
 
 
 class Stopwatch:
@@ -55,94 +50,96 @@ class Stopwatch:
         return seconds
 
 
-class Engine:
-    """One rank's replica of the network, and what a step needs: at most `batch` images of this rank in each.
+@dataclass(frozen=True)
+class StepSpec:
+    """What a step computes: `batch` is the most images that this rank has in one; `smoothing` is that of the labels.
 
-    `sync` is one of STRATEGIES. Where the node has no room for the memory that this strategy shares, all ranks raise
-    NoSharedMemory.
+    `conv` is one of convolutions.MODES. `largest_node` splits nodes into groups of so many ranks (comm/node.py).
+    """
+
+    network: Network
+    batch: int
+    optimizer: Optimizer
+    smoothing: float = 0.0
+    seed: int = 0  # of dropout
+    conv: str = "auto"
+    largest_node: int | None = None
+
+
+class Engine:
+    """One rank's part in the training of a network, which `strategy` of STRATEGIES keeps the same on all ranks.
+
+    Where a node has no room for the memory that the strategy shares, all ranks raise NoSharedMemory. `net` is the network
+    for evaluation, on this rank alone.
     """
 
     def __init__(
-        self,
-        network: Network,
-        world: World,
-        team: Team,
-        batch: int,
-        sgd: SGD,
-        smoothing: float = 0.0,
-        seed: int = 0,
-        conv: str = "auto",
-        sync: str = "allreduce",
-        largest_node: int | None = None,
-        recorder: Recorder | None = None,
+        self, spec: StepSpec, world: World, team: Team, strategy: str = "allreduce", recorder: Recorder | None = None
     ) -> None:
-        self._recorder = recorder or Nothing()
-        self.world, self.team, self.sgd, self.smoothing, self.seed = world, team, sgd, smoothing, seed
-        self.layout, self.name = layout_of(network), sync
-        self.lr = 0.0
-        self.sync = self._open(sync, network, batch, largest_node)
-        self.values, self.momentum = self.sync.values, self.sync.momentum
-        self.net = AlexNet(network, self.values, batch, team, training=True, conv=conv)
-        self.classifier: Chain | NodeClassifier = self.net.classifier
-        if isinstance(self.sync, Hybrid):
-            self.classifier = NodeClassifier(self.net, self.sync.node, team)
+        self.spec, self.world, self.team, self.strategy_name = spec, world, team, strategy
+        self._recorder = recorder or NullTimeline()
+        table = layer_table(spec.network)
+        self.parameters = table.parameters
+        self._updater = Updater(spec.optimizer, self.parameters)
+        options = StrategyOptions(
+            self.parameters.size, table.classifier_start, self._updater, team, record=self._record_exchange
+        )
+        self.strategy = self._open(options)
+        self.values, self.state = self.strategy.values, self.strategy.state
+        self._updater.bind(self.values, self.state)
+        self.net = AlexNet(spec.network, self.values, spec.batch, team, training=True, conv=spec.conv)
+        replace_classifier = STRATEGIES[strategy].classifier
+        self.training_net = (
+            self.net.with_classifier(replace_classifier(self.net, self.strategy, team))
+            if replace_classifier
+            else self.net
+        )
         self.watch = Stopwatch(self._recorder)
-        self._dlogits = empty((batch, network.num_classes))
+        self._dlogits = empty((spec.batch, spec.network.num_classes))
 
     def broadcast(self) -> None:
-        """Gives every rank rank 0's parameters and momentum."""
-        self.sync.broadcast_(self.values)
-        self.sync.broadcast_(self.momentum)
+        """Gives every rank rank 0's parameters and the state of its optimizer."""
+        for array in (self.values, *self.state.values()):
+            self.strategy.broadcast_(array)
 
     def close(self) -> None:
-        """Collective: gives back what memory alone doesn't. The engine must not be used after."""
-        self.sync.close()
+        """Collective: frees what the strategy shares between ranks. The engine must not be used after."""
+        self.strategy.close()
 
-    def step(
-        self, images: np.ndarray, labels: np.ndarray, positions: np.ndarray, total: int, number: int, lr: float
-    ) -> Sums:
-        """One step of SGD on the mean loss of the global batch; returns its sums over all ranks.
+    def step(self, batch: Batch, global_count: int, step_index: int, lr: float) -> Sums:
+        """One step of the optimizer on the mean loss of the global batch; returns its sums over all ranks.
 
-        images [N, H, W, 3], labels [N] (-1: no image), positions [N] in the global batch: this rank's part of it, which
-        may be empty. `total` counts the images of the whole batch, `number` the steps since the beginning (for dropout).
+        `batch` is this rank's part of the global batch, and may be empty; `global_count` is how many images of the whole
+        can be read, `step_index` counts the run's steps before this one.
         """
-        watch, self.lr = self.watch, lr
+        watch, strategy = self.watch, self.strategy
+        self._updater.begin(lr, step_index)
         with watch.phase("forward"):
-            key = DropoutKey(self.seed, number, positions)
-            logits = self.classifier.forward(self.net.features.forward(images, key), key)
-            dlogits = self._dlogits[: len(labels)]
-            loss = cross_entropy(logits, labels, dlogits, total=max(total, 1), smoothing=self.smoothing)
-            top1, top5 = count_correct(logits, labels)
-            mine = Sums(loss, top1, top5, int((labels >= 0).sum()))
-        watch.waited("forward", self.sync.waited())
+            logits = self.training_net.forward(batch.images, DropoutKey(self.spec.seed, step_index, batch.positions))
+            dlogits = self._dlogits[: len(batch.labels)]
+            loss = cross_entropy(
+                logits, batch.labels, dlogits, total=max(global_count, 1), smoothing=self.spec.smoothing
+            )
+            top1, top5 = count_correct(logits, batch.labels)
+            mine = Sums(loss, top1, top5, int((batch.labels >= 0).sum()))
+        watch.waited("forward", strategy.waited())
         with watch.phase("backward"):
-            dfeatures = self.classifier.backward(dlogits, self.sync, data=True)
-            self.net.features.backward(dfeatures, self.sync, data=False)
-        watch.waited("backward", self.sync.waited())
+            self.training_net.backward(dlogits, strategy)
+        watch.waited("backward", strategy.waited())
         with watch.phase("update"):
-            self.sync.finish()
-        watch.waited("update", self.sync.waited())
+            strategy.finish()
+        watch.waited("update", strategy.waited())
         with watch.phase("wait"):
             return Sums(*self.world.sum(list(mine)))
 
-    def _open(self, name: str, network: Network, batch: int, largest_node: int | None) -> Strategy:
-        size = self.layout.size
+    def _open(self, options: StrategyOptions) -> Strategy:
+        entry, spec = STRATEGIES[self.strategy_name], self.spec
+        if not entry.shares_memory:
+            return entry.open(self.world, options)
+        node = open_node(self.world, spec.largest_node)
+        demand = Demand(spec.network, spec.optimizer, node.size, node.sum(spec.batch), node.nodes)
+        require_room(node, entry.shared_memory_of_a_node(demand))
+        return entry.open(node, options)
 
-        def record(bucket: str, start: float, end: float) -> None:
-            self._recorder.add(bucket, start, end, EXCHANGE)
-
-        if name == "immediate":
-            return Immediate(size, self._apply)
-        if name == "allreduce":
-            return Bucketed(self.world, size, self.team, self._apply, record=record)
-        node = open_node(self.world, largest_node)
-        if name == "sharded":
-            require_room(node, Sharded.memory(node, size))
-            return Sharded(node, size, self.team, self._apply, record=record)
-        split = split_of(self.layout)
-        need = Hybrid.memory(node, size, split) + NodeClassifier.memory(network, node.sum(batch))
-        require_room(node, need)
-        return Hybrid(node, size, split, self.team, self._apply, record=record)
-
-    def _apply(self, lo: int, hi: int, gradient: np.ndarray, workspace: Workspace) -> None:
-        self.sgd.update_(self.values[lo:hi], gradient, self.momentum[lo:hi], self.lr, workspace)
+    def _record_exchange(self, bucket: str, start: float, end: float) -> None:
+        self._recorder.add(bucket, start, end, EXCHANGE)

@@ -1,13 +1,14 @@
 """Top-1 and top-5 accuracy on a list of images: each counted exactly once, on any number of ranks."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from alexnet_dist.comm.world import World
 from alexnet_dist.data.augment import load_for_evaluation
-from alexnet_dist.data.image_list import ImageList
 from alexnet_dist.data.loader import Loader
+from alexnet_dist.data.source import ImageSource
 from alexnet_dist.errors import SharedError
 from alexnet_dist.kernels.loss import count_correct, cross_entropy
 from alexnet_dist.model.network import AlexNet
@@ -40,7 +41,7 @@ class Evaluation:
         )
 
 
-def evaluate(net: AlexNet, images: ImageList, world: World, workers: int) -> Evaluation:
+def evaluate(net: AlexNet, images: ImageSource, world: World, workers: int) -> Evaluation:
     """Runs the network over the list, each rank over its shard. Raises SharedError if no image could be read."""
     size = net.network.image_size
     scratch = empty((net.batch, net.network.num_classes))
@@ -48,7 +49,7 @@ def evaluate(net: AlexNet, images: ImageList, world: World, workers: int) -> Eva
     broken: list[str] = []
 
     def load(index: int, epoch: int, out: np.ndarray) -> None:
-        load_for_evaluation(images.path(index), size, out)
+        load_for_evaluation(partial(images.open, index), size, out)
 
     with Loader(
         images,

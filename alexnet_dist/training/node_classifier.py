@@ -9,33 +9,36 @@ import math
 import numpy as np
 
 from alexnet_dist.comm.node import Node, NodeTeam
-from alexnet_dist.model.architecture import Linear, Network, rows
-from alexnet_dist.model.layers import DropoutKey
+from alexnet_dist.model.architecture import Linear, Network, layer_table
+from alexnet_dist.model.layers.base import BlockContext, DropoutKey
 from alexnet_dist.model.network import AlexNet
 from alexnet_dist.model.parameters import GradientSink
 from alexnet_dist.support.threads import Team
 
 
+def activation_bytes(network: Network, images: int) -> int:
+    """Bytes of shared memory that a NodeClassifier takes at most, on a node whose ranks have so many images in all."""
+    linear = [layer for layer in layer_table(network).classifier if isinstance(layer.layer, Linear)]
+    shapes = [(math.prod(layer.input), layer.output[0]) for layer in linear]
+    largest = max(inputs for inputs, _ in shapes)
+    # Of each layer the output, the dropout's mask and what it leaves; the features, and two gradients.
+    floats = sum(2 * inputs + outputs for inputs, outputs in shapes) + shapes[-1][1] + 3 * largest
+    return 4 * images * floats
+
+
 class NodeClassifier:
-    """In the place of net.classifier. Every method is collective over the node's ranks."""
+    """In the place of a network's own classifier, for training. Every method is collective over the node's ranks."""
 
     def __init__(self, net: AlexNet, node: Node, team: Team) -> None:
         self.node = node
-        batch = node.sum(net.batch)
-        features, logits = net.features.blocks[-1].y.shape[1:], net.classifier.blocks[-1].y.shape[1:]
-        self._features, self._dlogits = node.shared((batch, *features)), node.shared((batch, *logits))
-        self._positions, self._counts = node.shared((batch,), np.int64), node.shared((node.size,), np.int64)
-        self._chain = net.bind_classifier(batch, NodeTeam(node, team), True, node.shared)
+        images = node.sum(net.batch)
+        table = layer_table(net.network)
+        features, logits = table.classifier[0].input, table.classifier[-1].output
+        self._features, self._dlogits = node.shared((images, *features)), node.shared((images, *logits))
+        self._positions, self._counts = node.shared((images,), np.int64), node.shared((node.size,), np.int64)
+        self._chain = net.bind_classifier(BlockContext(images, team, NodeTeam(node, team), True, node.shared))
+        self.blocks = self._chain.blocks
         self._mine, self._total = slice(0, 0), 0  # which of the node's images are this rank's, and how many there are
-
-    @staticmethod
-    def memory(network: Network, batch: int) -> int:
-        """Bytes of shared memory that it takes at most on a node whose ranks have `batch` images in all."""
-        shapes = [(math.prod(row.input), row.output[0]) for row in rows(network)[1] if isinstance(row.layer, Linear)]
-        largest = max(inputs for inputs, _ in shapes)
-        # Of each layer the output, the dropout's mask and what it leaves; the features, and two gradients.
-        floats = sum(2 * inputs + outputs for inputs, outputs in shapes) + shapes[-1][1] + 3 * largest
-        return 4 * batch * floats
 
     def forward(self, x: np.ndarray, dropout: DropoutKey | None) -> np.ndarray:
         """Logits [N, classes] of this rank's features x [N, H, W, C]; valid until the next call."""

@@ -1,94 +1,61 @@
-"""What a run tells: a log for people on stdout and in a file, and metrics for programs, one JSON object a line.
-
-Only rank 0 speaks. On the other ranks the same calls do nothing, so that the loop has one path. stdout is often no
-terminal under mpirun: there are no progress bars, only whole lines.
-"""
+"""What a run says while it trains, in sentences for people and in figures for programs."""
 
 import json
-import logging
 import math
-import sys
 import time
 from collections import deque
-from contextlib import suppress
-from pathlib import Path
-from typing import Any, TextIO
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-from alexnet_dist.support.files import writing
+from alexnet_dist.model.architecture import summary
+from alexnet_dist.model.layers.conv import ConvBlock
+from alexnet_dist.runs.log import RunLog, log
+from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.evaluation import Evaluation
 from alexnet_dist.training.progress import Progress, Sums
 from alexnet_dist.training.schedule import Plateau
 
-STUCK_AFTER = 2000  # steps in which even ImageNet should have begun to move
+if TYPE_CHECKING:
+    from alexnet_dist.training.setup import Run
 
-log = logging.getLogger("alexnet_dist")
+STUCK_AFTER = 2000  # steps in which even ImageNet should have begun to move
 
 
 class Report:
-    """The log and the metrics of a run in `folder`, both appended to; silent unless `speaks`."""
+    """The log and the metrics of a run of `config`, with a global batch of so many images and so many classes."""
 
-    def __init__(self, folder: Path, speaks: bool) -> None:
-        self._metrics: TextIO | None = None
+    def __init__(self, out: RunLog, config: TrainingConfig, global_batch: int, num_classes: int) -> None:
+        self._out, self._config, self._global_batch, self._num_classes = out, config, global_batch, num_classes
         self._losses: deque[float] = deque(maxlen=20)  # of the latest steps
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Called where steps begin, so that their speed leaves out what came before."""
         self._step_mark = self._line_mark = time.perf_counter()
         self._line_images = 0.0
-        log.handlers.clear()
-        log.propagate = False
-        log.setLevel(logging.INFO if speaks else logging.CRITICAL + 1)
-        if not speaks:
-            return
-        logging.raiseExceptions = False  # a full disk must not print a stack for each line
-        with writing(folder):
-            self._open(folder)
 
-    def _open(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        stamped = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
-        for handler in (logging.StreamHandler(sys.stdout), logging.FileHandler(folder / "train.log", encoding="utf-8")):
-            handler.setFormatter(
-                stamped if isinstance(handler, logging.FileHandler) else logging.Formatter("%(message)s")
-            )
-            log.addHandler(handler)
-        self._metrics = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
-
-    def metrics(self, event: str, **values: Any) -> None:
-        """Appends one line of metrics. Raises UserError where that can't be written."""
-        if self._metrics is not None:
-            with writing(Path(self._metrics.name)):
-                self._metrics.write(json.dumps({"event": event, **values}) + "\n")
-                self._metrics.flush()
-
-    def step(
-        self,
-        progress: Progress,
-        sums: Sums,
-        lr: float,
-        seconds: dict[str, float],
-        steps: int,
-        global_batch: int,
-        epochs: int,
-        every: int,
-    ) -> None:
-        """A line of metrics for each step, and a line of progress for every `every`-th and an epoch's last."""
+    def step(self, progress: Progress, sums: Sums, lr: float, seconds: dict[str, float], steps: int) -> None:
+        """A line of metrics for each step, and one of progress for every --print-freq'th and the last of `steps`."""
         now = time.perf_counter()
         took, self._step_mark = now - self._step_mark, now
-        speed = sums.images / took
-        self.metrics(
+        means = sums.means()
+        self._out.metrics(
             "step",
             epoch=progress.epoch,
             step=progress.step,
-            **sums.means(),
+            **means,
             lr=lr,
-            images_per_second=speed,
+            images_per_second=sums.images / took,
             seconds={phase: round(value, 6) for phase, value in seconds.items()},
         )
-        self._losses.append(sums.means()["loss"])
+        self._losses.append(means["loss"])
         self._line_images += sums.images
-        if progress.step_in_epoch % every and progress.step_in_epoch != steps:
+        if progress.step == STUCK_AFTER:
+            self.warn_if_stuck()
+        if progress.step_in_epoch % self._config.print_freq and progress.step_in_epoch != steps:
             return
-        speed = self._line_images / (now - self._line_mark)
-        left = (steps * (epochs - progress.epoch) - progress.step_in_epoch) * global_batch / max(speed, 1e-9)
-        means = sums.means()
+        speed, epochs = self._line_images / (now - self._line_mark), self._config.epochs
+        left = (steps * (epochs - progress.epoch) - progress.step_in_epoch) * self._global_batch / max(speed, 1e-9)
         log.info(
             "epoch %d/%d  step %d/%d  loss %.4f  top-1 %.1f%%  lr %.3g  %.1f images/s  ETA %s",
             progress.epoch + 1, epochs, progress.step_in_epoch, steps,
@@ -96,16 +63,16 @@ class Report:
         )  # fmt: skip
         self._line_mark, self._line_images = now, 0.0
 
-    def epoch(self, progress: Progress, result: Evaluation, seconds: float, epochs: int, skipped: int) -> None:
+    def epoch(self, progress: Progress, result: Evaluation, seconds: float, skipped: int) -> None:
         """What an epoch has brought: `result` of its validation, which took `seconds`."""
         train = progress.sums.means()
         log.info(
             "epoch %d/%d  train loss %.4f top-1 %.2f%%  validation %s  (%s)",
-            progress.epoch + 1, epochs, train["loss"], 100 * train["top1"], result, duration(seconds),
+            progress.epoch + 1, self._config.epochs, train["loss"], 100 * train["top1"], result, duration(seconds),
         )  # fmt: skip
         if skipped:
             log.warning("%d images could not be read in this epoch and were skipped", skipped)
-        self.metrics(
+        self._out.metrics(
             "epoch",
             epoch=progress.epoch,
             step=progress.step,
@@ -113,6 +80,7 @@ class Report:
             validation={**result.sums.means(), "images": result.images},
             skipped=skipped,
         )
+        self.warn_if_stuck()
 
     def plateau(self, before: Plateau, after: Plateau) -> None:
         """What the validation error has led to."""
@@ -121,28 +89,30 @@ class Report:
         if after.finished:
             log.info("the validation error has stopped improving at the last learning rate: training ends")
 
-    def start_clock(self) -> None:
-        """Called where steps begin, so that their speed leaves out what came before."""
-        self._step_mark = self._line_mark = time.perf_counter()
-        self._line_images = 0.0
+    def resumed(self, progress: Progress) -> None:
+        """The lines of metrics that follow continue from here; those of later steps before it are of another way."""
+        self._out.metrics("resume", epoch=progress.epoch, step=progress.step)
 
-    def warn_if_stuck(self, num_classes: int) -> None:
+    def complete(self, progress: Progress) -> None:
+        """The run has come to its end."""
+        log.info("finished after %d epochs and %d steps", progress.epoch, progress.step)
+        if progress.skipped:
+            log.warning("in all epochs together, %d times an image could not be read", progress.skipped)
+        self._out.metrics("complete", epoch=progress.epoch, step=progress.step, skipped=progress.skipped)
+
+    def warn_if_stuck(self) -> None:
         """Says early that a run does not learn: its latest losses are still no better than guessing."""
-        loss, guessing = sum(self._losses) / max(len(self._losses), 1), math.log(num_classes)
+        loss, guessing = sum(self._losses) / max(len(self._losses), 1), math.log(self._num_classes)
         if loss > 0.99 * guessing:
             log.warning(
                 "WARNING: not learning so far: the latest losses, %.4f, are no better than guessing, ln(%d) = %.4f. Try "
-                "--init he, another --lr, or some epochs of warmup (--lr-warmup-epochs)", loss, num_classes, guessing,
+                "--init he, another --lr, or some epochs of warmup (--lr-warmup-epochs)",
+                loss, self._num_classes, guessing,
             )  # fmt: skip
 
     def close(self) -> None:
         """Closes the files."""
-        for handler in log.handlers:
-            handler.close()
-        log.handlers.clear()
-        if self._metrics is not None:
-            with suppress(OSError):  # of what could not be written it has been said already
-                self._metrics.close()
+        self._out.close()
 
 
 def duration(seconds: float) -> str:
@@ -153,3 +123,41 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def log_run_header(run: "Run") -> None:
+    """Logs what people ask about afterwards: the network, the data, how batch, ranks, threads and learning rate belong
+    together, and where a resumed run goes on."""
+    config, sources, batch, ranks = run.config, run.sources, run.global_batch, run.world.size
+    for line in summary(run.network).splitlines():
+        log.info("%s", line)
+    classes = run.network.num_classes
+    log.info("%d training and %d validation images, %d classes", len(sources.train), len(sources.val), classes)
+    given = "--batch-size" if config.batch_size else "--global-batch" if config.global_batch else "default"
+    share = f"{batch / ranks:g}"
+    log.info(
+        "%d ranks of %d threads; global batch %d (%s), %s images a rank", ranks, run.team.size, batch, given, share
+    )
+    scaled = (
+        f"{config.lr:g} scaled from a batch of {config.lr_reference_batch}" if config.lr_reference_batch else "as given"
+    )
+    log.info("learning rate %g for the global batch, not for each rank (%s)", run.schedule.lr, scaled)
+    log.info("output: %s", config.output_dir)
+    log.info("gradients: %s (%s)", run.engine.strategy_name, run.why_strategy)
+    for block in run.engine.net.features.blocks:
+        if isinstance(block, ConvBlock):
+            log.info("convolution to %s: %s", "x".join(map(str, block.map_shape)), block.convolution.name)
+    if run.resumed is not None:
+        _log_resumption(run, run.resumed)
+
+
+def _log_resumption(run: "Run", state: dict[str, Any]) -> None:
+    """Logs where the run goes on, and what is not as it was: flags, and the list of images."""
+    progress = run.progress
+    log.info("resumed after %d epochs and %d steps", progress.epoch, progress.step_in_epoch)
+    for name, value in json.loads(json.dumps(asdict(run.config))).items():
+        before = state["config"].get(name)
+        if name != "resume" and value != before and name in state["config"]:
+            log.info("  with another --%s: %s, before: %s", name.replace("_", "-"), value, before)
+    if state["train list"] != run.train_list:
+        log.warning("the training images are not those the run began with: the epoch may repeat or miss some")

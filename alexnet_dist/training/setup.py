@@ -1,28 +1,109 @@
-"""What a run starts from: its images, its network, and the parameters of a pretrained file, a checkpoint, or chance."""
+"""From a configuration to a training run that is ready to begin: one record, which Trainer loops over."""
 
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet_dist.data.sources import Sources, read_sources
+from alexnet_dist.comm.world import World
+from alexnet_dist.data.sources import SourcePaths, Sources, read_sources
 from alexnet_dist.errors import UserError
-from alexnet_dist.model.architecture import Network, rows
+from alexnet_dist.model.architecture import Network, layer_table
 from alexnet_dist.model.parameters import initialize
 from alexnet_dist.runs import checkpoint
 from alexnet_dist.runs.folder import RunFolder
+from alexnet_dist.runs.log import RunLog
+from alexnet_dist.runs.timeline import NullTimeline, Timeline
+from alexnet_dist.support.files import check_writable
+from alexnet_dist.support.threads import Team
 from alexnet_dist.training.config import TrainingConfig
-from alexnet_dist.training.engine import Engine
+from alexnet_dist.training.engine import Engine, StepSpec
+from alexnet_dist.training.optim import make_optimizer
+from alexnet_dist.training.progress import Progress
+from alexnet_dist.training.report import Report
+from alexnet_dist.training.samples import Samples
+from alexnet_dist.training.schedule import Schedule
+from alexnet_dist.training.strategy_choice import choose_engine
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads before anything slow begins, checked and the same on all ranks."""
+
+    config: TrainingConfig
+    world: World
+    sources: Sources
+    train_list: str  # the fingerprint of sources.train
+    network: Network
+    folder: RunFolder
+
+    @property
+    def global_batch(self) -> int:
+        """Images a step over all ranks."""
+        return self.config.batch_of_all(self.world.size)
+
+
+@dataclass(frozen=True)
+class Run(Inputs):
+    """A training run that is ready to begin."""
+
+    team: Team
+    schedule: Schedule
+    engine: Engine
+    why_strategy: str
+    progress: Progress  # where it begins
+    resumed: dict[str, Any] | None  # the header of the training state that it continues
+    samples: Samples | None  # on rank 0
+    timeline: Timeline | NullTimeline
+    report: Report
+
+
+@contextmanager
+def open_run(config: TrainingConfig, world: World) -> Iterator[Run]:
+    """Collective: the run, whose memory, threads and files are given back at the end.
+
+    What is wrong with the input is raised as SharedError.
+    """
+    inputs = read_inputs(config, world)
+    with Team(config.threads or world.node_threads()) as team:
+        run = _begin(inputs, team)
+        try:
+            yield run
+            run.engine.close()  # collective: not after an error, when some ranks may not come here
+        finally:
+            run.report.close()
+
+
+def read_inputs(config: TrainingConfig, world: World) -> Inputs:
+    """Collective: reads the lists and looks whether the run can write. Raises SharedError."""
+    folder = RunFolder(Path(config.output_dir), config.keep)
+    with world.shared_errors():
+        sources = open_sources(config, world.size)
+        network = make_network(config, sources.num_classes)
+        if world.rank == 0:
+            folder.check(resuming=config.resume is not None)
+            for file in (config.save, config.timeline):
+                if file:
+                    check_writable(Path(file))
+    train_list = sources.train.fingerprint()
+    read = [train_list, sources.val.fingerprint(), sources.num_classes, asdict(config)]
+    world.require_same(json.dumps(read), "what is read from the lists, --class-names or --config")
+    return Inputs(config, world, sources, train_list, network, folder)
 
 
 def open_sources(config: TrainingConfig, ranks: int) -> Sources:
     """The lists of images. Raises UserError for lists that can't be used, or have fewer images than there are ranks."""
-    sources = read_sources(
+    paths = SourcePaths(
         Path(config.data),
         Path(config.val) if config.val else None,
         config.val_fraction,
         Path(config.class_names) if config.class_names else None,
         config.num_classes,
-        config.seed,
     )
+    sources = read_sources(paths, config.seed)
     if len(sources.train) < ranks:
         raise UserError(
             f"{config.data} has {len(sources.train)} training images for {ranks} ranks: "
@@ -35,46 +116,103 @@ def make_network(config: TrainingConfig, num_classes: int) -> Network:
     """The network. Raises UserError for images too small for it."""
     network = Network(num_classes, config.image_size, config.dropout, config.width)
     try:
-        rows(network)
+        layer_table(network)
     except ValueError as error:
         raise UserError(f"--image-size {config.image_size}: {error}") from error
     return network
 
 
-def read_state(config: TrainingConfig, folder: RunFolder, batch: int) -> dict[str, Any] | None:
-    """The training state of the run that is resumed, if one is. Raises UserError where this run can't continue it."""
+def step_spec(config: TrainingConfig, network: Network, ranks: int) -> StepSpec:
+    """What each of so many ranks computes in a step."""
+    return StepSpec(
+        network,
+        batch=math.ceil(config.batch_of_all(ranks) / ranks),
+        optimizer=make_optimizer(config.opt, config),
+        smoothing=config.label_smoothing,
+        seed=config.seed,
+        conv=config.conv,
+    )
+
+
+def _begin(inputs: Inputs, team: Team) -> Run:
+    """All that is slow: reading the training state, and opening and filling an engine."""
+    config, world, folder = inputs.config, inputs.world, inputs.folder
+    with world.shared_errors():
+        samples = Samples(config.sample, config.image_size) if world.rank == 0 else None
+        state = _read_state(inputs) if world.rank == 0 else None
+    state = world.broadcast_json(state)
+    timeline: Timeline | NullTimeline = NullTimeline()
+    if config.timeline:
+        world.sum([0])  # whoever leaves an exchange last leaves it soon after the others: one moment for all clocks
+        timeline = Timeline()
+    spec = step_spec(config, inputs.network, world.size)
+
+    def open_engine(strategy: str) -> Engine:
+        return Engine(spec, world, team, strategy, timeline)
+
+    engine, why = choose_engine(_strategy_of(config, state, world.size), spec, world, open_engine)
+    with world.shared_errors():
+        if world.rank == 0:
+            restore_or_initialize(config, folder, engine, state)
+    engine.broadcast()
+    with world.shared_errors():
+        out = RunLog(folder.path, speaks=world.rank == 0)
+        if world.rank == 0:
+            folder.begin()
+    return Run(
+        **vars(inputs),
+        team=team,
+        schedule=config.schedule(inputs.global_batch),
+        engine=engine,
+        why_strategy=why,
+        progress=Progress.from_json(state["progress"]) if state else Progress(),
+        resumed=state,
+        samples=samples,
+        timeline=timeline,
+        report=Report(out, config, inputs.global_batch, inputs.network.num_classes),
+    )
+
+
+def _read_state(inputs: Inputs) -> dict[str, Any] | None:
+    """The header of the run that is resumed, if one is. Raises UserError where this run can't continue it."""
+    config = inputs.config
     if config.resume is None:
         return None
-    path = _resumed(config, folder)
+    path = _resumed_file(config, inputs.folder)
     state = checkpoint.read_header(path).training
     if state is None:
         raise UserError(f"{path} holds no training state. Start from it with --load-pretrained")
-    for name, value in (("seed", config.seed), ("global-batch", batch)):
-        if state[name] != value:
+    before = {"opt": "sgd", **state}  # states from before there was a choice
+    said = {"seed": "a seed of", "global-batch": "a global batch of", "opt": "the optimizer"}
+    for name, value in (("seed", config.seed), ("global-batch", inputs.global_batch), ("opt", config.opt)):
+        if before[name] != value:
             raise UserError(
-                f"{path} was trained with a {name.replace('-', ' ')} of {state[name]}, not {value}, and continues only "
-                f"with the same: give --{name} {state[name]}"
+                f"{path} was trained with {said[name]} {before[name]}, not {value}, and continues only "
+                f"with the same: give --{name} {before[name]}"
             )
     return state
 
 
-def sync_of(config: TrainingConfig, state: dict[str, Any] | None, ranks: int) -> str:
+def _strategy_of(config: TrainingConfig, state: dict[str, Any] | None, ranks: int) -> str:
     """The strategy to use: a run that is resumed on as many ranks keeps its own, so that it continues to the bit."""
     if config.sync == "auto" and state is not None and state.get("ranks") == ranks:
-        return str(state["sync"])
+        before = str(state["sync"])
+        return {"immediate": "local"}.get(before, before)  # its name in files of version 0.1
     return config.sync
 
 
-def fill(config: TrainingConfig, folder: RunFolder, engine: Engine, state: dict[str, Any] | None) -> None:
-    """Fills the parameters, and the momentum if a run is resumed. Raises UserError for a file that doesn't fit."""
+def restore_or_initialize(
+    config: TrainingConfig, folder: RunFolder, engine: Engine, state: dict[str, Any] | None
+) -> None:
+    """Fills the parameters, and the optimizer's state if a run is resumed. Raises UserError for a file that doesn't fit."""
     if state is not None:
-        checkpoint.load(_resumed(config, folder), engine.layout, engine.values, engine.momentum)
+        checkpoint.load(_resumed_file(config, folder), engine.parameters, engine.values, engine.state)
     elif config.load_pretrained:
-        checkpoint.load(Path(config.load_pretrained), engine.layout, engine.values, None)
+        checkpoint.load(Path(config.load_pretrained), engine.parameters, engine.values, {})
     else:
-        initialize(engine.layout, engine.values, config.init, config.seed)
+        initialize(engine.parameters, engine.values, config.init, config.seed)
 
 
-def _resumed(config: TrainingConfig, folder: RunFolder) -> Path:
+def _resumed_file(config: TrainingConfig, folder: RunFolder) -> Path:
     path = Path(config.resume or folder.latest)
     return path / folder.latest.name if path.is_dir() else path

@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from updates import Calls, Norms, options
 
-from alexnet_dist.comm.allreduce import Bucketed
+from alexnet_dist.comm.allreduce import Allreduce
 from alexnet_dist.comm.world import World
 from alexnet_dist.support.threads import Team
 from alexnet_dist.support.workspace import Workspace
@@ -19,7 +20,7 @@ def test_sums_over_ranks_whatever_the_order_of_blocks(size, bucket):
     world = World()
     updated = []
 
-    def apply(lo, hi, gradient, workspace):
+    def apply(lo, hi, gradient):
         assert np.array_equal(gradient, step * total * ramp[lo:hi])
         updated.append((lo, hi))
 
@@ -30,16 +31,16 @@ def test_sums_over_ranks_whatever_the_order_of_blocks(size, bucket):
     ramp = np.arange(size, dtype=np.float32)
     total = sum(range(1, world.size + 1))
     team = Team(1)
-    sync = Bucketed(world, size, team, apply, bucket)
+    strategy = Allreduce(world, options(size, Calls(apply), team, bucket=bucket))
     for step in (1, 2):
         updated.clear()
         for index in rng.permutation(len(blocks)):
             lo, hi = blocks[index]
-            with sync.block(lo, hi, Workspace()) as gradient:
+            with strategy.block(lo, hi, Workspace()) as gradient:
                 gradient[...] = step * (world.rank + 1) * ramp[lo:hi]
             if index % 3 == 0:
-                sync.poll()
-        sync.finish()
+                strategy.poll()
+        strategy.finish()
         assert sorted(index for lo, hi in updated for index in range(lo, hi)) == list(range(size))
     team.close()
 
@@ -47,10 +48,10 @@ def test_sums_over_ranks_whatever_the_order_of_blocks(size, bucket):
 def test_blocks_from_other_threads_leave_mpi_to_the_main_one():
     world = World()
     team = Team(1)
-    sync = Bucketed(world, 40, team, lambda *_: None, bucket=10)
+    strategy = Allreduce(world, options(40, Calls(), team, bucket=10))
 
     def fill(lo):
-        with sync.block(lo, lo + 10, Workspace()) as gradient:
+        with strategy.block(lo, lo + 10, Workspace()) as gradient:
             gradient[...] = 1
 
     threads = [threading.Thread(target=fill, args=(lo,)) for lo in range(0, 40, 10)]
@@ -58,17 +59,38 @@ def test_blocks_from_other_threads_leave_mpi_to_the_main_one():
         thread.start()
     for thread in threads:
         thread.join()
-    assert sync.started == 0
-    sync.finish()
-    assert (sync.gradients == world.size).all()
+    assert strategy.started == 0
+    strategy.finish()
+    assert (strategy.gradients == world.size).all()
     team.close()
 
 
 def test_a_forgotten_gradient_is_noticed():
     team = Team(1)
-    sync = Bucketed(World(), 10, team, lambda *_: None)
-    with sync.block(0, 9, Workspace()):
+    strategy = Allreduce(World(), options(10, Calls(), team))
+    with strategy.block(0, 9, Workspace()):
         pass
     with pytest.raises(RuntimeError, match="gradient"):
-        sync.finish()
+        strategy.finish()
     team.close()
+
+
+def test_an_update_that_waits_for_norms_gets_those_of_the_whole_gradient():
+    world, size = World(), 700
+    updated = np.zeros(size, int)
+
+    def apply(lo, hi, gradient):
+        assert update.sums.tolist() == [size * sum(range(1, world.size + 1)), size]
+        updated[lo:hi] += 1
+
+    update = Norms(apply)
+    with Team(2) as team:
+        strategy = Allreduce(world, options(size, update, team, bucket=128))
+        for step in (1, 2):
+            for lo in (300, 0):
+                with strategy.block(lo, lo + (400 if lo else 300), Workspace()) as gradient:
+                    gradient.fill(world.rank + 1)
+            strategy.poll()
+            assert (updated == step - 1).all()  # nothing before all is there
+            strategy.finish()
+            assert (updated == step).all()

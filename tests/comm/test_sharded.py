@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from updates import Calls, Norms, options
 
 from alexnet_dist.comm.hybrid import Hybrid
 from alexnet_dist.comm.node import Node, NodeTeam, NoSharedMemory, open_node, require_room
@@ -36,24 +37,24 @@ def test_sums_over_ranks_whatever_the_order_of_blocks(size, bucket, largest):
     total = sum(range(1, world.size + 1))
     step = 0
 
-    def apply(lo, hi, gradient, workspace):
+    def apply(lo, hi, gradient):
         assert np.array_equal(gradient, step * total * ramp[lo:hi])
-        sync.values[lo:hi] += gradient
-        sync.momentum[lo:hi] += 1
+        strategy.values[lo:hi] += gradient
+        strategy.state["momentum"][lo:hi] += 1
 
     with node_of(world, largest) as node, Team(2) as team:
-        sync = Sharded(node, size, team, apply, bucket)
+        strategy = Sharded(node, options(size, Calls(apply), team, bucket=bucket))
         for step in (1, 2):
             for index in rng.permutation(len(blocks)):
                 lo, hi = blocks[index]
-                with sync.block(lo, hi, Workspace()) as gradient:
+                with strategy.block(lo, hi, Workspace()) as gradient:
                     gradient[...] = step * (world.rank + 1) * ramp[lo:hi]
                 if index % 3 == 0:
-                    sync.poll()
-            sync.finish()
+                    strategy.poll()
+            strategy.finish()
             # Every parameter has been updated once in each step, by whichever rank owns it, and all see it.
-            assert (sync.momentum == step).all()
-            assert np.array_equal(sync.values, total * sum(range(step + 1)) * ramp)
+            assert (strategy.state["momentum"] == step).all()
+            assert np.array_equal(strategy.values, total * sum(range(step + 1)) * ramp)
             node.barrier()
 
 
@@ -61,32 +62,61 @@ def test_sums_over_ranks_whatever_the_order_of_blocks(size, bucket, largest):
 def test_hybrid_takes_one_gradient_a_node_behind_the_split(largest):
     world, size, split = World(), 900, 500
 
-    def apply(lo, hi, gradient, workspace):
-        sync.values[lo:hi] += gradient
+    def apply(lo, hi, gradient):
+        strategy.values[lo:hi] += gradient
 
     with node_of(world, largest) as node, Team(1) as team:
-        sync = Hybrid(node, size, split, team, apply, bucket=128)
+        strategy = Hybrid(node, options(size, Calls(apply), team, split, bucket=128))
         cuts = np.linspace(split, size, node.size + 1).astype(int)
         for step in (1, 2):
             lo, hi = cuts[node.rank], cuts[node.rank + 1]
-            with sync.block(int(lo), int(hi), Workspace()) as gradient:
+            with strategy.block(int(lo), int(hi), Workspace()) as gradient:
                 gradient[...] = 3
-            with sync.block(0, split, Workspace()) as gradient:
+            with strategy.block(0, split, Workspace()) as gradient:
                 gradient[...] = world.rank + 1
-            sync.poll()
-            sync.finish()
-            assert (sync.values[:split] == step * sum(range(1, world.size + 1))).all()
-            assert (sync.values[split:] == step * 3 * node.nodes).all()
+            strategy.poll()
+            strategy.finish()
+            assert (strategy.values[:split] == step * sum(range(1, world.size + 1))).all()
+            assert (strategy.values[split:] == step * 3 * node.nodes).all()
+            node.barrier()
+
+
+@pytest.mark.parametrize("largest", NODES)
+@pytest.mark.parametrize("kind", [Sharded, Hybrid])
+def test_an_update_that_waits_for_norms_gets_those_of_the_whole_gradient(kind, largest):
+    world, size, split = World(), 900, 500
+    ranks = sum(range(1, world.size + 1))
+
+    def apply(lo, hi, gradient):
+        assert update.sums.tolist() == [expected, size]
+        strategy.values[lo:hi] += gradient
+
+    update = Norms(apply)
+    with node_of(world, largest) as node, Team(2) as team:
+        strategy = kind(node, options(size, update, team, split, bucket=128))
+        # Behind the split, hybrid has one gradient a node, of which rank 0 hands over all here.
+        behind = 3 * node.nodes if kind is Hybrid else 3 * world.size
+        expected = ranks * split + behind * (size - split)
+        for step in (1, 2):
+            if kind is Sharded or node.rank == 0:
+                with strategy.block(split, size, Workspace()) as gradient:
+                    gradient.fill(3)
+            with strategy.block(0, split, Workspace()) as gradient:
+                gradient.fill(world.rank + 1)
+            strategy.poll()
+            strategy.finish()
+            assert (strategy.values[:split] == step * ranks).all()
+            assert (strategy.values[split:] == step * behind).all()
             node.barrier()
 
 
 def test_a_forgotten_gradient_is_noticed():
     with node_of(World()) as node, Team(1) as team:
-        sync = Sharded(node, 10, team, lambda *_: None)
-        with sync.block(0, 9, Workspace()):
+        strategy = Sharded(node, options(10, Calls(), team))
+        with strategy.block(0, 9, Workspace()):
             pass
         with pytest.raises(RuntimeError, match="gradient"):
-            sync.finish()
+            strategy.finish()
 
 
 def test_broadcast_reaches_every_node():

@@ -36,12 +36,12 @@ def test_texts_of_all_ranks_in_order(world):
     assert world.all_texts([]) == []
 
 
-def test_together_raises_the_lowest_ranks_error_on_all(world):
+def test_shared_errors_are_the_lowest_ranks_on_all(world):
     last = world.size - 1
     for bad in (last, -1, 0):
 
         def passage(bad=bad):
-            with world.together():
+            with world.shared_errors():
                 if world.rank >= bad >= 0:
                     raise UserError(f"bad on {world.rank}")
 

@@ -1,4 +1,4 @@
-"""images.list: what is read, what is refused and in which words, and how a list is split."""
+"""images.list: what is read, and what is refused in which words."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,6 @@ import pytest
 
 from alexnet_dist.data.image_list import (
     class_names_beside,
-    hold_out,
     read_class_names,
     read_image_list,
 )
@@ -32,18 +31,16 @@ def test_reads_labels_paths_and_lines(tmp_path):
         tmp_path / "sub folder/b c.png",
         Path("/absolute/d.jpeg"),
     ]
-    assert [images.where(index).rsplit("/")[-1] for index in range(3)] == [
-        "images.list:1",
-        "images.list:4",
-        "images.list:5",
-    ]
+    lines = [f"{tmp_path}/images.list:{number}" for number in (1, 4, 5)]
+    paths = [f"{tmp_path}/a.jpg", f"{tmp_path}/sub folder/b c.png", "/absolute/d.jpeg"]
+    assert [images.where(index) for index in range(3)] == [f"{a}: {b}" for a, b in zip(lines, paths, strict=True)]
 
 
 def test_relative_list_is_named_as_given(tmp_path, monkeypatch):
     write(tmp_path, b"3 a.jpg\n")
     monkeypatch.chdir(tmp_path)
     images = read_image_list("images.list")
-    assert images.where(0) == "images.list:1"
+    assert images.where(0).startswith("images.list:1: ")
     assert images.path(0) == Path("a.jpg")
 
 
@@ -125,36 +122,8 @@ def test_subset_keeps_its_own_lines(tmp_path):
     images = read_image_list(write(tmp_path, b"0 a\n1 b\n2 c\n"))
     part = images.subset(np.array([2, 0]))
     assert [part.path(index).name for index in range(len(part))] == ["c", "a"]
-    assert part.where(0).endswith(":3")
+    assert part.where(0) == f"{tmp_path}/images.list:3: {tmp_path}/c"
     assert part.labels.tolist() == [2, 0]
-
-
-@pytest.mark.parametrize(("count", "fraction", "expected"), [(100, 0.1, 10), (2, 0.01, 1), (3, 0.99, 2), (10, 0.25, 2)])
-def test_hold_out_divides_the_list(tmp_path, count, fraction, expected):
-    images = read_image_list(write(tmp_path, b"".join(b"0 %03d\n" % index for index in range(count))))
-    train, validation = hold_out(images, fraction, seed=3)
-    names = [[part.path(index).name for index in range(len(part))] for part in (train, validation)]
-    assert len(validation) == expected
-    assert sorted(names[0] + names[1]) == [f"{index:03}" for index in range(count)]
-    assert names == [sorted(part) for part in names]
-
-
-def test_hold_out_follows_the_seed(tmp_path):
-    images = read_image_list(write(tmp_path, b"".join(b"0 %03d\n" % index for index in range(100))))
-    lines = [hold_out(images, 0.2, seed)[1].lines.tolist() for seed in (1, 1, 2)]
-    assert lines[0] == lines[1]
-    assert lines[0] != lines[2]
-    assert lines[0] != list(range(1, 21))
-    assert lines[0] != list(range(81, 101))
-
-
-def test_hold_out_refuses(tmp_path):
-    one = read_image_list(write(tmp_path, b"0 a\n"))
-    with pytest.raises(UserError, match="at least 2"):
-        hold_out(one, 0.5, 0)
-    for fraction in (0.0, 1.0, -1.0, float("nan")):
-        with pytest.raises(UserError, match="between 0 and 1"):
-            hold_out(one, fraction, 0)
 
 
 def test_class_names(tmp_path):

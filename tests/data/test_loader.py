@@ -174,7 +174,7 @@ def test_exception_of_a_thread_reaches_the_consumer_with_the_line(tmp_path):
         next(batches), next(batches)
         with pytest.raises(ZeroDivisionError, match="a mistake") as caught:
             next(batches)
-        assert caught.value.__notes__[0].endswith("numbered.list:6")
+        assert caught.value.__notes__[0].endswith(f"numbered.list:6: {tmp_path}/5.png")
         assert len(list(loader.batches(0, first_step=3))) == 7
 
 

@@ -5,7 +5,13 @@ import pytest
 import reference
 
 from alexnet_dist.kernels.conv_winograd import Winograd, gather, points, scatter
-from alexnet_dist.model.convolutions import ALGORITHMS, Direct, SpaceToDepth, Tiled, choose
+from alexnet_dist.model.convolutions import (
+    ALGORITHMS,
+    Im2colConv,
+    StridedWinogradConv,
+    WinogradConv,
+    choose_convolution,
+)
 from alexnet_dist.support.threads import Team
 from alexnet_dist.support.workspace import Workspace
 
@@ -67,14 +73,14 @@ def make(shape, rng, n=3):
     weight = (rng.standard_normal((kernel, kernel, c, k)) * np.sqrt(2 / (kernel**2 * c))).astype(np.float32)
     p, q = ((extent + 2 * padding - kernel) // stride + 1 for extent in (h, w))
     dy = rng.standard_normal((n, p, q, k)).astype(np.float32)
-    return x, weight, dy, choose("winograd", weight, (p, q, k), stride, padding, pixels)
+    return x, weight, dy, choose_convolution("winograd", weight, (p, q, k), stride, padding, pixels=pixels)
 
 
 def run(convolution, x, w, dy, team):
     """y, dx, dw as a layer has them computed: the gradients in two chunks, written first, then added to."""
     p, q = dy.shape[1:3]
     z, dz = (np.zeros((len(x), *convolution.map_shape), np.float32) for _ in range(2))
-    dx = None if isinstance(convolution, SpaceToDepth) else np.full_like(x, np.nan)
+    dx = None if isinstance(convolution, StridedWinogradConv) else np.full_like(x, np.nan)
     dz[:, :p, :q] = dy
     convolution.prepare(team)
     convolution.forward(team, x, z)
@@ -88,7 +94,7 @@ def run(convolution, x, w, dy, team):
 @pytest.mark.parametrize("shape", [*ALEXNET, *ODD], ids=str)
 def test_equals_float64(shape, rng):
     x, w, dy, convolution = make(shape, rng)
-    assert not isinstance(convolution, Direct)
+    assert not isinstance(convolution, Im2colConv)
     stride, padding = shape[5:7]
     with Team(2) as team:
         y, dx, dw = run(convolution, x, w, dy, team)
@@ -118,7 +124,7 @@ def test_more_threads_than_images_give_the_same(mode, threads, rng):
     results = []
     for size in (1, threads):
         with Team(size) as team:
-            results.append(run(choose(mode, w, dy.shape[1:], 1, 1, False), x, w, dy, team))
+            results.append(run(choose_convolution(mode, w, dy.shape[1:], 1, 1, pixels=False), x, w, dy, team))
     for one, many in zip(*results, strict=True):
         assert np.array_equal(one, many) if mode == "winograd" else reference.error(many, one) < 2e-6
 
@@ -137,12 +143,13 @@ def test_an_image_by_one_thread_is_that_by_the_team(shape, rng):
 
 def test_the_table_chooses():
     def algorithm(mode, h, c, k, kernel, stride, pixels=False):
-        return choose(mode, np.zeros((kernel, kernel, c, k), np.float32), (h, h, k), stride, kernel // 2, pixels)
+        w = np.zeros((kernel, kernel, c, k), np.float32)
+        return choose_convolution(mode, w, (h, h, k), stride, kernel // 2, pixels=pixels)
 
-    assert isinstance(algorithm("auto", 13, 8, 8, 3, 1), Tiled)
-    assert isinstance(algorithm("auto", 55, 3, 8, 11, 4, pixels=True), SpaceToDepth)
-    assert isinstance(algorithm("auto", 55, 3, 8, 11, 4), Direct)  # no gradient of x by blocks
-    assert isinstance(algorithm("auto", 1, 8, 8, 3, 1), Direct)  # a tile for one pixel is a waste
-    assert isinstance(algorithm("winograd", 1, 8, 8, 3, 1), Tiled)
-    assert isinstance(algorithm("winograd", 13, 8, 8, 7, 1), Direct)  # no points for seven taps
-    assert isinstance(algorithm("direct", 13, 8, 8, 3, 1), Direct)
+    assert isinstance(algorithm("auto", 13, 8, 8, 3, 1), WinogradConv)
+    assert isinstance(algorithm("auto", 55, 3, 8, 11, 4, pixels=True), StridedWinogradConv)
+    assert isinstance(algorithm("auto", 55, 3, 8, 11, 4), Im2colConv)  # no gradient of x by blocks
+    assert isinstance(algorithm("auto", 1, 8, 8, 3, 1), Im2colConv)  # a tile for one pixel is a waste
+    assert isinstance(algorithm("winograd", 1, 8, 8, 3, 1), WinogradConv)
+    assert isinstance(algorithm("winograd", 13, 8, 8, 7, 1), Im2colConv)  # no points for seven taps
+    assert isinstance(algorithm("direct", 13, 8, 8, 3, 1), Im2colConv)

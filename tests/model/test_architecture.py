@@ -2,8 +2,7 @@
 
 import pytest
 
-from alexnet_dist.model.architecture import Network, rows, summary
-from alexnet_dist.model.network import layout_of
+from alexnet_dist.model.architecture import Network, layer_table, parameter_map, summary
 
 TABLE = [
     ("Conv2d-1", "[N, 64, 55, 55]", "23,296"),
@@ -42,28 +41,28 @@ def test_summary_is_the_table():
 
 
 def test_parameters_are_torchvisions():
-    layout = layout_of(Network())
-    assert layout.size == 61_100_840
-    assert [spec.name for spec in layout.specs] == KEYS
-    assert layout.specs[0].file_shape == (64, 3, 11, 11)
-    assert layout.specs[10].file_shape == (4096, 9216)
-    assert layout.specs[-1].file_shape == (1000,)
+    parameters = parameter_map(Network())
+    assert parameters.size == 61_100_840
+    assert [spec.name for spec in parameters.specs] == KEYS
+    assert parameters.specs[0].file_shape == (64, 3, 11, 11)
+    assert parameters.specs[10].file_shape == (4096, 9216)
+    assert parameters.specs[-1].file_shape == (1000,)
 
 
 def test_other_sizes_are_averaged_to_six():
-    _, classifier = rows(Network(image_size=256))
-    assert classifier[0].name == "AdaptiveAvgPool2d-14"
-    assert classifier[0].input == (7, 7, 256)
-    assert layout_of(Network(image_size=256)).size == 61_100_840
+    features, _ = layer_table(Network(image_size=256))
+    assert features[-1].name == "AdaptiveAvgPool2d-14"
+    assert features[-1].input == (7, 7, 256)
+    assert parameter_map(Network(image_size=256)).size == 61_100_840
 
 
 def test_arguments_reach_the_table():
-    layout = layout_of(Network(num_classes=10, width=0.25))
-    shapes = {spec.name: spec.file_shape for spec in layout.specs}
+    parameters = parameter_map(Network(num_classes=10, width=0.25))
+    shapes = {spec.name: spec.file_shape for spec in parameters.specs}
     assert shapes["features.3.weight"] == (48, 16, 5, 5)
     assert shapes["classifier.6.weight"] == (10, 1024)
 
 
 def test_too_small_images():
     with pytest.raises(ValueError, match="too small"):
-        rows(Network(image_size=40))
+        layer_table(Network(image_size=40))

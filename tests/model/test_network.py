@@ -8,18 +8,28 @@ import reference
 from small import SMALL, KeepGradients, images, make_net
 
 from alexnet_dist.kernels.loss import cross_entropy
-from alexnet_dist.model.architecture import AdaptiveAvgPool2d, Conv2d, Dropout, Linear, MaxPool2d, Network, ReLU, rows
-from alexnet_dist.model.layers import DropoutKey, LinearBlock
+from alexnet_dist.model.architecture import (
+    AdaptiveAvgPool2d,
+    Conv2d,
+    Dropout,
+    Linear,
+    MaxPool2d,
+    Network,
+    ReLU,
+    layer_table,
+)
+from alexnet_dist.model.layers.base import DropoutKey
+from alexnet_dist.model.layers.linear import LinearBlock
 from alexnet_dist.support.threads import Team
 
 
 def forward64(net, flat, x, masks=()):
     """The network in float64, layer by layer as the table says, ReLU before pooling."""
-    views = {spec.name: flat[slice(*net.layout.ranges[spec.name])].reshape(spec.shape) for spec in net.layout.specs}
+    parameters = net.parameters
+    views = {spec.name: flat[slice(*parameters.ranges[spec.name])].reshape(spec.shape) for spec in parameters.specs}
     masks = iter(masks)
-    top, bottom = rows(net.network)
-    for row in top + bottom:
-        layer, weights = row.layer, [views[spec.name] for spec in row.parameters]
+    for placed in layer_table(net.network).layers:
+        layer, weights = placed.layer, [views[spec.name] for spec in placed.parameters]
         if isinstance(layer, Conv2d):
             x = reference.conv_forward(x, *weights, layer.stride, layer.padding)
         elif isinstance(layer, ReLU):
@@ -40,7 +50,7 @@ def step(net, x, labels, key=None):
     logits = net.forward(x, key)
     dlogits = np.empty_like(logits)
     loss = cross_entropy(logits, labels, dlogits, total=max(len(x), 1))
-    sink = KeepGradients(net.layout.size)
+    sink = KeepGradients(net.parameters.size)
     net.backward(dlogits, sink)
     assert (sink.seen == 1).all()
     return logits.copy(), loss, sink.flat
@@ -146,7 +156,7 @@ def test_no_allocation_after_the_first_step():
     with Team(2) as team:
         net, _ = make_net(team, network, batch=16)
         x, labels = images(network, 16)
-        sink = KeepGradients(net.layout.size)
+        sink = KeepGradients(net.parameters.size)
         dlogits = np.empty((16, 7), np.float32)
 
         def one(number):

@@ -9,13 +9,13 @@ from end_to_end.launcher import needs_mpirun
 
 from alexnet_dist import layout
 from alexnet_dist.errors import UserError
-from alexnet_dist.layout import Layout, candidates, choose
-from alexnet_dist.train import build_parser
+from alexnet_dist.layout import RankLayout, candidates, fastest
+from alexnet_dist.training.flags import build_parser
 
 
 def test_candidates_use_all_cores_and_give_each_rank_an_image():
     assert {(one.ranks, one.threads) for one in candidates(12, batch=5)} == {(1, 12), (2, 6), (3, 4), (4, 3)}
-    assert candidates(1, batch=128) == [Layout(1, 1, "none")]
+    assert candidates(1, batch=128) == [RankLayout(1, 1, "none")]
     assert [one.binding for one in candidates(2, 128)] == ["none", "none", "core"]
 
 
@@ -32,23 +32,23 @@ def test_candidates_use_all_cores_and_give_each_rank_an_image():
     ],
 )
 def test_command_lines(mpi, binding, expected):
-    assert shlex.join(Layout(4, 3, binding).command(mpi, "train", ["--lr", "0.1"])) == expected
+    assert shlex.join(RankLayout(4, 3, binding).command(mpi, "train", ["--lr", "0.1"])) == expected
 
 
 def test_the_fastest_by_image_wins_and_one_that_fails_is_named(monkeypatch, capsys):
-    said = {1: {"seconds": 1.0, "sync": "immediate"}, 2: {"seconds": 1.5, "sync": "hybrid"}, 4: "out of memory"}
+    said = {1: {"seconds": 1.0, "sync": "local"}, 2: {"seconds": 1.5, "sync": "hybrid"}, 4: "out of memory"}
     monkeypatch.setattr(layout, "which_mpi", lambda: "MPICH")
     monkeypatch.setattr(layout, "available_cores", lambda: 4)
     monkeypatch.setattr(layout, "measure", lambda one, mpi, flags: said[one.ranks])
     # Of each rank 8 images: two ranks do 16 of them in 1.5 s, one rank 8 in 1 s.
-    assert choose(["--batch-size", "8"])[0].ranks == 2
-    assert choose(["--global-batch", "8"])[0].ranks == 1
+    assert fastest(["--batch-size", "8"])[0].ranks == 2
+    assert fastest(["--global-batch", "8"])[0].ranks == 1
     assert "4 x 1 (ranks x threads): could not run (out of memory)" in capsys.readouterr().err
 
 
 def test_threads_are_not_to_be_given():
     with pytest.raises(UserError, match="--threads is what is to be chosen"):
-        choose(["--threads", "2"])
+        fastest(["--threads", "2"])
 
 
 @needs_mpirun

@@ -1,4 +1,4 @@
-"""Checkpoints: round trips, torchvision's layout, and every kind of wrong file."""
+"""Checkpoints: round trips, torchvision's parameters, and every kind of wrong file."""
 
 import json
 import os
@@ -14,54 +14,54 @@ from alexnet_dist.runs import checkpoint
 from alexnet_dist.model.architecture import Network
 from alexnet_dist.runs.checkpoint import Header
 from alexnet_dist.errors import UserError
-from alexnet_dist.model.network import layout_of
+from alexnet_dist.model.architecture import parameter_map
 
 
 @pytest.fixture
-def layout():
-    return layout_of(SMALL)
+def parameters():
+    return parameter_map(SMALL)
 
 
 @pytest.fixture
-def flats(layout, rng):
-    return [rng.standard_normal(layout.size).astype(np.float32) for _ in range(2)]
+def flats(parameters, rng):
+    return [rng.standard_normal(parameters.size).astype(np.float32) for _ in range(2)]
 
 
 @pytest.fixture
-def state(tmp_path, layout, flats):
+def state(tmp_path, parameters, flats):
     path = tmp_path / "state.safetensors"
-    checkpoint.save(path, layout, *flats, Header(SMALL, ["naïve", "b"], {"step": 3}))
+    checkpoint.save(path, parameters, flats[0], {"momentum": flats[1]}, Header(SMALL, ["naïve", "b"], {"step": 3}))
     return path
 
 
-def test_round_trip(state, layout, flats):
-    back = [np.zeros(layout.size, np.float32) for _ in range(2)]
-    checkpoint.load(state, layout, *back)
+def test_round_trip(state, parameters, flats):
+    back = [np.zeros(parameters.size, np.float32) for _ in range(2)]
+    checkpoint.load(state, parameters, back[0], {"momentum": back[1]})
     assert all(np.array_equal(a, b) for a, b in zip(flats, back, strict=True))
     assert checkpoint.read_header(state) == Header(SMALL, ["naïve", "b"], {"step": 3})
     assert list(state.parent.iterdir()) == [state]
 
 
-def test_weights_alone_are_what_torchvision_reads(tmp_path, layout, flats):
+def test_weights_alone_are_what_torchvision_reads(tmp_path, parameters, flats):
     path = tmp_path / "weights.safetensors"
-    checkpoint.save(path, layout, flats[0], None, Header(SMALL))
+    checkpoint.save(path, parameters, flats[0], {}, Header(SMALL))
     tensors = load_file(path)
-    assert {name: value.shape for name, value in tensors.items()} == {s.name: s.file_shape for s in layout.specs}
+    assert {name: value.shape for name, value in tensors.items()} == {s.name: s.file_shape for s in parameters.specs}
     # A transposed array, which safetensors would scramble if it were saved as it lies.
-    inside = layout.views(flats[0])["features.3.weight"]
+    inside = parameters.views(flats[0])["features.3.weight"]
     assert np.array_equal(tensors["features.3.weight"], inside.transpose(3, 2, 0, 1))
     with pytest.raises(UserError, match="no training state"):
-        checkpoint.load(path, layout, *flats)
+        checkpoint.load(path, parameters, flats[0], {"momentum": flats[1]})
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
-def test_reads_a_file_without_metadata(tmp_path, layout, flats, dtype):
-    views = layout.views(flats[0])
+def test_reads_a_file_without_metadata(tmp_path, parameters, flats, dtype):
+    views = parameters.views(flats[0])
     path = tmp_path / "torchvision.safetensors"
-    save_file({spec.name: spec.to_file(views[spec.name]).astype(dtype) for spec in layout.specs}, path)
+    save_file({spec.name: spec.to_file(views[spec.name]).astype(dtype) for spec in parameters.specs}, path)
     assert checkpoint.read_header(path).network == Network(num_classes=7, width=1 / 16)
-    back = np.zeros(layout.size, np.float32)
-    checkpoint.load(path, layout, back, None)
+    back = np.zeros(parameters.size, np.float32)
+    checkpoint.load(path, parameters, back, {})
     assert np.array_equal(back, flats[0].astype(dtype).astype(np.float32))
 
 
@@ -102,11 +102,11 @@ def gone(path):
 
 
 @pytest.mark.parametrize("damage", [cut, flip_a_bit, empty, foreign, huge_claim, gone])
-def test_damaged_files_are_refused_before_anything_is_overwritten(damage, state, layout):
+def test_damaged_files_are_refused_before_anything_is_overwritten(damage, state, parameters):
     damage(state)
-    back = [np.full(layout.size, 5, np.float32) for _ in range(2)]
+    back = [np.full(parameters.size, 5, np.float32) for _ in range(2)]
     with pytest.raises(UserError, match=str(state)):
-        checkpoint.load(state, layout, *back)
+        checkpoint.load(state, parameters, back[0], {"momentum": back[1]})
     assert all((flat == 5).all() for flat in back)
 
 
@@ -125,10 +125,10 @@ def rewrite(path, change):
     save_file(load_file(path), path, metadata)
 
 
-def test_a_changed_header_fails_the_checksum(state, layout, flats):
+def test_a_changed_header_fails_the_checksum(state, parameters, flats):
     rewrite(state, lambda metadata: metadata.update(header=metadata["header"].replace('"step": 3', '"step": 4')))
     with pytest.raises(UserError, match="damaged"):
-        checkpoint.load(state, layout, *flats)
+        checkpoint.load(state, parameters, flats[0], {"momentum": flats[1]})
 
 
 def test_a_later_version_is_refused(state):
@@ -139,13 +139,13 @@ def test_a_later_version_is_refused(state):
 
 @pytest.mark.parametrize("other", [Network(8, 67, 0.5, 1 / 16), Network(7, 67, 0.5, 1 / 8)])
 def test_another_shape_is_refused_by_name(state, other):
-    layout = layout_of(other)
-    flat = np.zeros(layout.size, np.float32)
+    parameters = parameter_map(other)
+    flat = np.zeros(parameters.size, np.float32)
     with pytest.raises(UserError, match=r"of another shape: (classifier|features)\.\d+\.\w+ is"):
-        checkpoint.load(state, layout, flat, flat.copy())
+        checkpoint.load(state, parameters, flat, {"momentum": flat.copy()})
 
 
-def test_a_file_that_cannot_be_written_leaves_the_old_one(state, layout, flats, monkeypatch):
+def test_a_file_that_cannot_be_written_leaves_the_old_one(state, parameters, flats, monkeypatch):
     before = state.read_bytes()
 
     def full_disk(*args):
@@ -153,6 +153,6 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(state, layout, flats, 
 
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(UserError, match=r"cannot write .*No space left"):
-        checkpoint.save(state, layout, flats[1], flats[0], Header(SMALL))
+        checkpoint.save(state, parameters, flats[1], {"momentum": flats[0]}, Header(SMALL))
     assert state.read_bytes() == before
     assert list(state.parent.iterdir()) == [state]

@@ -5,12 +5,12 @@ from dataclasses import fields
 import pytest
 
 from alexnet_dist.errors import UserError
-from alexnet_dist.train import build_parser, read_config
 from alexnet_dist.training.config import TrainingConfig
+from alexnet_dist.training.flags import build_parser, parse_config
 
 
 def parse(*argv):
-    return read_config(build_parser().parse_args([str(arg) for arg in argv]))
+    return parse_config(str(arg) for arg in argv)
 
 
 def test_every_field_has_a_flag_and_the_defaults_are_the_configurations():

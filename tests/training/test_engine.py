@@ -6,31 +6,35 @@ from mpi4py import MPI
 from small import SMALL, images
 
 from alexnet_dist.comm.world import World
+from alexnet_dist.data.loader import Batch
 from alexnet_dist.data.sharding import share
 from alexnet_dist.model.parameters import initialize
 from alexnet_dist.support.threads import Team
-from alexnet_dist.training.engine import Engine
+from alexnet_dist.training.engine import Engine, StepSpec
 from alexnet_dist.training.optim import SGD
 
 pytestmark = pytest.mark.mpi
+
+LR = 0.01
 
 
 # Strategy, and how many ranks at most take each other for one node; None: as many as there are.
 WAYS = [("allreduce", None), *((name, largest) for name in ("sharded", "hybrid") for largest in (None, 1, 2, 3))]
 
 
-def train(world, team, batches, lr=0.01, sync="allreduce", largest_node=None):
+def train(world, team, batches, strategy="allreduce", **spec):
     """The losses, and the parameters after the batches, each (images, labels) of all ranks."""
-    engine = Engine(SMALL, world, team, batch=16, sgd=SGD(), seed=5, sync=sync, largest_node=largest_node)
+    spec = StepSpec(SMALL, 16, **{"optimizer": SGD(), "seed": 5, **spec})
+    engine = Engine(spec, world, team, strategy)
     if world.rank == 0:
-        initialize(engine.layout, engine.values, "he", seed=1)
+        initialize(engine.parameters, engine.values, "he", seed=1)
     engine.broadcast()
     losses = []
-    for number, (x, labels) in enumerate(batches):
+    for index, (x, labels) in enumerate(batches):
         mine = share(len(x), world.rank, world.size)
         part = slice(mine.start, mine.stop)
         total = int((labels >= 0).sum())
-        sums = engine.step(x[part], labels[part], np.arange(len(x))[part], total, number, lr)
+        sums = engine.step(Batch(x[part], labels[part], np.arange(len(x))[part]), total, index, LR)
         assert sums.images == total
         losses.append(sums.loss / total)
     values = engine.values.copy()
@@ -38,26 +42,26 @@ def train(world, team, batches, lr=0.01, sync="allreduce", largest_node=None):
     return np.array(losses), values
 
 
-@pytest.mark.parametrize(("sync", "largest_node"), WAYS)
+@pytest.mark.parametrize(("strategy", "largest_node"), WAYS)
 @pytest.mark.parametrize("threads", [1, 2])
-def test_many_ranks_equal_one(sync, largest_node, threads):
+def test_many_ranks_equal_one(strategy, largest_node, threads):
     batches = [images(SMALL, n, seed=n) for n in (16, 13, 16, 1)]  # unequal shares, and ranks without an image
     batches[1][1][3] = -1  # an image that could not be read
     world, alone = World(), World(MPI.COMM_SELF)
     with Team(threads) as team:
-        losses, values = train(world, team, batches, sync=sync, largest_node=largest_node)
+        losses, values = train(world, team, batches, strategy, largest_node=largest_node)
         expected_losses, expected_values = train(alone, team, batches)
     assert losses[0] == pytest.approx(expected_losses[0], rel=1e-6)
     assert losses == pytest.approx(expected_losses, rel=1e-4)
     assert np.abs(values - expected_values).max() < 1e-5 * np.abs(expected_values).max()
 
 
-@pytest.mark.parametrize(("sync", "largest_node"), WAYS)
-def test_replicas_stay_identical(sync, largest_node):
+@pytest.mark.parametrize(("strategy", "largest_node"), WAYS)
+def test_replicas_stay_identical(strategy, largest_node):
     world = World()
     with Team(1) as team:
         batches = [images(SMALL, 16, seed=n) for n in range(3)]
-        _, values = train(world, team, batches, sync=sync, largest_node=largest_node)
+        _, values = train(world, team, batches, strategy, largest_node=largest_node)
     mine = values.copy()
     world.broadcast_(values)
     assert np.array_equal(mine, values)
@@ -66,10 +70,10 @@ def test_replicas_stay_identical(sync, largest_node):
 def test_time_is_accounted_for_by_phase():
     world = World()
     with Team(1) as team:
-        engine = Engine(SMALL, world, team, batch=4, sgd=SGD())
-        initialize(engine.layout, engine.values, "he", seed=1)
+        engine = Engine(StepSpec(SMALL, 4, SGD()), world, team)
+        initialize(engine.parameters, engine.values, "he", seed=1)
         x, labels = images(SMALL, 4)
-        engine.step(x, labels, np.arange(4), 4 * world.size, 0, 0.01)
+        engine.step(Batch(x, labels, np.arange(4)), 4 * world.size, 0, 0.01)
         seconds = engine.watch.take()
         assert set(seconds) == {"data", "forward", "backward", "wait", "update"}
         assert all(seconds[phase] > 0 for phase in ("forward", "backward", "wait", "update"))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from alexnet_dist.support.workspace import Workspace
-from alexnet_dist.training.optim import BLOCK, SGD
+from alexnet_dist.training.optim import BLOCK, SGD, StepContext
 
 
 @pytest.mark.parametrize("size", [1, 1000, BLOCK, 2 * BLOCK + 17])
@@ -16,7 +16,7 @@ def test_three_steps_equal_the_formula(size, rng):
     for lr in (0.1, 0.05, 0.2):
         g = rng.standard_normal(size).astype(np.float32)
         kept = g.copy()
-        sgd.update_(p, g, v, lr, workspace)
+        sgd.update_(p, g, [v], StepContext(lr, 0), workspace)
         assert np.array_equal(g, kept)
         v64 = 0.9 * v64 + (g + 0.01 * p64)
         p64 -= lr * v64
@@ -29,8 +29,8 @@ def test_ranges_give_the_bits_of_the_whole(rng):
     p, g = (rng.standard_normal(n).astype(np.float32) for _ in range(2))
     v = np.zeros(n, np.float32)
     whole = p.copy(), v.copy()
-    sgd.update_(whole[0], g, whole[1], 0.1, Workspace())
+    sgd.update_(whole[0], g, [whole[1]], StepContext(0.1, 0), Workspace())
     for lo, hi in ((BLOCK + 5, n), (0, 7), (7, BLOCK + 5)):
-        sgd.update_(p[lo:hi], g[lo:hi], v[lo:hi], 0.1, Workspace())
+        sgd.update_(p[lo:hi], g[lo:hi], [v[lo:hi]], StepContext(0.1, 0), Workspace())
     assert np.array_equal(p, whole[0])
     assert np.array_equal(v, whole[1])

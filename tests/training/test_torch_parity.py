@@ -11,10 +11,11 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip insta
 from mpi4py import MPI  # noqa: E402 (after the skip)
 
 from alexnet_dist.comm.world import World  # noqa: E402
+from alexnet_dist.data.loader import Batch  # noqa: E402
 from alexnet_dist.model.architecture import Network  # noqa: E402
 from alexnet_dist.model.parameters import initialize  # noqa: E402
 from alexnet_dist.support.threads import Team  # noqa: E402
-from alexnet_dist.training.engine import Engine  # noqa: E402
+from alexnet_dist.training.engine import Engine, StepSpec  # noqa: E402
 from alexnet_dist.training.optim import SGD  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -37,15 +38,13 @@ def pair(request, conv):
     """An engine of ours and a PyTorch module with the same weights, and a batch for both."""
     network = request.param
     with Team(2) as team:
-        engine = Engine(
-            network, World(MPI.COMM_SELF), team, batch=8, sgd=SGD(momentum=0.9, weight_decay=5e-4), sync="allreduce"
-        )
+        engine = Engine(StepSpec(network, 8, SGD(), conv=conv), World(MPI.COMM_SELF), team)
         # PyTorch's own initialisation: from He's, the first losses are so wild that float32 itself drifts from float64
         # by more than the tolerance within ten steps, in PyTorch as here.
-        initialize(engine.layout, engine.values, "torchvision", seed=6)
+        initialize(engine.parameters, engine.values, "torchvision", seed=6)
         module = alexnet(network)
-        views = engine.layout.views(engine.values)
-        state = {spec.name: torch.tensor(spec.to_file(views[spec.name])) for spec in engine.layout.specs}
+        views = engine.parameters.views(engine.values)
+        state = {spec.name: torch.tensor(spec.to_file(views[spec.name])) for spec in engine.parameters.specs}
         module.load_state_dict(state)
         rng = np.random.default_rng(0)
         x = rng.standard_normal((8, network.image_size, network.image_size, 3), dtype=np.float32)
@@ -63,9 +62,9 @@ def test_logits_and_gradients(pair, conv):
     logits = module(torch.tensor(x.transpose(0, 3, 1, 2).copy()))
     torch.nn.functional.cross_entropy(logits, torch.tensor(labels)).backward()
     assert error(engine.net.forward(x), logits.detach().numpy()) < 1e-4
-    engine.step(x, labels, np.arange(2), 2, 0, lr=0.0)
-    gradients = engine.layout.views(engine.sync.gradients)
-    for spec in engine.layout.specs:
+    engine.step(Batch(x, labels, np.arange(2)), 2, 0, lr=0.0)
+    gradients = engine.parameters.views(engine.strategy.gradients)
+    for spec in engine.parameters.specs:
         expected = module.get_parameter(spec.name).grad.numpy()
         difference = np.linalg.norm(spec.to_file(gradients[spec.name]) - expected) / np.linalg.norm(expected)
         assert difference < TOLERANCE[conv], spec.name
@@ -77,7 +76,7 @@ def test_twenty_steps_of_sgd(pair):
     pixels, target = torch.tensor(x.transpose(0, 3, 1, 2).copy()), torch.tensor(labels)
     losses = []
     for number in range(20):
-        ours = engine.step(x, labels, np.arange(8), 8, number, lr=3e-3).loss / 8
+        ours = engine.step(Batch(x, labels, np.arange(8)), 8, number, lr=3e-3).loss / 8
         loss = torch.nn.functional.cross_entropy(module(pixels), target)
         sgd.zero_grad()
         loss.backward()

@@ -4,10 +4,11 @@ import numpy as np
 from mpi4py import MPI
 
 from alexnet_dist.comm.world import World
+from alexnet_dist.data.loader import Batch
 from alexnet_dist.model.architecture import Network
 from alexnet_dist.model.parameters import initialize
 from alexnet_dist.support.threads import Team
-from alexnet_dist.training.engine import Engine
+from alexnet_dist.training.engine import Engine, StepSpec
 from alexnet_dist.training.optim import SGD
 
 STEPS, BATCH = 200, 16
@@ -23,14 +24,14 @@ def train(conv):
     patterns = rng.standard_normal((5, 9, 9, 3)).repeat(8, axis=1).repeat(8, axis=2)[:, :size, :size]
     losses, correct = [], 0
     with Team(2) as team:
-        engine = Engine(NETWORK, World(MPI.COMM_SELF), team, BATCH, SGD(), conv=conv)
-        initialize(engine.layout, engine.values, "he", seed=0)
+        engine = Engine(StepSpec(NETWORK, BATCH, SGD(), conv=conv), World(MPI.COMM_SELF), team)
+        initialize(engine.parameters, engine.values, "he", seed=0)
         for number in range(STEPS):
             labels = rng.integers(0, 5, BATCH)
             noise = rng.standard_normal((BATCH, size, size, 3))
             images = (patterns[labels] + 0.5 * noise).astype(np.float32)
             lr = 0.002 * min(1, (number + 1) / 30)
-            sums = engine.step(images, labels, np.arange(BATCH), BATCH, number, lr)
+            sums = engine.step(Batch(images, labels, np.arange(BATCH)), BATCH, number, lr)
             losses.append(sums.loss / BATCH)
             correct += sums.top1 if number >= STEPS - 10 else 0
     return np.array(losses), correct

@@ -6,37 +6,42 @@ from small import SMALL
 from alexnet_dist.comm.node import NoSharedMemory
 from alexnet_dist.comm.world import World
 from alexnet_dist.support.threads import Team
-from alexnet_dist.training.config import SYNCS
-from alexnet_dist.training.engine import Engine
+from alexnet_dist.training import strategy_choice
+from alexnet_dist.training.engine import Engine, StepSpec
 from alexnet_dist.training.optim import SGD
-from alexnet_dist.training.synchronization import open_engine
+from alexnet_dist.training.strategies import for_many_ranks
+from alexnet_dist.training.strategy_choice import choose_engine
 
 pytestmark = pytest.mark.mpi
 
 
+MANY = for_many_ranks()
+
+
 @pytest.fixture
 def opened():
-    """open_engine for a small network; `refused` are strategies for which there is no shared memory."""
+    """choose_engine for a small network; `refused` are strategies for which there is no shared memory."""
     world = World()
+    spec = StepSpec(SMALL, 2, SGD())
     made = []
     with Team(1) as team:
 
-        def run(name, refused=(), floats=1000):
-            def make(sync):
-                if sync in refused:
+        def run(name, refused=()):
+            def open_engine(strategy):
+                if strategy in refused:
                     raise NoSharedMemory("/dev/shm is full")
-                made.append(sync)
-                return Engine(SMALL, world, team, batch=2, sgd=SGD(), sync=sync)
+                made.append(strategy)
+                return Engine(spec, world, team, strategy)
 
-            choice = open_engine(make, world, name, floats, share=2, total=2 * world.size)
-            values, momentum = choice.engine.values.any(), choice.engine.momentum.any()
-            choice.engine.close()
-            return choice.engine.name, choice.why, bool(values or momentum), made
+            engine, why = choose_engine(name, spec, world, open_engine)
+            touched = engine.values.any() or any(array.any() for array in engine.state.values())
+            engine.close()
+            return engine.strategy_name, why, bool(touched), made
 
         yield run
 
 
-@pytest.mark.parametrize("name", SYNCS[1:])
+@pytest.mark.parametrize("name", MANY)
 def test_what_is_asked_for_is_opened_and_nothing_else(opened, name):
     assert opened(name) == (name, "as asked for", False, [name])
 
@@ -45,10 +50,10 @@ def test_auto_measures_all_and_leaves_nothing_behind(opened):
     name, why, touched, made = opened("auto")
     assert not touched
     if World().size == 1:
-        assert made == [name] == ["immediate"]
+        assert made == [name] == ["local"]
     else:
-        assert made == [*reversed(SYNCS[1:]), name]
-        assert all(f"{candidate} " in why for candidate in SYNCS[1:])
+        assert made == ["sharded", "hybrid", "allreduce", name]
+        assert all(f"{candidate} " in why for candidate in MANY)
 
 
 def test_all_ranks_pick_the_same(opened):
@@ -57,9 +62,10 @@ def test_all_ranks_pick_the_same(opened):
     assert set(world.all_texts([f"{name}: {why}"])) == {f"{name}: {why}"}
 
 
-def test_replicas_that_don_t_fit_into_memory_are_not_measured(opened):
+def test_replicas_that_don_t_fit_into_memory_are_not_measured(opened, monkeypatch):
     if World().size > 1:  # one rank has nothing to choose
-        name, why, _, made = opened("auto", floats=10**14)
+        monkeypatch.setattr(strategy_choice, "available_memory", lambda: 1000)
+        name, why, _, made = opened("auto")
         assert name in ("sharded", "hybrid")
         assert "allreduce" not in made
         assert "not allreduce: its replicas take" in why

@@ -1,0 +1,118 @@
+"""From the table of layers to blocks: each pattern takes the layers that one block runs.
+
+So every layer of the table runs, or is refused.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from alexnet_dist.model.architecture import (
+    AdaptiveAvgPool2d,
+    Conv2d,
+    Dropout,
+    Layer,
+    Linear,
+    MaxPool2d,
+    PlacedLayer,
+    ReLU,
+)
+from alexnet_dist.model.convolutions import choose_convolution
+from alexnet_dist.model.layers.average_pool import AveragePool
+from alexnet_dist.model.layers.base import Block, BlockContext, LayerParameters
+from alexnet_dist.model.layers.conv import ConvBlock, ConvShape
+from alexnet_dist.model.layers.linear import LinearBlock, LinearShape
+from alexnet_dist.model.parameters import ParameterMap
+
+
+@dataclass(frozen=True)
+class Binder:
+    """What a pattern needs to make a block: the parameters' memory, and who computes where."""
+
+    parameters: ParameterMap
+    views: dict[str, np.ndarray]
+    context: BlockContext
+    conv: str  # one of convolutions.MODES
+
+    @property
+    def alone(self) -> bool:
+        """Whether this rank's team does all the work; else only fully connected layers can run."""
+        return self.context.workers is self.context.team
+
+    def of(self, layer: PlacedLayer) -> LayerParameters:
+        """A layer's weight and bias."""
+        weight, bias = (spec.name for spec in layer.parameters)
+        lo, mid = self.parameters.ranges[weight]
+        return LayerParameters(self.views[weight], self.views[bias], lo, mid, self.parameters.ranges[bias][1])
+
+
+@dataclass(frozen=True)
+class Match:
+    """The block that runs the first `count` of the layers that a pattern was shown."""
+
+    block: Block
+    count: int
+
+
+# (the layers from here to the end of their part, how many blocks this part has already, binder): None if the first layer
+# isn't one with which this pattern begins.
+Pattern = Callable[[Sequence[PlacedLayer], int, Binder], Match | None]
+
+
+def match_conv(layers: Sequence[PlacedLayer], index: int, binder: Binder) -> Match | None:
+    """Conv2d, ReLU or not, MaxPool2d or not."""
+    first = layers[0]
+    if not isinstance(first.layer, Conv2d) or not binder.alone:
+        return None
+    conv, parameters, pooling = first.layer, binder.of(first), None
+    relu = _follows(layers, 1, ReLU)
+    end = 1 + relu
+    if end < len(layers) and isinstance(pool := layers[end].layer, MaxPool2d):
+        pooling = {"kernel": pool.kernel, "stride": pool.stride}
+        end += 1
+    pixels = first.parameters[0] is binder.parameters.specs[0]
+    convolution = choose_convolution(binder.conv, parameters.w, first.output, conv.stride, conv.padding, pixels=pixels)
+    shape = ConvShape(first.output, layers[end - 1].output, pooling, relu)
+    return Match(ConvBlock(parameters, convolution, shape, binder.context), end)
+
+
+def match_average_pool(layers: Sequence[PlacedLayer], index: int, binder: Binder) -> Match | None:
+    """AdaptiveAvgPool2d."""
+    first = layers[0]
+    if not isinstance(first.layer, AdaptiveAvgPool2d) or not binder.alone:
+        return None
+    return Match(AveragePool(first.input, first.output, binder.context), 1)
+
+
+def match_linear(layers: Sequence[PlacedLayer], index: int, binder: Binder) -> Match | None:
+    """Dropout or not, Linear, ReLU or not."""
+    first = layers[0].layer
+    dropout = first.probability if isinstance(first, Dropout) else None
+    start = 0 if dropout is None else 1
+    if not _follows(layers, start, Linear):
+        return None
+    relu = _follows(layers, start + 1, ReLU)
+    shape = LinearShape(index, dropout or 0.0, relu)
+    return Match(LinearBlock(binder.of(layers[start]), shape, binder.context), start + 1 + relu)
+
+
+PATTERNS: list[Pattern] = [match_conv, match_average_pool, match_linear]
+
+
+def _follows(layers: Sequence[PlacedLayer], place: int, kind: type[Layer]) -> bool:
+    return place < len(layers) and isinstance(layers[place].layer, kind)
+
+
+def bind(layers: Sequence[PlacedLayer], binder: Binder) -> list[Block]:
+    """The blocks that run these layers. Raises ValueError for a layer that no pattern takes."""
+    blocks: list[Block] = []
+    start = 0
+    while start < len(layers):
+        rest = layers[start:]
+        match = next((match for pattern in PATTERNS if (match := pattern(rest, len(blocks), binder))), None)
+        if match is None:
+            raise ValueError(f"{rest[0].name} can't run where it stands: no pattern of model/binding.py takes it")
+        blocks.append(match.block)
+        start += match.count
+    return blocks

@@ -1,0 +1,134 @@
+"""The table of strategies: how ranks keep their parameters the same, by the names of --sync.
+
+It can be read without MPI; only to open a strategy imports what it is made of.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alexnet_dist.model.architecture import Network, layer_table
+from alexnet_dist.model.network import AlexNet, Classifier
+from alexnet_dist.training.optim import Optimizer
+
+if TYPE_CHECKING:
+    from alexnet_dist.comm.node import Node
+    from alexnet_dist.comm.strategy import Strategy, StrategyOptions
+    from alexnet_dist.comm.world import World
+
+FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What the memory of a strategy depends on: the network, the optimizer, and the ranks of a node with their images."""
+
+    network: Network
+    optimizer: Optimizer
+    ranks: int  # of this node
+    images: int  # of this node, in one step
+    nodes: int
+
+    @property
+    def size(self) -> int:
+        """How many parameters there are."""
+        return layer_table(self.network).parameters.size
+
+    @property
+    def classifier_start(self) -> int:
+        """Which of them is the classifier's first."""
+        return layer_table(self.network).classifier_start
+
+    @property
+    def copies(self) -> int:
+        """How many buffers of the parameters' size one copy of the parameters is, with the optimizer's state."""
+        return 1 + len(self.optimizer.state)
+
+
+def _nothing(demand: Demand) -> int:
+    return 0
+
+
+@dataclass(frozen=True)
+class StrategyEntry:
+    """One strategy.
+
+    `open` is given the World, or the Node where the strategy shares memory among the ranks of a node. Both memories are
+    in bytes. `classifier`, where there is one, takes the place of the network's own in training; what it is given is the
+    network, the strategy that was opened, and this rank's team.
+    """
+
+    open: Callable[[Any, "StrategyOptions"], "Strategy"]
+    memory_of_a_rank: Callable[[Demand], int] = _nothing
+    shared_memory_of_a_node: Callable[[Demand], int] = _nothing
+    shares_memory: bool = False
+    many_ranks: bool = True  # one alone is what the others are for
+    classifier: Callable[[AlexNet, Any, Any], Classifier] | None = None
+
+
+def _open_local(world: "World", options: "StrategyOptions") -> "Strategy":
+    from alexnet_dist.comm.local import Local
+
+    return Local(options)
+
+
+def _open_allreduce(world: "World", options: "StrategyOptions") -> "Strategy":
+    from alexnet_dist.comm.allreduce import Allreduce
+
+    return Allreduce(world, options)
+
+
+def _open_sharded(node: "Node", options: "StrategyOptions") -> "Strategy":
+    from alexnet_dist.comm.sharded import Sharded
+
+    return Sharded(node, options)
+
+
+def _open_hybrid(node: "Node", options: "StrategyOptions") -> "Strategy":
+    from alexnet_dist.comm.hybrid import Hybrid
+
+    return Hybrid(node, options)
+
+
+def _local_memory(demand: Demand) -> int:
+    return FLOAT * demand.size * (demand.copies + (not demand.optimizer.elementwise))
+
+
+def _allreduce_memory(demand: Demand) -> int:
+    return FLOAT * demand.size * (demand.copies + 1)
+
+
+def _sharded_memory(demand: Demand) -> int:
+    return FLOAT * demand.size * (demand.copies + demand.ranks)
+
+
+def _hybrid_memory(demand: Demand) -> int:
+    from alexnet_dist.comm.hybrid import stores_classifier_gradient
+    from alexnet_dist.training.node_classifier import activation_bytes
+
+    convolutions = demand.classifier_start
+    stored = stores_classifier_gradient(demand.nodes, not demand.optimizer.elementwise)
+    gradients = convolutions * demand.ranks + (demand.size - convolutions) * stored
+    return FLOAT * (demand.size * demand.copies + gradients) + activation_bytes(demand.network, demand.images)
+
+
+def _node_classifier(net: AlexNet, strategy: Any, team: Any) -> Classifier:
+    from alexnet_dist.training.node_classifier import NodeClassifier
+
+    return NodeClassifier(net, strategy.node, team)
+
+
+STRATEGIES: dict[str, StrategyEntry] = {
+    "local": StrategyEntry(_open_local, memory_of_a_rank=_local_memory, many_ranks=False),
+    "allreduce": StrategyEntry(_open_allreduce, memory_of_a_rank=_allreduce_memory),
+    "sharded": StrategyEntry(_open_sharded, shared_memory_of_a_node=_sharded_memory, shares_memory=True),
+    "hybrid": StrategyEntry(
+        _open_hybrid, shared_memory_of_a_node=_hybrid_memory, shares_memory=True, classifier=_node_classifier
+    ),
+}
+FALLBACK = "allreduce"  # needs nothing but messages
+
+
+def for_many_ranks() -> list[str]:
+    """The names of the strategies that work on any number of ranks."""
+    return [name for name, entry in STRATEGIES.items() if entry.many_ranks]

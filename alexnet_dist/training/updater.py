@@ -1,0 +1,86 @@
+"""One step of an optimizer on ranges of the flat buffers: what the strategies call, block by block, from any thread.
+
+Norms are summed in float64 from squares in float32. Each block's sum is kept until all are there, and added up in the
+order of the blocks: so the result doesn't depend on which thread was first.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from alexnet_dist.model.parameters import ParameterMap
+from alexnet_dist.support.workspace import Workspace
+from alexnet_dist.training.optim import Optimizer, StepContext
+
+
+class Updater:
+    """The optimizer bound to the parameters. Call `bind` once, `begin` before each step."""
+
+    def __init__(self, optimizer: Optimizer, parameters: ParameterMap) -> None:
+        self.optimizer, self._specs = optimizer, parameters.specs
+        self._edges = np.array([lo for lo, _ in parameters.ranges.values()] + [parameters.size])
+        self.state = optimizer.state
+        # Of each parameter the sum of its squares, then of each its gradient's.
+        self.partials = 0 if optimizer.elementwise else 2 * len(self._specs)
+        self._squares: dict[tuple[int, int], tuple[float, float]] = {}  # by parameter and start of the block
+        self._contexts: list[StepContext] = []  # of each parameter
+
+    def bind(self, values: np.ndarray, state: dict[str, np.ndarray]) -> None:
+        """The flat buffers, which a strategy has allocated."""
+        self._values, self._state = values, [state[name] for name in self.state]
+
+    def begin(self, lr: float, step_index: int) -> None:
+        """What the next step is."""
+        self._step = StepContext(lr, step_index)
+
+    def apply(self, lo: int, hi: int, gradient: np.ndarray, workspace: Workspace) -> None:
+        """Updates [lo, hi) with its gradient [hi - lo], which is only read."""
+        if not self.partials:
+            self._update(slice(lo, hi), gradient, self._step, workspace)
+            return
+        for index, start, end in self._parts(lo, hi):
+            self._update(slice(start, end), gradient[start - lo : end - lo], self._contexts[index], workspace)
+
+    def measure(self, lo: int, hi: int, gradient: np.ndarray, workspace: Workspace) -> None:
+        """Takes [lo, hi) into the partial sums."""
+        with workspace.frame():
+            scratch = workspace.take((hi - lo,))
+            for index, start, end in self._parts(lo, hi):
+                both = (self._values[start:end], gradient[start - lo : end - lo])
+                of_values, of_gradient = (_sum_of_squares(array, scratch[: end - start]) for array in both)
+                self._squares[index, start] = of_values, of_gradient
+
+    def take_partials(self) -> np.ndarray:
+        """The partial sums [partials], float64, of what has been measured here since the last call."""
+        sums = np.zeros((2, len(self._specs)))
+        for (index, _), squares in sorted(self._squares.items()):
+            sums[:, index] += squares
+        self._squares = {}
+        return sums.reshape(-1)
+
+    def complete(self, sums: np.ndarray) -> None:
+        """Learns the sums [partials] over all ranges."""
+        norms = np.sqrt(sums.reshape(2, len(self._specs)))
+        self._contexts = [
+            replace(self._step, is_bias=spec.is_bias, parameter_norm=float(of_values), gradient_norm=float(of_gradient))
+            for spec, of_values, of_gradient in zip(self._specs, *norms, strict=True)
+        ]
+
+    def _update(self, part: slice, gradient: np.ndarray, step: StepContext, workspace: Workspace) -> None:
+        state = [array[part] for array in self._state]
+        self.optimizer.update_(self._values[part], gradient, state, step, workspace)
+
+    def _parts(self, lo: int, hi: int) -> Iterator[tuple[int, int, int]]:
+        """[lo, hi) cut where one parameter ends and the next begins: (index of the parameter, start, end)."""
+        first = int(np.searchsorted(self._edges, lo, side="right")) - 1
+        for index in range(first, len(self._specs)):
+            start, end = max(lo, int(self._edges[index])), min(hi, int(self._edges[index + 1]))
+            if start >= hi:
+                return
+            yield index, start, end
+
+
+def _sum_of_squares(array: np.ndarray, scratch: np.ndarray) -> float:
+    np.multiply(array, array, out=scratch)
+    return float(np.add.reduce(scratch, dtype=np.float64))
