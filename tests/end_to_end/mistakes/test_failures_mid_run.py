@@ -1,0 +1,51 @@
+"""A full disk, a failing rank or a diverging loss in mid-run ends all ranks, and earlier checkpoints stay unharmed."""
+
+import numpy as np
+import pytest
+from launcher import PROMPT, assert_refused, hashes, needs_mpirun, start_training, train
+from refusals import BASE, GOOD
+from safetensors.numpy import load_file
+
+pytestmark = needs_mpirun
+
+
+def test_disk_that_fills_up(site):
+    flags = [*BASE, "--output-dir", "run", "--resume", "--epochs", 3]
+    before = hashes(site / "run")
+    job = train(2, flags, site, fault="disk@1")
+    assert_refused(job, "checkpoint-00000006", "No space left")
+    after = hashes(site / "run")
+    kept = [name for name in before if name.endswith(".safetensors")]
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+    assert after.keys() - before.keys() == set()  # nothing half-written is left
+
+
+@pytest.mark.parametrize("fault", ["exception@2", "thread@2", "decoder@5", "exit@2", "kill@2"])
+def test_failure_of_one_rank_ends_all(site, fault):
+    before = hashes(site / "run")
+    flags = [*BASE, "--output-dir", "run", "--resume", "--epochs", 100, "--keep", 100]
+    with start_training(2, flags, site, fault) as job:
+        job.until((site / "struck").exists, "the fault has struck")
+        job.wait(2 * PROMPT)
+    assert job.ended - (site / "struck").stat().st_mtime < PROMPT
+    assert job.code != 0
+    if fault.split("@")[0] in ("exception", "thread", "decoder"):
+        assert job.err.count("alexnet-train: rank ") == 1, str(job)
+        assert "alexnet-train: rank 1 of 2 failed" in job.err
+        assert job.err.count("RuntimeError: planted") == 1, str(job)
+    after = hashes(site / "run")
+    # While another thread's exception ends the ranks, their main threads may finish an epoch and find a better best.
+    kept = ("checkpoint-",) if fault.startswith("thread") else ("checkpoint-", "best.", "latest.")
+    for name in before:
+        if name.startswith(kept):
+            assert after[name] == before[name]
+
+
+def test_divergence_is_an_error_and_no_checkpoint_of_it_is_kept(site):
+    """One step an epoch: the first loss is still a number, but no weight after it."""
+    flags = ["--global-batch", GOOD, "--lr", "1e30", "--epochs", 5, "--output-dir", "new", "--threads", 1]
+    job = train(2, [*BASE, *flags], site)
+    assert_refused(job, "loss", "--lr", "1e+30")
+    for state in (site / "new").glob("*.safetensors"):
+        for name, tensor in load_file(state).items():
+            assert np.isfinite(tensor).all(), (state.name, name)

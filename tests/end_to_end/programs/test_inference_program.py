@@ -1,0 +1,64 @@
+"""alexnet-inference tells classes as text and as JSON, of files, folders and globs, and says what it can't read."""
+
+import re
+
+import pytest
+from commands import inference, predictions
+from toy_images import PER_CLASS
+
+
+def test_inference_as_text(site):
+    lines = inference(site, "--input", "red/image 1.png", "--topk", 2).ok().out.splitlines()
+    assert lines[0] == "red/image 1.png"
+    assert re.fullmatch(r" +\d+\.\d+%  red", lines[1])
+    assert len(lines) == 3
+
+
+def test_inference_as_json(site):
+    told = predictions(inference(site, "--input", "green/image 3.png", "--json").ok())
+    (classes,) = told.values()
+    assert classes[0]["class"] == "green"
+    assert classes[0]["class_id"] == 1
+    assert [entry["probability"] for entry in classes] == sorted(
+        (entry["probability"] for entry in classes), reverse=True
+    )
+    assert sum(entry["probability"] for entry in classes) == pytest.approx(1, abs=1e-5)
+
+
+def test_inference_of_files_folders_and_globs(site):
+    flags = ["--input", "red", "green/*.jpg", "blue/image 0.jpg", "--topk", 1, "--json"]
+    told = predictions(inference(site, *flags, "--batch-size", 4).ok())
+    assert len(told) == PER_CLASS + (PER_CLASS + 1) // 2 + 1
+    assert {name.split("/")[0] for name in told} == {"red", "green", "blue"}
+    at_once = predictions(inference(site, *flags, "--batch-size", 100).ok())
+    for name, (best,) in told.items():
+        assert at_once[name][0]["class_id"] == best["class_id"]
+        assert at_once[name][0]["probability"] == pytest.approx(best["probability"], abs=1e-5)
+
+
+def test_inference_goes_on_after_an_unreadable_image(site, tmp_path):
+    (tmp_path / "bad.png").write_text("no image")
+    job = inference(site, "--input", "red/image 1.png", tmp_path / "bad.png", "blue/image 1.png", "--json")
+    assert job.code == 2
+    assert list(predictions(job)) == ["red/image 1.png", "blue/image 1.png"]
+    assert job.err.count("bad.png") == len(job.err.splitlines()) == 1
+    assert "is not a JPEG or PNG image" in job.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--input", "nothing/*.png"], ("--input", "nothing/*.png")),
+        (["--input", "runs"], ("--input", "runs")),
+        (["--input", "red", "--topk", "0"], ("--topk", "0")),
+        (["--input", "red", "--load", "recipe.toml"], ("recipe.toml", "safetensors")),
+        (["--input", "red", "--class-names", "val.list"], ("val.list", "9", "3")),
+        ([], ("--input",)),
+    ],
+)
+def test_inference_with_a_mistake(site, flags, words):
+    job = inference(site, *flags)
+    assert job.code == 2
+    assert job.err.count("alexnet-inference: error: ") == len(job.err.splitlines()) == 1
+    for word in words:
+        assert word in job.err
