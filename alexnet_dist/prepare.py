@@ -51,7 +51,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     if args.command == "folder":
-        prepare_folder(args.source, args.output, args.val_dir, args.val_fraction, args.seed, args.force)
+        prepare_folder(
+            args.source,
+            args.output,
+            val_dir=args.val_dir,
+            val_fraction=args.val_fraction,
+            seed=args.seed,
+            force=args.force,
+        )
     else:
         prepare_digits(args.output, args.size, args.seed)
     return 0
@@ -60,6 +67,7 @@ def _run(args: argparse.Namespace) -> int:
 def prepare_folder(
     source: Path,
     output: Path,
+    *,
     val_dir: Path | None = None,
     val_fraction: float = 0.1,
     seed: int = 0,

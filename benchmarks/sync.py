@@ -112,17 +112,18 @@ def work_numpy(strategy: str, batch: int, threads: int) -> None:
     def memory() -> dict[str, float]:
         return {"all": world.sum([proportional_megabytes()])[0], "state": world.sum([state()])[0]}
 
-    def broadcast(code: int) -> int:
-        # Between turns the ranks sleep: MPI's own waits would take the cores from the contender whose turn it is.
-        codes = np.array([code], np.int64)
-        request = world.comm.Ibcast(codes, root=0)
-        while not request.Test():
-            time.sleep(0.002)
-        return int(codes[0])
-
     work: Work = {"step": step, "compute": compute, "exchange": exchange, "memory": memory}
-    serve_on_ranks(world.rank, work, broadcast, world.comm.Barrier, world.largest)
+    serve_on_ranks(world.rank, work, partial(sleepy_broadcast, world.comm), world.comm.Barrier, world.largest)
     engine.close()
+
+
+def sleepy_broadcast(comm: Any, code: int) -> int:
+    """Rank 0's code. Until it comes the ranks sleep: MPI's own waits would take the cores from whoever has its turn."""
+    codes = np.array([code], np.int64)
+    request = comm.Ibcast(codes, root=0)
+    while not request.Test():
+        time.sleep(0.002)
+    return int(codes[0])
 
 
 def work_torch(layout: str, ranks: int, batch: int, threads: int) -> None:

@@ -22,7 +22,7 @@ def output_extent(extent: int, kernel: int, stride: int, padding: int) -> int:
     return (extent + 2 * padding - kernel) // stride + 1
 
 
-def padded_rows(x: np.ndarray, padding: int, lo: int, hi: int, width: int, workspace: Workspace) -> np.ndarray:
+def padded_rows(x: np.ndarray, padding: int, lo: int, hi: int, *, width: int, workspace: Workspace) -> np.ndarray:
     """Rows lo to hi of x with zeros around it: [N, hi - lo, width, C].
 
     Row 0 and column 0 lie `padding` zeros before those of x; what is behind x is zero too. A view of x where there is
@@ -46,7 +46,9 @@ def im2col(x: np.ndarray, col: np.ndarray, first: int, *, stride: int, padding: 
     p, r = col.shape[1], col.shape[3]
     lo = first * stride
     with workspace.frame():
-        rows = padded_rows(x, padding, lo, lo + (p - 1) * stride + r, x.shape[2] + 2 * padding, workspace)
+        rows = padded_rows(
+            x, padding, lo, lo + (p - 1) * stride + r, width=x.shape[2] + 2 * padding, workspace=workspace
+        )
         dn, dh, dw, dc = rows.strides
         np.copyto(col, as_strided(rows, col.shape, (dn, stride * dh, stride * dw, dh, dw, dc)))
 

@@ -205,7 +205,7 @@ class WinogradConv:
 
     def _rows(self, x: np.ndarray, lo: int, hi: int, workspace: Workspace) -> np.ndarray:
         """Rows lo to hi of x with zeros around it, for whole tiles."""
-        return padded_rows(x, self.padding, lo, hi, self.map_shape[1] + self.f.r - 1, workspace)
+        return padded_rows(x, self.padding, lo, hi, width=self.map_shape[1] + self.f.r - 1, workspace=workspace)
 
     def _gather_input(self, x: np.ndarray, tiles: slice, v: np.ndarray, workspace: Workspace) -> None:
         f = self.f
@@ -255,7 +255,7 @@ class StridedWinogradConv(WinogradConv):
         s, columns = self.stride, self.map_shape[1] + self.f.r - 1
         blocks = workspace.take((n, hi - lo, columns, s, s, c))
         with workspace.frame():
-            rows = padded_rows(x, self.padding, lo * s, hi * s, columns * s, workspace)
+            rows = padded_rows(x, self.padding, lo * s, hi * s, width=columns * s, workspace=workspace)
             blocks[...] = rows.reshape(n, hi - lo, s, columns, s, c).swapaxes(2, 3)
         return blocks.reshape(n, hi - lo, columns, s * s * c)
 

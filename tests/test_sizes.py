@@ -1,0 +1,34 @@
+"""Files and functions that fit a screen or a few, and functions that take records rather than long lists of values."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("alexnet_dist", "benchmarks", "tests")
+FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+LINES_OF_A_FILE, LINES_OF_A_FUNCTION, POSITIONAL = 300, 50, 5
+
+
+def functions(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_are_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LINES_OF_A_FILE
+    lines = {node.name: node.end_lineno - node.lineno + 1 for node in functions(path)}
+    assert {name: count for name, count in lines.items() if count > LINES_OF_A_FUNCTION} == {}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.is_relative_to(ROOT / "alexnet_dist")], ids=lambda path: path.name
+)
+def test_functions_take_few_positional_parameters(path):
+    for node in functions(path):
+        names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
+        if names[:1] in (["self"], ["cls"]):
+            del names[0]
+        assert len(names) <= POSITIONAL, f"{node.name}({', '.join(names)})"
