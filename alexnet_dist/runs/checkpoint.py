@@ -1,7 +1,8 @@
 """Checkpoints: one safetensors file with torchvision's keys and layouts, checked before it is believed.
 
 A file holds the weights and, if it is a training state, the optimizer's buffers, for example the momentum under
-`momentum.<key>`. Its metadata hold the network, the class names and the state of training as JSON, and a CRC-32 of everything. A file of weights alone is what
+`momentum.<key>`. Its metadata hold the network, the class names and the state of training as JSON, and a CRC-32 of
+everything. A file of weights alone is what
 `torchvision.models.alexnet().load_state_dict(safetensors.torch.load_file(f))` takes, and such a file from torchvision,
 which has no metadata, is read too. Nothing in a file is executed or unpickled.
 """
@@ -17,12 +18,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from alexnet_dist.model.architecture import Network
 from alexnet_dist.errors import UserError
+from alexnet_dist.model.architecture import Network, parameter_map
+from alexnet_dist.model.parameters import ParameterMap, ParameterSpec
 from alexnet_dist.support.files import replacing
 from alexnet_dist.support.workspace import zeros
-from alexnet_dist.model.architecture import parameter_map
-from alexnet_dist.model.parameters import ParameterMap, ParameterSpec
 
 FORMAT, VERSION = "alexnet_dist", 1
 FLOATS = {"F16", "F32", "F64"}
@@ -97,9 +97,7 @@ def load(path: Path, parameters: ParameterMap, values: np.ndarray, state: Flats)
     with _opened(path) as file:
         metadata = file.metadata() or {}
         stored = set(file.keys())
-        wanted = {
-            prefix + spec.name: spec for prefix, _ in _prefixed(values, state) for spec in parameters.specs
-        }
+        wanted = {prefix + spec.name: spec for prefix, _ in _prefixed(values, state) for spec in parameters.specs}
         _check_tensors(path, file, stored, wanted)
         tensors = {name: file.get_tensor(name) for name in sorted(stored)}
     if "checksum" in metadata and _checksum(tensors, metadata.get("header", "")) != metadata["checksum"]:

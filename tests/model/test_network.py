@@ -6,54 +6,12 @@ import numpy as np
 import pytest
 import reference
 from small import SMALL, KeepGradients, images, make_net
+from whole import assert_equals_reference, forward64, step
 
 from alexnet_dist.kernels.loss import cross_entropy
-from alexnet_dist.model.architecture import (
-    AdaptiveAvgPool2d,
-    Conv2d,
-    Dropout,
-    Linear,
-    MaxPool2d,
-    Network,
-    ReLU,
-    layer_table,
-)
+from alexnet_dist.model.architecture import Network
 from alexnet_dist.model.layers.base import DropoutKey
-from alexnet_dist.model.layers.linear import LinearBlock
 from alexnet_dist.support.threads import Team
-
-
-def forward64(net, flat, x, masks=()):
-    """The network in float64, layer by layer as the table says, ReLU before pooling."""
-    parameters = net.parameters
-    views = {spec.name: flat[slice(*parameters.ranges[spec.name])].reshape(spec.shape) for spec in parameters.specs}
-    masks = iter(masks)
-    for placed in layer_table(net.network).layers:
-        layer, weights = placed.layer, [views[spec.name] for spec in placed.parameters]
-        if isinstance(layer, Conv2d):
-            x = reference.conv_forward(x, *weights, layer.stride, layer.padding)
-        elif isinstance(layer, ReLU):
-            x = np.maximum(x, 0)
-        elif isinstance(layer, MaxPool2d):
-            x, _ = reference.maxpool_forward(x, layer.kernel, layer.stride)
-        elif isinstance(layer, AdaptiveAvgPool2d):
-            x = reference.adaptive_avgpool_forward(x, layer.size)
-        elif isinstance(layer, Dropout):
-            x = x.reshape(len(x), -1) * next(masks, 1.0)
-        elif isinstance(layer, Linear):
-            x = x.reshape(len(x), -1) @ weights[0].reshape(len(weights[1]), -1).T + weights[1]
-    return x
-
-
-def step(net, x, labels, key=None):
-    """Logits, loss and gradients."""
-    logits = net.forward(x, key)
-    dlogits = np.empty_like(logits)
-    loss = cross_entropy(logits, labels, dlogits, total=max(len(x), 1))
-    sink = KeepGradients(net.parameters.size)
-    net.backward(dlogits, sink)
-    assert (sink.seen == 1).all()
-    return logits.copy(), loss, sink.flat
 
 
 # 67: a 1 x 1 map, averaged up to 6 x 6; 224: the real geometry, without averaging
@@ -61,22 +19,8 @@ def step(net, x, labels, key=None):
 def test_gradients_of_the_whole_network(network):
     with Team(2) as team:
         net, flat = make_net(team, network, batch=3)
-        x, labels = images(network, 3)
-        key = DropoutKey(0, 7, np.arange(3))
-        logits, _, gradient = step(net, x, labels, key)
-        masks = [
-            block.mask[:3].astype(np.float64)
-            for block in net.classifier.blocks
-            if isinstance(block, LinearBlock) and block.mask.size
-        ]
+        masks = assert_equals_reference(net, flat, *images(network, 3), DropoutKey(0, 7, np.arange(3)))
         assert len(masks) == 2
-        assert reference.error(logits, forward64(net, flat.astype(np.float64), x, masks)) < 1e-5
-
-        def loss(parameters):
-            return float(reference.cross_entropy(forward64(net, parameters, x, masks), labels).mean())
-
-        # ReLU and max-pooling have corners, so the step must be small enough to meet few of them.
-        assert reference.gradient_error(loss, flat, gradient, directions=2) < 1e-3
 
 
 def test_threads_agree():

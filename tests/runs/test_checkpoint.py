@@ -10,11 +10,10 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from small import SMALL
 
-from alexnet_dist.runs import checkpoint
-from alexnet_dist.model.architecture import Network
-from alexnet_dist.runs.checkpoint import Header
 from alexnet_dist.errors import UserError
-from alexnet_dist.model.architecture import parameter_map
+from alexnet_dist.model.architecture import Network, parameter_map
+from alexnet_dist.runs import checkpoint
+from alexnet_dist.runs.checkpoint import Header
 
 
 @pytest.fixture

@@ -55,6 +55,14 @@ def test_a_wrong_file_is_refused(tmp_path, text, message):
         (["--val-fraction", 0], "--val-fraction is 0.0"),
         (["--seed", -1], "--seed is -1"),
         (["--batch-size", 4, "--global-batch", 8], "give one of them"),
+        (["--opt", "lars", "--trust-coefficient", 0], "--trust-coefficient is 0.0"),
+        (["--opt", "adamw", "--beta2", 1], "--beta2 is 1.0"),
+        (
+            ["--opt", "adamw", "--momentum", 0.8],
+            "--momentum is of --opt sgd or lars, and does nothing with --opt adamw",
+        ),
+        (["--eps", 1e-6], "--eps is of --opt adamw, and does nothing with --opt sgd"),
+        (["--opt", "adam"], "invalid choice"),
         (["--crop", "square"], "invalid choice"),
         (["--epochs", "ten"], "invalid int"),
         (["--epoch", 1], "unrecognized"),
@@ -63,6 +71,13 @@ def test_a_wrong_file_is_refused(tmp_path, text, message):
 def test_wrong_values_are_refused_with_their_name(argv, message):
     with pytest.raises(UserError, match=message):
         parse(*argv)
+
+
+def test_help_shows_the_configurations_defaults():
+    text = " ".join(build_parser().format_help().split())
+    for words in ("--lr-patience N plateau: epochs without improvement that are borne (default: 5)", "(default: sgd)"):
+        assert words in text
+    assert "mirror every other training image (default: yes)" in text
 
 
 def test_batch_and_learning_rate():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 from small import SMALL, images
+from vgg import VggLike
 
 from alexnet_dist.comm.world import World
 from alexnet_dist.data.loader import Batch
@@ -11,7 +12,7 @@ from alexnet_dist.data.sharding import share
 from alexnet_dist.model.parameters import initialize
 from alexnet_dist.support.threads import Team
 from alexnet_dist.training.engine import Engine, StepSpec
-from alexnet_dist.training.optim import SGD
+from alexnet_dist.training.optim import LARS, SGD
 
 pytestmark = pytest.mark.mpi
 
@@ -24,7 +25,7 @@ WAYS = [("allreduce", None), *((name, largest) for name in ("sharded", "hybrid")
 
 def train(world, team, batches, strategy="allreduce", **spec):
     """The losses, and the parameters after the batches, each (images, labels) of all ranks."""
-    spec = StepSpec(SMALL, 16, **{"optimizer": SGD(), "seed": 5, **spec})
+    spec = StepSpec(**{"network": SMALL, "batch": 16, "optimizer": SGD(), "seed": 5, **spec})
     engine = Engine(spec, world, team, strategy)
     if world.rank == 0:
         initialize(engine.parameters, engine.values, "he", seed=1)
@@ -52,6 +53,28 @@ def test_many_ranks_equal_one(strategy, largest_node, threads):
         losses, values = train(world, team, batches, strategy, largest_node=largest_node)
         expected_losses, expected_values = train(alone, team, batches)
     assert losses[0] == pytest.approx(expected_losses[0], rel=1e-6)
+    assert losses == pytest.approx(expected_losses, rel=1e-4)
+    assert np.abs(values - expected_values).max() < 1e-5 * np.abs(expected_values).max()
+
+
+@pytest.mark.parametrize(("strategy", "largest_node"), WAYS)
+def test_many_ranks_equal_one_with_an_optimizer_that_needs_norms(strategy, largest_node):
+    batches = [images(SMALL, n, seed=n) for n in (16, 13, 1)]
+    world, alone, lars = World(), World(MPI.COMM_SELF), LARS(trust_coefficient=0.05)
+    with Team(2) as team:
+        losses, values = train(world, team, batches, strategy, optimizer=lars, largest_node=largest_node)
+        expected_losses, expected_values = train(alone, team, batches, "local", optimizer=lars)
+    assert losses == pytest.approx(expected_losses, rel=1e-4)
+    assert np.abs(values - expected_values).max() < 1e-5 * np.abs(expected_values).max()
+
+
+@pytest.mark.parametrize("strategy", ["sharded", "hybrid"])
+def test_another_table_of_layers_is_trained_the_same_way(strategy):
+    network = VggLike(hidden=2, dropout=0.3)
+    batches = [images(network, n, seed=n) for n in (16, 13, 1)]
+    with Team(2) as team:
+        losses, values = train(World(), team, batches, strategy, network=network)
+        expected_losses, expected_values = train(World(MPI.COMM_SELF), team, batches, "local", network=network)
     assert losses == pytest.approx(expected_losses, rel=1e-4)
     assert np.abs(values - expected_values).max() < 1e-5 * np.abs(expected_values).max()
 

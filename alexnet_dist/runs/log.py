@@ -1,0 +1,60 @@
+"""What a run tells: a log for people on stdout and in a file, and metrics for programs, one JSON object a line.
+
+Only rank 0 speaks. On the other ranks the same calls do nothing, so that the loop has one path. stdout is often no
+terminal under mpirun: there are no progress bars, only whole lines.
+"""
+
+import json
+import logging
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from alexnet_dist.support.files import writing
+
+log = logging.getLogger("alexnet_dist")
+
+
+class RunLog:
+    """`train.log` and `metrics.jsonl` in a run's folder, both appended to; silent unless `speaks`.
+
+    Raises UserError where the folder can't be written.
+    """
+
+    def __init__(self, folder: Path, speaks: bool) -> None:
+        self._metrics: TextIO | None = None
+        log.handlers.clear()
+        log.propagate = False
+        log.setLevel(logging.INFO if speaks else logging.CRITICAL + 1)
+        if not speaks:
+            return
+        logging.raiseExceptions = False  # a full disk must not print a stack for each line
+        with writing(folder):
+            self._open(folder)
+
+    def _open(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        stamped = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
+        for handler in (logging.StreamHandler(sys.stdout), logging.FileHandler(folder / "train.log", encoding="utf-8")):
+            handler.setFormatter(
+                stamped if isinstance(handler, logging.FileHandler) else logging.Formatter("%(message)s")
+            )
+            log.addHandler(handler)
+        self._metrics = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
+
+    def metrics(self, event: str, **values: Any) -> None:
+        """Appends one line of metrics. Raises UserError where that can't be written."""
+        if self._metrics is not None:
+            with writing(Path(self._metrics.name)):
+                self._metrics.write(json.dumps({"event": event, **values}) + "\n")
+                self._metrics.flush()
+
+    def close(self) -> None:
+        """Closes the files."""
+        for handler in log.handlers:
+            handler.close()
+        log.handlers.clear()
+        if self._metrics is not None:
+            with suppress(OSError):  # of what could not be written it has been said already
+                self._metrics.close()
