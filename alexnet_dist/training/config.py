@@ -9,9 +9,8 @@ from alexnet_dist.model.convolutions import MODES
 from alexnet_dist.model.parameters import INITIALIZERS
 from alexnet_dist.training.optim import OPTIMIZERS, hyperparameter_owners
 from alexnet_dist.training.schedule import SCHEDULERS, Schedule
-from alexnet_dist.training.strategies import for_many_ranks
+from alexnet_dist.training.strategies import sync_choices
 
-SYNCS = ("auto", *for_many_ranks())
 CROPS = ("random-resized", "paper", "none")
 
 
@@ -96,7 +95,7 @@ class TrainingConfig:
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2**63 - 1")
         self._require("crop", self.crop in CROPS, f"one of {', '.join(CROPS)}")
         self._require("conv", self.conv in MODES, f"one of {', '.join(MODES)}")
-        self._require("sync", self.sync in SYNCS, f"one of {', '.join(SYNCS)}")
+        self._require("sync", self.sync in sync_choices(), f"one of {', '.join(sync_choices())}")
         self._require("opt", self.opt in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
         self._require("init", self.init in INITIALIZERS, f"one of {', '.join(INITIALIZERS)}")
         self._require("lr_scheduler", self.lr_scheduler in SCHEDULERS, f"one of {', '.join(SCHEDULERS)}")

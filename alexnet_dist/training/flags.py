@@ -10,9 +10,10 @@ from alexnet_dist import cli
 from alexnet_dist.errors import UserError
 from alexnet_dist.model.convolutions import MODES
 from alexnet_dist.model.parameters import INITIALIZERS
-from alexnet_dist.training.config import CROPS, SYNCS, TrainingConfig
+from alexnet_dist.training.config import CROPS, TrainingConfig
 from alexnet_dist.training.optim import OPTIMIZERS, hyperparameter_owners
 from alexnet_dist.training.schedule import SCHEDULERS
+from alexnet_dist.training.strategies import sync_choices
 
 DESCRIPTION = "Train AlexNet with NumPy on every rank of an MPI run."
 EXAMPLES = """examples:
@@ -118,7 +119,9 @@ def _add_run(add: _Group) -> None:
     add("--sample", nargs="+", metavar="IMAGE", help="log after each epoch what these images are taken for")
     add("--print-freq", type=int, metavar="STEPS", help="steps from one line of progress to the next")
     add("--threads", type=int, metavar="N", help="threads a rank (default: this node's cores shared by its ranks)")
-    add("--sync", choices=SYNCS, help="how ranks share gradients: auto measures which of the others is fastest")
+    add(
+        "--sync", choices=sync_choices(), help="how ranks share gradients: auto measures which of the others is fastest"
+    )
     add("--timeline", metavar="FILE", help="at the end, write what each rank did when, as a trace for chrome://tracing")
     add("--seed", type=int, help="of initial weights, order, crops and dropout")
 

@@ -62,12 +62,13 @@ class Run(Inputs):
 
 
 @contextmanager
-def open_run(config: TrainingConfig, world: World) -> Iterator[Run]:
+def open_run(config: TrainingConfig, world: World, sources: Sources | None = None) -> Iterator[Run]:
     """Collective: the run, whose memory, threads and files are given back at the end.
 
-    What is wrong with the input is raised as SharedError.
+    Without `sources` the images are those of the lists that the configuration names. What is wrong with the input is
+    raised as SharedError.
     """
-    inputs = read_inputs(config, world)
+    inputs = read_inputs(config, world, sources)
     with Team(config.threads or world.node_threads()) as team:
         run = _begin(inputs, team)
         try:
@@ -77,11 +78,16 @@ def open_run(config: TrainingConfig, world: World) -> Iterator[Run]:
             run.report.close()
 
 
-def read_inputs(config: TrainingConfig, world: World) -> Inputs:
-    """Collective: reads the lists and looks whether the run can write. Raises SharedError."""
+def read_inputs(config: TrainingConfig, world: World, sources: Sources | None = None) -> Inputs:
+    """Collective: reads the lists, unless `sources` are given, and looks whether the run can write. Raises SharedError."""
     folder = RunFolder(Path(config.output_dir), config.keep)
     with world.shared_errors():
-        sources = open_sources(config, world.size)
+        sources = sources or open_sources(config)
+        if len(sources.train) < world.size:
+            raise UserError(
+                f"{sources.train.source} has {len(sources.train)} training images for {world.size} ranks: "
+                "start fewer ranks (mpirun -n) or add images"
+            )
         network = make_network(config, sources.num_classes)
         if world.rank == 0:
             folder.check(resuming=config.resume is not None)
@@ -94,8 +100,8 @@ def read_inputs(config: TrainingConfig, world: World) -> Inputs:
     return Inputs(config, world, sources, train_list, network, folder)
 
 
-def open_sources(config: TrainingConfig, ranks: int) -> Sources:
-    """The lists of images. Raises UserError for lists that can't be used, or have fewer images than there are ranks."""
+def open_sources(config: TrainingConfig) -> Sources:
+    """The lists of images. Raises UserError for lists that can't be used."""
     paths = SourcePaths(
         Path(config.data),
         Path(config.val) if config.val else None,
@@ -103,13 +109,7 @@ def open_sources(config: TrainingConfig, ranks: int) -> Sources:
         Path(config.class_names) if config.class_names else None,
         config.num_classes,
     )
-    sources = read_sources(paths, config.seed)
-    if len(sources.train) < ranks:
-        raise UserError(
-            f"{config.data} has {len(sources.train)} training images for {ranks} ranks: "
-            "start fewer ranks (mpirun -n) or add images"
-        )
-    return sources
+    return read_sources(paths, config.seed)
 
 
 def make_network(config: TrainingConfig, num_classes: int) -> Network:

@@ -132,3 +132,8 @@ FALLBACK = "allreduce"  # needs nothing but messages
 def for_many_ranks() -> list[str]:
     """The names of the strategies that work on any number of ranks."""
     return [name for name, entry in STRATEGIES.items() if entry.many_ranks]
+
+
+def sync_choices() -> list[str]:
+    """What --sync can be: `auto` chooses one of the others."""
+    return ["auto", *for_many_ranks()]
