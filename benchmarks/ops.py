@@ -144,10 +144,10 @@ def scenes_numpy(batch: int, team: Team) -> Work:
             extent = output_extent(scene.x[1], scene.w[2], scene.stride, 0)
             shape = (extent, extent, outputs)
             convolution = choose_convolution("auto", w, shape, scene.stride, 0, pixels=scene.x[3] == 3)
-            parameters = LayerParameters(w, b, 0, w.size, w.size + b.size)
+            parameters = LayerParameters(w, b, 0, w.size)
             block = ConvBlock(parameters, convolution, ConvShape(shape, shape), context)
         else:
-            block = LinearBlock(LayerParameters(w, b, 0, w.size, w.size + b.size), LinearShape(0), context)
+            block = LinearBlock(LayerParameters(w, b, 0, w.size), LinearShape(0), context)
         work[name] = partial(block.forward, x, None)
     return work
 

@@ -71,8 +71,8 @@ class Allreduce:
                 deferred.append(summed)
             else:
                 update_ranges([summed], self._options)
-        if deferred:  # every rank has all of the sums, so there is nothing to combine
-            update_with_norms(deferred, self._options, combine=lambda sums: sums)
+        if deferred:
+            update_with_norms(deferred, deferred, self._options)
         self._buckets.reset()
         self._requests, self._starts = [], []
 
@@ -81,7 +81,15 @@ class Allreduce:
         waited, self._waited = self._waited, 0.0
         return waited
 
-    def broadcast_(self, array: np.ndarray) -> None:
+    def whole(self, array: np.ndarray) -> np.ndarray | None:
+        """On rank 0 all of values or one of state: every replica is complete."""
+        return array if self.world.rank == 0 else None
+
+    def blank(self, array: np.ndarray) -> np.ndarray:
+        """The replica itself."""
+        return array
+
+    def distribute_(self, array: np.ndarray, whole: np.ndarray | None) -> None:
         """Overwrites values or one of state with rank 0's."""
         self.world.broadcast_(array)
 

@@ -3,8 +3,8 @@
 The ranks of a node keep one copy of the parameters and of the optimizer's state. A rank writes its gradient to shared
 memory. When all have filled a bucket, each rank sums its own slice of it over the node's gradients, block by block, and
 applies the update while the sum is in its cache: the gradient crosses memory once, and no rank updates what another one
-updates too. Across nodes, the node's sum of a slice is reduced among the ranks that own this slice on each node, so
-nothing crosses the wire twice. An optimizer that needs norms first gets the sums stored, and updates at the step's end.
+updates too. Across nodes, the first ranks of the nodes sum a bucket as soon as their nodes' ranks have: one message for
+each pair of nodes, and nothing crosses the wire twice. An optimizer that needs norms first updates at the step's end.
 
 A parameter may be updated before the step's end only if no rank needs the old one any more: so a layer has computed the
 gradient of its input before it hands over that of its weights (model/layers).
@@ -30,22 +30,26 @@ ALIGNMENT = 16  # floats: slices begin on cache lines
 class Exchange:
     """The gradients of [lo, hi) of the flat buffers, summed in shared memory and across nodes, then applied.
 
-    `copies` is how many gradients a node has: one of each of its ranks, or one that its ranks fill together. Each is an
-    array of hi - lo floats in shared memory.
+    Every rank of a node has a gradient there, of hi - lo floats.
     """
 
-    def __init__(self, node: Node, options: StrategyOptions, lo: int, hi: int, copies: int) -> None:
+    def __init__(self, node: Node, options: StrategyOptions, lo: int, hi: int) -> None:
         self.node, self._options, self._lo = node, options, lo
-        self.gradients = node.shared((copies, hi - lo))
-        self._mine = self.gradients[node.rank % copies]
+        self.gradients = node.shared((node.size, hi - lo))
+        self._mine = self.gradients[node.rank]
         self._buckets = Buckets(lo, hi, options.bucket)
-        # How much each rank has handed over of each bucket since the beginning: only ever grows, so needs no reset.
-        self._handed = node.shared((node.size, max(len(self._buckets.bounds), 1)), np.int64)
+        # Of each bucket, what each rank has handed over, whether it has summed its slice, and whether the sum over the
+        # nodes has arrived; all counted since the run's beginning: they only ever grow, so need no reset.
+        count = max(len(self._buckets.bounds), 1)
+        self._handed, self._summed = (node.shared((node.size, count), np.int64) for _ in range(2))
+        self._arrived = node.shared((count,), np.int64)
         self._before = self._handed[node.rank].copy()
         self._steps = 1
         self._done = 0  # buckets of this step whose sum this rank has made of its slice
-        self._requests: list[tuple[Summed, float, MPI.Request]] = []
-        self._stored: list[Summed] = []  # this rank's slices, where the update waits for the step's end
+        self._requests: list[
+            tuple[float, MPI.Request]
+        ] = []  # of the node's first rank: the sums over nodes that it started
+        self._landed = 0  # how many of them have arrived
         self._at_once = node.nodes == 1 and not options.update.partials
 
     @contextmanager
@@ -56,37 +60,61 @@ class Exchange:
         if threading.current_thread() is threading.main_thread():
             self._announce()
 
-    def poll(self) -> bool:
-        """Sums and updates what all ranks of the node have handed over; whether that is everything. Main thread only."""
+    def poll(self) -> None:
+        """Sums what all ranks of the node have handed over, and moves the sums over nodes along. Main thread only."""
         self._announce()
         while self._done < len(self._buckets.bounds) and self._is_complete(self._done):
             began, (lo, hi) = time.perf_counter(), self._buckets.bounds[self._done]
-            self._reduce(lo, hi)
+            self._reduce(self._done)
             self._options.record(f"bucket [{lo}, {hi})", began, time.perf_counter())
             self._done += 1
-        MPI.Request.Testall([request for *_, request in self._requests])
-        return self._done == len(self._buckets.bounds)
+        if self.node.rank == 0 and self.node.nodes > 1:
+            self._move()
 
     def finish(self) -> list[Summed]:
         """Returns when this rank has the sums of its slices: those that have yet to be updated."""
-        while self._done < len(self._buckets.bounds):
+        bounds = self._buckets.bounds
+        while self._done < len(bounds):
             self._announce()
             self._complain_if_forgotten()
-            self.node.wait_until(lambda: self._is_complete(self._done))
+            self.node.wait_until(lambda: self._moved() and self._is_complete(self._done))
             self.poll()
-        for summed, began, request in self._requests:
-            self.node.wait_until(request.Test)
-            self._options.record(f"bucket [{summed.lo}, {summed.hi}) across nodes", began, time.perf_counter())
-            if self._options.update.partials:
-                self._stored.append(summed)
-            else:
-                update_ranges([summed], self._options)
-        stored, self._stored, self._requests = self._stored, [], []
+        stored = [] if self._at_once else [self._slice(index) for index in range(len(bounds))]
+        if self.node.nodes > 1:
+            for index, summed in enumerate(stored):
+                self.node.wait_until(lambda index=index: self._moved() and self._arrived[index] >= self._steps)
+                if not self._options.update.partials:
+                    update_ranges([summed], self._options)
         self._before += self._buckets.filled
         self._buckets.reset()
         self._steps += 1
-        self._done = 0
-        return stored
+        self._done, self._landed, self._requests = 0, 0, []
+        return stored if self._options.update.partials else []
+
+    def _moved(self) -> bool:
+        """True, after a chance for the sums over nodes to move."""
+        if self.node.rank == 0 and self.node.nodes > 1:
+            self._move()
+        self.node.fence()
+        return True
+
+    def _move(self) -> None:
+        """The node's first rank starts the sums over nodes of buckets that all have summed, and tells which have come."""
+        self.node.fence()
+        bounds = self._buckets.bounds
+        while (index := len(self._requests)) < len(bounds) and (self._summed[:, index] >= self._steps).all():
+            lo, hi = bounds[index]
+            part = self.gradients[0, lo - self._lo : hi - self._lo]
+            self._requests.append((time.perf_counter(), self.node.leaders.Iallreduce(MPI.IN_PLACE, part, MPI.SUM)))
+        while self._landed < len(self._requests):
+            began, request = self._requests[self._landed]
+            if not request.Test():
+                break
+            lo, hi = bounds[self._landed]
+            self._options.record(f"bucket [{lo}, {hi}) across nodes", began, time.perf_counter())
+            self._arrived[self._landed] = self._steps
+            self._landed += 1
+        self.node.fence()
 
     def _announce(self) -> None:
         """Tells the node's ranks how much this one has handed over."""
@@ -102,36 +130,33 @@ class Exchange:
         return complete
 
     def _complain_if_forgotten(self) -> None:
-        if len(self.gradients) == self.node.size and not self._buckets.is_full(self._done):
+        if not self._buckets.is_full(self._done):
             raise self._buckets.forgotten(self._done)
 
-    def _reduce(self, lo: int, hi: int) -> None:
-        """This rank's slice of a bucket: its sum over the node, then the update, or its way to the other nodes."""
-        node = self.node
-        if node.rank >= node.owners:
-            return
-        edges = [lo + (hi - lo) * rank // node.owners // ALIGNMENT * ALIGNMENT for rank in range(node.owners)] + [hi]
-        start, end = max(edges[node.rank], lo), max(edges[node.rank + 1], lo)
+    def _slice(self, index: int) -> Summed:
+        """This rank's slice of a bucket, and where its sum is stored: in the first rank's gradient, where nobody but this
+        rank reads it until it is summed."""
+        (lo, hi), ranks = self._buckets.bounds[index], self.node.size
+        edges = [lo + (hi - lo) * rank // ranks // ALIGNMENT * ALIGNMENT for rank in range(ranks)] + [hi]
+        start, end = max(edges[self.node.rank], lo), max(edges[self.node.rank + 1], lo)
+        return Summed(start, end, self.gradients[0, start - self._lo : end - self._lo])
+
+    def _reduce(self, index: int) -> None:
+        """This rank's slice of a bucket: its sum over the node, then the update, or the announcement that it is there."""
+        summed = self._slice(index)
 
         def task(part: slice, workspace: Workspace) -> None:
-            # What is needed later takes the place of this rank's own gradient, which nobody else reads here.
-            total = workspace.take((part.stop - part.start,)) if self._at_once else self._mine[part]
+            total = workspace.take((part.stop - part.start,)) if self._at_once else self.gradients[0, part]
             self._sum(part, total)
             if self._at_once:
                 self._options.update.apply(self._lo + part.start, self._lo + part.stop, total, workspace)
 
-        self._for_blocks(start, end, task)
-        if self._at_once:
-            return
-        summed = Summed(start, end, self._mine[start - self._lo : end - self._lo])
-        if node.nodes > 1:
-            request = node.peers.Iallreduce(MPI.IN_PLACE, summed.gradient, MPI.SUM)
-            self._requests.append((summed, time.perf_counter(), request))
-        else:
-            self._stored.append(summed)
+        self._for_blocks(summed.lo, summed.hi, task)
+        self.node.fence()
+        self._summed[self.node.rank, index] = self._steps
 
     def _sum(self, part: slice, out: np.ndarray) -> None:
-        """out = the sum of the node's gradients. Copied where there is one; out may be one of them."""
+        """out = the sum of the node's gradients; copied where there is one."""
         first, *others = (gradient[part] for gradient in self._in_order())
         if not others:
             np.copyto(out, first)
@@ -140,8 +165,8 @@ class Exchange:
             first = out
 
     def _in_order(self) -> list[np.ndarray]:
-        """The node's gradients, this rank's own first: a sum in its place may overwrite it at once."""
-        own = self.node.rank % len(self.gradients)
+        """The node's gradients: this rank's own, which is in its cache, or that which the sum takes the place of, first."""
+        own = self.node.rank if self._at_once else 0
         return [self.gradients[own], *self.gradients[:own], *self.gradients[own + 1 :]]
 
     def _for_blocks(self, lo: int, hi: int, task: Callable[[slice, Workspace], None]) -> None:
@@ -156,45 +181,61 @@ class Exchange:
 
 
 class NodeStrategy:
-    """Parameters and state of a node in its shared memory, kept the same by exchanges of the gradients.
+    """Parameters and state of a node in its shared memory; `exchange` sums gradients of its ranks and of all nodes."""
 
-    `exchanges` are in the order in which backward fills them.
-    """
+    exchange: Exchange
 
-    def __init__(self, node: Node, options: StrategyOptions) -> None:
+    def __init__(self, node: Node, options: StrategyOptions, used: list[tuple[int, int]] | None = None) -> None:
         self.node, self._options = node, options
-        self.values = node.shared((options.size,))
-        self.state = {name: node.shared((options.size,)) for name in options.update.state}
+        self.values = node.shared((options.size,), used=used)
+        self.state = {name: node.shared((options.size,), used=used) for name in options.update.state}
         self._partials = node.shared((node.size, max(options.update.partials, 1)), np.float64)
-        self.exchanges: list[Exchange] = []
 
     def poll(self) -> None:
         """Moves along what is under way. Main thread only."""
-        for exchange in self.exchanges:
-            if not exchange.poll():
-                break  # the next one's messages may not overtake these: every node must send them in the same order
+        self.exchange.poll()
 
     def finish(self) -> None:
         """Returns when all parameters are updated and may be read."""
-        stored = [summed for exchange in self.exchanges for summed in exchange.finish()]
+        stored = self.exchange.finish()
         if self._options.update.partials:
-            update_with_norms(stored, self._options, self._combine)
+            self._update_with_norms(stored, [])
         self.node.barrier()
 
     def waited(self) -> float:
         """The seconds that this rank has spent waiting for others since the last call of this."""
         return self.node.waited()
 
-    def broadcast_(self, array: np.ndarray) -> None:
-        """Overwrites values or one of state of every node with those of rank 0's."""
+    def whole(self, array: np.ndarray) -> np.ndarray | None:
+        """Collective: on rank 0 all of `values` or one of `state`; None on the others."""
+        return array if self.node.world.rank == 0 else None
+
+    def blank(self, array: np.ndarray) -> np.ndarray:
+        """Not collective: memory for what `distribute_` is given on rank 0."""
+        return array
+
+    def distribute_(self, array: np.ndarray, whole: np.ndarray | None) -> None:
+        """Collective: `values` or one of `state` on every node becomes what rank 0 has put into `whole`."""
         self.node.broadcast_(array)
 
     def close(self) -> None:
         """Frees the windows."""
         self.node.close()
 
+    def _update_with_norms(self, everywhere: list[Summed], here: list[Summed]) -> None:
+        """Updates this rank's ranges: those that every node updates alike, and those that only this node has."""
+        measured = here + (everywhere if self.node.number == 0 else [])
+        update_with_norms(everywhere + here, measured, self._options, self._combine)
+
     def _combine(self, partials: np.ndarray) -> np.ndarray:
-        """The sums over the node's ranks, whose slices are all there is. The order is that of the ranks on every node."""
-        self._partials[self.node.rank] = partials
-        self.node.barrier()
-        return np.add.reduce(self._partials, axis=0)
+        """The sums over all ranks; the same bits on all ranks of a node."""
+        node, count = self.node, len(partials)
+        self._partials[node.rank] = partials
+        node.barrier()
+        if node.rank == 0:
+            total = np.add.reduce(self._partials[:, :count], axis=0)
+            if node.nodes > 1:
+                node.wait_until(node.leaders.Iallreduce(MPI.IN_PLACE, total, MPI.SUM).Test)
+            self._partials[0, :count] = total
+        node.barrier()
+        return self._partials[0, :count].copy()

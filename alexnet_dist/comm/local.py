@@ -45,14 +45,22 @@ class Local:
         """Where the update waits for norms, it is done now; else everything has been done already."""
         if self._options.update.partials:
             everything = [Summed(0, self._options.size, self._gradients)]
-            update_with_norms(everything, self._options, combine=lambda sums: sums)
+            update_with_norms(everything, everything, self._options)
 
     def waited(self) -> float:
         """There is nobody to wait for."""
         return 0.0
 
-    def broadcast_(self, array: np.ndarray) -> None:
-        """There is nobody to tell."""
+    def whole(self, array: np.ndarray) -> np.ndarray:
+        """The only replica is complete."""
+        return array
+
+    def blank(self, array: np.ndarray) -> np.ndarray:
+        """The replica itself."""
+        return array
+
+    def distribute_(self, array: np.ndarray, whole: np.ndarray | None) -> None:
+        """There are no others."""
 
     def close(self) -> None:
         """Nothing outlives the replica."""

@@ -1,4 +1,4 @@
-"""The ranks of one node: memory that they share, a barrier through it, and the ranks of other nodes that own the same.
+"""The ranks of one node: memory that they share, a barrier through it, and the first ranks of the other nodes.
 
 Ranks of a node find each other by MPI (Split_type SHARED), and share memory by windows (MPI-3, section 11.2.3). What is
 waited for is looked at politely: there may be more ranks than cores, and whoever computes should have them.
@@ -6,7 +6,7 @@ waited for is looked at politely: there may be more ranks than cores, and whoeve
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,17 +59,28 @@ class Node:
             whole, self.comm = self.comm, self.comm.Split(self.comm.rank // largest, self.comm.rank)
             whole.Free()
         self.rank, self.size = self.comm.rank, self.comm.size
-        # As many owners of slices as the smallest node has ranks, so that each has its like on every node.
-        self.owners = int(world.smallest(self.size))
-        self.peers = world.comm.Split(self.rank, world.rank)  # the ranks with this one's number on all nodes
-        self.nodes = int(world.sum([self.rank == 0])[0])
+        first = np.array([world.rank], np.int64)
+        self.comm.Bcast(first)
+        firsts = [int(text) for text in world.all_texts([str(first[0])])]  # of each rank, the first rank of its node
+        self.sizes = [firsts.count(rank) for rank in sorted(set(firsts))]  # ranks of each node
+        self.nodes, self.number = len(self.sizes), sorted(set(firsts)).index(int(first[0]))
+        # The nodes' first ranks in the order of the nodes; only they use it.
+        self.leaders = world.comm.Split(0 if self.rank == 0 else MPI.UNDEFINED, world.rank)
         self._windows: list[MPI.Win] = []
         self._arrivals = self.shared((self.size, LINE), np.int64)[:, 0]
         self._passed = 0
         self._waited = 0.0
 
-    def shared(self, shape: tuple[int, ...], dtype: type[np.generic] = np.float32) -> np.ndarray:
-        """A zeroed array that all ranks of the node see. Raises MPI.Exception where the library can't make one."""
+    def shared(
+        self,
+        shape: tuple[int, ...],
+        dtype: type[np.generic] = np.float32,
+        used: Sequence[tuple[int, int]] | None = None,
+    ) -> np.ndarray:
+        """A zeroed array that all ranks of the node see. Raises MPI.Exception where the library can't make one.
+
+        Of a flat array, `used` are the ranges that will ever be touched: the rest takes no memory, and is not zeroed.
+        """
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         window = MPI.Win.Allocate_shared(size if self.rank == 0 else 0, 1, comm=self.comm)
         window.Lock_all()
@@ -78,7 +89,8 @@ class Node:
         array = np.asarray(memory)[:size].view(dtype).reshape(shape)
         # Each rank touches a share of it first, so that a node of several sockets holds it in all their memories.
         flat = array.reshape(-1)
-        flat[len(flat) * self.rank // self.size : len(flat) * (self.rank + 1) // self.size] = 0
+        for lo, hi in [(0, len(flat))] if used is None else used:
+            flat[lo + (hi - lo) * self.rank // self.size : lo + (hi - lo) * (self.rank + 1) // self.size] = 0
         window.Sync()
         self.comm.Barrier()
         return array
@@ -120,8 +132,17 @@ class Node:
     def broadcast_(self, array: np.ndarray) -> None:
         """Collective over the world: overwrites an array that each node shares with that of rank 0's node."""
         if self.rank == 0:
-            wait_until(self.peers.Ibcast(array, root=0).Test)
+            wait_until(self.leaders.Ibcast(array, root=0).Test)
         self.barrier()
+
+    def allgather_(self, rows: np.ndarray) -> None:
+        """Collective over the world: fills an array that each node shares, of which node k has written rows[k]."""
+        self.barrier()
+        if self.nodes > 1:
+            if self.rank == 0:
+                request = self.leaders.Iallgather(MPI.IN_PLACE, rows)
+                self.wait_until(request.Test)
+            self.barrier()
 
     def close(self) -> None:
         """Frees the windows. Their arrays must not be used after."""
@@ -130,7 +151,8 @@ class Node:
             window.Unlock_all()
             window.Free()
         self._windows = []
-        self.peers.Free()
+        if self.leaders != MPI.COMM_NULL:
+            self.leaders.Free()
         self.comm.Free()
 
 

@@ -18,8 +18,8 @@ class Sharded(NodeStrategy):
 
     def __init__(self, node: Node, options: StrategyOptions) -> None:
         super().__init__(node, options)
-        self.exchanges = [Exchange(node, options, 0, options.size, copies=node.size)]
+        self.exchange = Exchange(node, options, 0, options.size)
 
     def block(self, lo: int, hi: int, workspace: Workspace) -> AbstractContextManager[np.ndarray]:
         """The part [lo, hi) of the gradient, to be filled."""
-        return self.exchanges[0].block(lo, hi, workspace)
+        return self.exchange.block(lo, hi, workspace)

@@ -53,13 +53,15 @@ class Update(Protocol):
 class StrategyOptions:
     """What a strategy is given: `size` parameters, of which those from `classifier_start` on are the classifier's.
 
-    `bucket` is how many floats are exchanged at once; `record` learns when each exchange began and ended.
+    Each of `matrices` is one of these: (where it begins, its rows, the length of a row), one row for each output of a
+    layer. `bucket` is how many floats are exchanged at once; `record` learns when each exchange began and ended.
     """
 
     size: int
     classifier_start: int
     update: Update
     team: Team
+    matrices: tuple[tuple[int, int, int], ...] = ()
     bucket: int = BUCKET
     record: Record = no_record
 
@@ -78,8 +80,16 @@ class Strategy(GradientSink, Protocol):
         """The seconds that this rank has spent waiting for others since the last call of this."""
         ...
 
-    def broadcast_(self, array: np.ndarray) -> None:
-        """Collective: overwrites `values` or one of `state` with rank 0's."""
+    def whole(self, array: np.ndarray) -> np.ndarray | None:
+        """Collective: on rank 0 all of `values` or one of `state`, to be read at once; None on the others."""
+        ...
+
+    def blank(self, array: np.ndarray) -> np.ndarray:
+        """Not collective: memory for all of `array`, to be filled on rank 0 and given to `distribute_`."""
+        ...
+
+    def distribute_(self, array: np.ndarray, whole: np.ndarray | None) -> None:
+        """Collective: `values` or one of `state` becomes on every rank what rank 0 has filled `whole` with."""
         ...
 
     def close(self) -> None:
@@ -103,13 +113,17 @@ def update_ranges(ranges: list[Summed], options: StrategyOptions) -> None:
 
 
 def update_with_norms(
-    ranges: list[Summed], options: StrategyOptions, combine: Callable[[np.ndarray], np.ndarray]
+    ranges: list[Summed],
+    measured: list[Summed],
+    options: StrategyOptions,
+    combine: Callable[[np.ndarray], np.ndarray] = lambda sums: sums,
 ) -> None:
     """The second phase of a step whose update needs sums over all ranges: measures, combines, updates.
 
-    `combine` adds the partial sums of all ranks that own ranges, or does nothing where this rank owns all.
+    `measured` are those of the ranges that no other rank measures, too. `combine` adds the partial sums of all ranks;
+    where this rank measures everything there is nothing to add.
     """
-    for part in ranges:
+    for part in measured:
         _for_blocks(part, options, options.update.measure)
     options.update.complete(combine(options.update.take_partials()))
     update_ranges(ranges, options)

@@ -174,6 +174,13 @@ class LayerTable(NamedTuple):
         """Where in the flat buffer the classifier's parameters begin."""
         return sum(spec.size for layer in self.features for spec in layer.parameters)
 
+    @property
+    def classifier_matrices(self) -> tuple[tuple[int, int, int], ...]:
+        """Of each of the classifier's parameters: where it begins in the flat buffer, its outputs, and floats of each."""
+        ranges = self.parameters.ranges
+        specs = [spec for layer in self.classifier for spec in layer.parameters]
+        return tuple((ranges[spec.name][0], spec.shape[0], spec.size // spec.shape[0]) for spec in specs)
+
 
 def layer_table(network: Network) -> LayerTable:
     """The layers of a network in their places.

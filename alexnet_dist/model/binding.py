@@ -43,8 +43,8 @@ class Binder:
     def of(self, layer: PlacedLayer) -> LayerParameters:
         """A layer's weight and bias."""
         weight, bias = (spec.name for spec in layer.parameters)
-        lo, mid = self.parameters.ranges[weight]
-        return LayerParameters(self.views[weight], self.views[bias], lo, mid, self.parameters.ranges[bias][1])
+        starts = (self.parameters.ranges[name][0] for name in (weight, bias))
+        return LayerParameters(self.views[weight], self.views[bias], *starts)
 
 
 @dataclass(frozen=True)

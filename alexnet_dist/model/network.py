@@ -3,9 +3,8 @@
 The table of layers is in architecture.py, the memory of parameters in parameters.py; binding.py brings the two together.
 """
 
-import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -72,7 +71,8 @@ class AlexNet:
 
     `flat` holds the parameters as `parameter_map(network)` says; it is read, never written, and may change only before the
     first forward pass, and between a backward pass and the next forward one. `training` allocates what backward and
-    dropout need besides; `conv` is one of convolutions.MODES. Raises ValueError for a table that no blocks can run.
+    dropout need besides; `conv` is one of convolutions.MODES; `classifier` makes what takes the place of a Chain of the
+    classifier's layers. Raises ValueError for a table that no blocks can run.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class AlexNet:
         *,
         training: bool = False,
         conv: str = "auto",
+        classifier: "Callable[[AlexNet], Classifier] | None" = None,
     ) -> None:
         self.network, self.batch = network, batch
         self._table = layer_table(network)
@@ -91,7 +92,7 @@ class AlexNet:
         self._views, self._conv = self.parameters.views(flat), conv
         context = BlockContext(batch, team, team, training)
         self.features = self._bind(self._table.features, context, data=False)
-        self.classifier: Classifier = self.bind_classifier(context)
+        self.classifier: Classifier = classifier(self) if classifier else self.bind_classifier(context)
 
     def forward(self, x: np.ndarray, dropout: DropoutKey | None = None) -> np.ndarray:
         """Logits [N, classes] of x [N, H, W, 3], normalised; valid until the next call. A key turns dropout on."""
@@ -111,12 +112,6 @@ class AlexNet:
     def blocks(self) -> list[Block]:
         """Those of features and of classifier, in the order in which they run."""
         return [*self.features.blocks, *self.classifier.blocks]
-
-    def with_classifier(self, classifier: Classifier) -> "AlexNet":
-        """This network with another classifier: parameters and features are the same memory."""
-        other = copy.copy(self)
-        other.classifier = classifier
-        return other
 
     def bind_classifier(self, context: BlockContext) -> Chain:
         """The layers of the classifier with memory of their own, on this network's parameters."""

@@ -19,13 +19,16 @@ class Purpose(IntEnum):
     HOLD_OUT = 5  # ()
 
 
-def generator(seed: int, purpose: Purpose, *key: int) -> np.random.Generator:
+DRAWN = 8  # float32 numbers that a generator makes of one value of its counter
+
+
+def generator(seed: int, purpose: Purpose, *key: int, skip: int = 0) -> np.random.Generator:
     """The random generator of one purpose and up to three further keys (non-negative integers below 2**64, the first
-    one below 2**48)."""
+    one below 2**48), as it is when `skip` float32 numbers in [0, 1) have been drawn; a multiple of DRAWN."""
     # Philox has 128 key bits and a 256-bit counter. Word 0 of the counter is what drawing numbers advances.
     first, second, third = (*key, 0, 0, 0)[:3]
     philox = np.random.Philox(
         key=np.array([seed, (first << 8) | purpose], dtype=np.uint64),
-        counter=np.array([0, second, third, 0], dtype=np.uint64),
+        counter=np.array([skip // DRAWN, second, third, 0], dtype=np.uint64),
     )
     return np.random.Generator(philox)

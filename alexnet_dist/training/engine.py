@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
+
 from alexnet_dist.comm.node import open_node, require_room
 from alexnet_dist.comm.strategy import Strategy, StrategyOptions
 from alexnet_dist.comm.world import World
@@ -69,8 +71,8 @@ class StepSpec:
 class Engine:
     """One rank's part in the training of a network, which `strategy` of STRATEGIES keeps the same on all ranks.
 
-    Where a node has no room for the memory that the strategy shares, all ranks raise NoSharedMemory. `net` is the network
-    for evaluation, on this rank alone.
+    Where a node has no room for the memory that the strategy shares, all ranks raise NoSharedMemory. The forward pass of
+    `net` is collective: a strategy may divide layers among ranks.
     """
 
     def __init__(
@@ -82,25 +84,39 @@ class Engine:
         self.parameters = table.parameters
         self._updater = Updater(spec.optimizer, self.parameters)
         options = StrategyOptions(
-            self.parameters.size, table.classifier_start, self._updater, team, record=self._record_exchange
+            self.parameters.size,
+            table.classifier_start,
+            self._updater,
+            team,
+            table.classifier_matrices,
+            record=self._record_exchange,
         )
         self.strategy = self._open(options)
         self.values, self.state = self.strategy.values, self.strategy.state
         self._updater.bind(self.values, self.state)
-        self.net = AlexNet(spec.network, self.values, spec.batch, team, training=True, conv=spec.conv)
-        replace_classifier = STRATEGIES[strategy].classifier
-        self.training_net = (
-            self.net.with_classifier(replace_classifier(self.net, self.strategy, team))
-            if replace_classifier
-            else self.net
+        make = STRATEGIES[strategy].classifier
+        classifier = (lambda net: make(net, self.strategy, team)) if make else None
+        self.net = AlexNet(
+            spec.network, self.values, spec.batch, team, training=True, conv=spec.conv, classifier=classifier
         )
         self.watch = Stopwatch(self._recorder)
         self._dlogits = empty((spec.batch, spec.network.num_classes))
 
-    def broadcast(self) -> None:
-        """Gives every rank rank 0's parameters and the state of its optimizer."""
-        for array in (self.values, *self.state.values()):
-            self.strategy.broadcast_(array)
+    def blank(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Not collective: memory for all parameters and all state, for rank 0 to fill and give to `distribute`."""
+        return self.strategy.blank(self.values), {k: self.strategy.blank(a) for k, a in self.state.items()}
+
+    def distribute(self, values: np.ndarray | None, state: dict[str, np.ndarray] | None) -> None:
+        """Collective: all ranks begin with rank 0's parameters and state; the others' are not looked at."""
+        self.strategy.distribute_(self.values, values)
+        for name, array in self.state.items():
+            self.strategy.distribute_(array, state[name] if state else None)
+
+    def whole(self) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
+        """Collective: on rank 0 all parameters and all state, to be read at once; None and nothing on the others."""
+        values = self.strategy.whole(self.values)
+        state = {name: self.strategy.whole(array) for name, array in self.state.items()}
+        return values, {name: array for name, array in state.items() if array is not None}
 
     def close(self) -> None:
         """Collective: frees what the strategy shares between ranks. The engine must not be used after."""
@@ -115,7 +131,7 @@ class Engine:
         watch, strategy = self.watch, self.strategy
         self._updater.begin(lr, step_index)
         with watch.phase("forward"):
-            logits = self.training_net.forward(batch.images, DropoutKey(self.spec.seed, step_index, batch.positions))
+            logits = self.net.forward(batch.images, DropoutKey(self.spec.seed, step_index, batch.positions))
             dlogits = self._dlogits[: len(batch.labels)]
             loss = cross_entropy(
                 logits, batch.labels, dlogits, total=max(global_count, 1), smoothing=self.spec.smoothing
@@ -124,7 +140,7 @@ class Engine:
             mine = Sums(loss, top1, top5, int((batch.labels >= 0).sum()))
         watch.waited("forward", strategy.waited())
         with watch.phase("backward"):
-            self.training_net.backward(dlogits, strategy)
+            self.net.backward(dlogits, strategy)
         watch.waited("backward", strategy.waited())
         with watch.phase("update"):
             strategy.finish()
@@ -137,7 +153,7 @@ class Engine:
         if not entry.shares_memory:
             return entry.open(self.world, options)
         node = open_node(self.world, spec.largest_node)
-        demand = Demand(spec.network, spec.optimizer, node.size, node.sum(spec.batch), node.nodes)
+        demand = Demand(spec.network, spec.optimizer, spec.batch, tuple(node.sizes), node.number)
         require_room(node, entry.shared_memory_of_a_node(demand))
         return entry.open(node, options)
 

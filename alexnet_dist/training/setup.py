@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from alexnet_dist.comm.world import World
 from alexnet_dist.data.sources import SourcePaths, Sources, read_sources
 from alexnet_dist.errors import UserError
-from alexnet_dist.model.architecture import Network, layer_table
+from alexnet_dist.model.architecture import Network, layer_table, parameter_map
 from alexnet_dist.model.parameters import initialize
 from alexnet_dist.runs import checkpoint
 from alexnet_dist.runs.folder import RunFolder
@@ -56,7 +58,7 @@ class Run(Inputs):
     why_strategy: str
     progress: Progress  # where it begins
     resumed: dict[str, Any] | None  # the header of the training state that it continues
-    samples: Samples | None  # on rank 0
+    samples: Samples
     timeline: Timeline | NullTimeline
     report: Report
 
@@ -138,7 +140,7 @@ def _begin(inputs: Inputs, team: Team) -> Run:
     """All that is slow: reading the training state, and opening and filling an engine."""
     config, world, folder = inputs.config, inputs.world, inputs.folder
     with world.shared_errors():
-        samples = Samples(config.sample, config.image_size) if world.rank == 0 else None
+        samples = Samples(config.sample, config.image_size, world.rank)
         state = _read_state(inputs) if world.rank == 0 else None
     state = world.broadcast_json(state)
     timeline: Timeline | NullTimeline = NullTimeline()
@@ -151,10 +153,13 @@ def _begin(inputs: Inputs, team: Team) -> Run:
         return Engine(spec, world, team, strategy, timeline)
 
     engine, why = choose_engine(_strategy_of(config, state, world.size), spec, world, open_engine)
+    values, buffers = None, None
     with world.shared_errors():
         if world.rank == 0:
-            restore_or_initialize(config, folder, engine, state)
-    engine.broadcast()
+            values, buffers = engine.blank()
+            restore_or_initialize(inputs, state, values, buffers)
+    engine.distribute(values, buffers)
+    del values, buffers
     with world.shared_errors():
         out = RunLog(folder.path, speaks=world.rank == 0)
         if world.rank == 0:
@@ -202,15 +207,22 @@ def _strategy_of(config: TrainingConfig, state: dict[str, Any] | None, ranks: in
 
 
 def restore_or_initialize(
-    config: TrainingConfig, folder: RunFolder, engine: Engine, state: dict[str, Any] | None
+    inputs: Inputs, header: dict[str, Any] | None, values: np.ndarray, state: dict[str, np.ndarray]
 ) -> None:
-    """Fills the parameters, and the optimizer's state if a run is resumed. Raises UserError for a file that doesn't fit."""
-    if state is not None:
-        checkpoint.load(_resumed_file(config, folder), engine.parameters, engine.values, engine.state)
-    elif config.load_pretrained:
-        checkpoint.load(Path(config.load_pretrained), engine.parameters, engine.values, {})
+    """Fills the parameters, and the optimizer's state: from the run that is resumed if there is a header of it.
+
+    Raises UserError for a file that doesn't fit.
+    """
+    config, parameters = inputs.config, parameter_map(inputs.network)
+    if header is not None:
+        checkpoint.load(_resumed_file(config, inputs.folder), parameters, values, state)
+        return
+    for buffer in state.values():
+        buffer.fill(0)
+    if config.load_pretrained:
+        checkpoint.load(Path(config.load_pretrained), parameters, values, {})
     else:
-        initialize(engine.parameters, engine.values, config.init, config.seed)
+        initialize(parameters, values, config.init, config.seed)
 
 
 def _resumed_file(config: TrainingConfig, folder: RunFolder) -> Path:

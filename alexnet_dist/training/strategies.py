@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet_dist.model.architecture import Network, layer_table
 from alexnet_dist.model.network import AlexNet, Classifier
+from alexnet_dist.support.division import divide
 from alexnet_dist.training.optim import Optimizer
 
 if TYPE_CHECKING:
@@ -21,13 +22,25 @@ FLOAT = 4  # bytes
 
 @dataclass(frozen=True)
 class Demand:
-    """What the memory of a strategy depends on: the network, the optimizer, and the ranks of a node with their images."""
+    """What the memory of a strategy depends on: the network, the optimizer, a rank's images, and the ranks of each node."""
 
     network: Network
     optimizer: Optimizer
-    ranks: int  # of this node
-    images: int  # of this node, in one step
-    nodes: int
+    batch: int  # images of each rank in a step, at most
+    ranks_of_nodes: tuple[int, ...]
+    node: int  # which of them is meant
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks the node has."""
+        return self.ranks_of_nodes[self.node]
+
+    @property
+    def owned(self) -> int:
+        """How many of the classifier's parameters are of the node's outputs, where nodes divide them."""
+        matrices = layer_table(self.network).classifier_matrices
+        parts = [(divide(rows, self.ranks_of_nodes)[self.node], length) for _, rows, length in matrices]
+        return sum((part.stop - part.start) * length for part, length in parts)
 
     @property
     def size(self) -> int:
@@ -103,19 +116,19 @@ def _sharded_memory(demand: Demand) -> int:
 
 
 def _hybrid_memory(demand: Demand) -> int:
-    from alexnet_dist.comm.hybrid import stores_classifier_gradient
-    from alexnet_dist.training.node_classifier import activation_bytes
+    from alexnet_dist.training.world_classifier import activation_bytes
 
-    convolutions = demand.classifier_start
-    stored = stores_classifier_gradient(demand.nodes, not demand.optimizer.elementwise)
-    gradients = convolutions * demand.ranks + (demand.size - convolutions) * stored
-    return FLOAT * (demand.size * demand.copies + gradients) + activation_bytes(demand.network, demand.images)
+    convolutions, owned = demand.classifier_start, demand.owned
+    state = (convolutions + owned) * demand.copies
+    gradients = convolutions * demand.ranks + owned * (not demand.optimizer.elementwise)
+    activations = activation_bytes(demand.network, list(demand.ranks_of_nodes), demand.node, demand.batch)
+    return FLOAT * (state + gradients) + activations
 
 
-def _node_classifier(net: AlexNet, strategy: Any, team: Any) -> Classifier:
-    from alexnet_dist.training.node_classifier import NodeClassifier
+def _world_classifier(net: AlexNet, strategy: Any, team: Any) -> Classifier:
+    from alexnet_dist.training.world_classifier import WorldClassifier
 
-    return NodeClassifier(net, strategy.node, team)
+    return WorldClassifier(net, strategy, team)
 
 
 STRATEGIES: dict[str, StrategyEntry] = {
@@ -123,7 +136,7 @@ STRATEGIES: dict[str, StrategyEntry] = {
     "allreduce": StrategyEntry(_open_allreduce, memory_of_a_rank=_allreduce_memory),
     "sharded": StrategyEntry(_open_sharded, shared_memory_of_a_node=_sharded_memory, shares_memory=True),
     "hybrid": StrategyEntry(
-        _open_hybrid, shared_memory_of_a_node=_hybrid_memory, shares_memory=True, classifier=_node_classifier
+        _open_hybrid, shared_memory_of_a_node=_hybrid_memory, shares_memory=True, classifier=_world_classifier
     ),
 }
 FALLBACK = "allreduce"  # needs nothing but messages

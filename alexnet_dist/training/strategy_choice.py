@@ -68,7 +68,7 @@ def _lacks_memory(name: str, spec: StepSpec, world: World) -> str:
     hosts = world.all_hosts()
     host = hosts[world.rank]
     ranks = hosts.count(host)
-    demand = Demand(spec.network, spec.optimizer, ranks, ranks * spec.batch, len(set(hosts)))
+    demand = Demand(spec.network, spec.optimizer, spec.batch, (ranks,), 0)
     need, available = ranks * STRATEGIES[name].memory_of_a_rank(demand), available_memory()
     short = f"its replicas take {need / 1e6:.0f} MB of the {available / 1e6:.0f} MB available on {host}"
     return next(iter(world.all_texts([short] if need > available else [])), "")

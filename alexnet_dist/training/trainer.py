@@ -54,10 +54,11 @@ class Trainer:
                     return STOPPED
                 self._finish_epoch()
         self._write_timeline()
+        values, _ = self.engine.whole() if self.config.save else (None, {})
         with self.world.shared_errors():
             if self.world.rank == 0:
-                if self.config.save:
-                    self._save_weights(Path(self.config.save))
+                if self.config.save and values is not None:
+                    self._save_weights(Path(self.config.save), values)
                 write_text(self.folder.complete, f"step {self.progress.step}\n")
         self.report.complete(self.progress)
         return 0
@@ -161,8 +162,7 @@ class Trainer:
         self.report.epoch(self.progress, result, time.perf_counter() - start, skipped)
         self.report.plateau(before, plateau)
         self._report_slowest()
-        if self.run_.samples is not None:
-            self.run_.samples.report(self.engine.net, self.sources.class_names)
+        self.run_.samples.report(self.engine.net, self.sources.class_names)
         self.progress = Progress(
             self.progress.epoch + 1, 0, self.progress.step, skipped=self.progress.skipped + skipped, plateau=plateau
         )
@@ -189,17 +189,18 @@ class Trainer:
 
     def _save_state(self, best: bool = False) -> None:
         """Rank 0 writes a training state, and the weights alone if they are the best so far."""
+        values, state = self.engine.whole()
         with self.world.shared_errors():
-            if self.world.rank == 0:
-                if not np.isfinite(self.engine.values).all():
+            if values is not None:
+                if not np.isfinite(values).all():
                     raise UserError(self._divergence("a weight is not finite"))
                 # The best weights first: a run that dies in between does this epoch's end again.
                 if best or (self.progress.step_in_epoch == 0 and not self.folder.best.exists()):
-                    self._save_weights(self.folder.best)
-                self._save_training(self.folder.state(self.progress.step))
+                    self._save_weights(self.folder.best, values)
+                self._save_training(self.folder.state(self.progress.step), values, state)
         self._saved_step = self.progress.step
 
-    def _save_training(self, path: Path) -> None:
+    def _save_training(self, path: Path, values: np.ndarray, state: dict[str, np.ndarray]) -> None:
         run, engine = self.run_, self.engine
         training = {
             "progress": asdict(self.progress),
@@ -212,9 +213,9 @@ class Trainer:
             "config": asdict(self.config),
         }
         header = checkpoint.Header(run.network, self.sources.class_names, training)
-        checkpoint.save(path, engine.parameters, engine.values, engine.state, header)
+        checkpoint.save(path, engine.parameters, values, state, header)
         self.folder.point_latest(path)
 
-    def _save_weights(self, path: Path) -> None:
+    def _save_weights(self, path: Path, values: np.ndarray) -> None:
         header = checkpoint.Header(self.run_.network, self.sources.class_names)
-        checkpoint.save(path, self.engine.parameters, self.engine.values, {}, header)
+        checkpoint.save(path, self.engine.parameters, values, {}, header)

@@ -27,13 +27,17 @@ class DropoutKey:
 
 @dataclass(frozen=True)
 class LayerParameters:
-    """A layer's weight and bias [as views], and where they lie in the flat buffers: w in [lo, mid), b in [mid, hi)."""
+    """A layer's weight and bias [as views], and where each begins in the flat buffers."""
 
     w: np.ndarray
     b: np.ndarray
-    lo: int
-    mid: int
-    hi: int
+    w_start: int
+    b_start: int
+
+    def rows(self, part: slice) -> "LayerParameters":
+        """Those of some of a fully connected layer's outputs, w [O, ...], b [O]."""
+        row = self.w.size // max(len(self.w), 1)
+        return LayerParameters(self.w[part], self.b[part], self.w_start + part.start * row, self.b_start + part.start)
 
 
 class Workers(Protocol):
@@ -44,12 +48,34 @@ class Workers(Protocol):
     def for_each(self, count: int, block: int, task: Callable[[int, int, Workspace], object]) -> None: ...
 
 
+class Division:
+    """Which part of a fully connected layer is computed here: all of it. Subclasses share it with other nodes.
+
+    Its outputs are divided; each node owns the part of x that comes from its outputs of the layer before, of all images,
+    or of its images where there is no layer before.
+    """
+
+    def outputs(self, count: int) -> slice:
+        """Which of `count` outputs are computed here."""
+        return slice(0, count)
+
+    def owned(self, index: int, inputs: int, batch: int) -> tuple[int, slice]:
+        """Of x of the layer number `index`: how many of `batch` images are owned here at most, and which columns."""
+        return batch, slice(0, inputs)
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything is computed here."""
+        return True
+
+
 @dataclass(frozen=True)
 class BlockContext:
     """Who computes a block, for up to how many images, and where its memory comes from.
 
     `workers` run the fully connected layers: the team itself, or the teams of all ranks of a node, and then `allocate`
-    makes memory that all of them see. `training` asks for what backward and dropout need besides.
+    makes memory that all of them see; `division` says which part of these layers they run. `training` asks for what
+    backward and dropout need besides.
     """
 
     batch: int
@@ -57,6 +83,7 @@ class BlockContext:
     workers: Workers
     training: bool = False
     allocate: Allocate = empty
+    division: Division = Division()
 
 
 class Block(Protocol):

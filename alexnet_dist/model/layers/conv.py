@@ -126,11 +126,13 @@ class ConvBlock:
         self.team.for_chunks(len(dz), POOLED, task)
 
     def _hand_over(self, dw: np.ndarray, n: int, sink: GradientSink) -> None:
-        with sink.block(self.parameters.mid, self.parameters.hi, self.team.workspaces[0]) as gradient:
+        start = self.parameters.b_start
+        with sink.block(start, start + len(self.parameters.b), self.team.workspaces[0]) as gradient:
             np.add.reduce(self._bias_gradients[:n], axis=0, out=gradient)
 
         def task(lo: int, hi: int, workspace: Workspace) -> None:
-            with sink.block(self.parameters.lo + lo, self.parameters.lo + hi, workspace) as gradient:
+            start = self.parameters.w_start
+            with sink.block(start + lo, start + hi, workspace) as gradient:
                 gradient[...] = dw[lo:hi]
 
         self.team.for_each(dw.size, HANDED_OVER, task)

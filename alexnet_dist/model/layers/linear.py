@@ -31,28 +31,45 @@ class LinearShape:
 
 
 class LinearBlock:
-    """Dropout where there is one, a fully connected layer, ReLU where there is one."""
+    """Dropout where there is one, a fully connected layer, ReLU where there is one.
+
+    Where the layer is divided among nodes (`context.division`), forward and backward are done in their parts: drop,
+    multiply; backward_relu, backward_data, backward_weight, backward_drop. Between them the nodes exchange what they own
+    of x and dx. O is then the number of outputs that are computed here, and y [N, O] is of these.
+    """
 
     def __init__(self, parameters: LayerParameters, shape: LinearShape, context: BlockContext) -> None:
-        self.parameters, self.workers = parameters, context.workers
+        division = context.division
+        self.parameters, self.workers = parameters.rows(division.outputs(len(parameters.b))), context.workers
         self.index, self.probability, self.relu = shape.index, shape.dropout, shape.relu
-        self.w = parameters.w.reshape(len(parameters.b), -1)
-        outputs, self.inputs = self.w.shape
+        self.inputs = parameters.w.size // len(parameters.b)
+        self.w = self.parameters.w.reshape(-1, self.inputs)
+        outputs = len(self.w)
         self.rows = max(16, BLOCK // self.inputs)  # of the weights, in one block
-        self.columns = max(16, BLOCK // outputs)
-        masked = context.batch if context.training and shape.dropout else 0
+        self.columns = max(16, BLOCK // max(outputs, 1))
         self.y = context.allocate((context.batch, outputs))
-        self.mask, self.x = (context.allocate((masked, self.inputs)) for _ in range(2))
+        images, self.owned = division.owned(shape.index, self.inputs, context.batch)
+        masks = context.training and shape.dropout > 0
+        self.mask = context.allocate((images if masks else 0, self.owned.stop - self.owned.start))
+        self.x = context.allocate((context.batch if masks or not division.whole else 0, self.inputs))
         self._input = self.y  # what forward multiplied; backward needs it again
         self._dropped = False
 
     def forward(self, x: np.ndarray, dropout: DropoutKey | None) -> np.ndarray:
         """y [N, O] of x [N, ...]; without a key, nothing is dropped."""
         x = x.reshape(len(x), self.inputs)
-        self._dropped = dropout is not None and self.mask.size > 0
-        if dropout is not None and self._dropped:
-            self._draw_masks(dropout)
-            x = self._multiply(x, self.mask[: len(x)], self.x[: len(x)])
+        return self.multiply(self.drop(x, dropout, self.x[: len(x)]))
+
+    def drop(self, x: np.ndarray, dropout: DropoutKey | None, out: np.ndarray) -> np.ndarray:
+        """x times the mask in out, all [images, owned columns]; x itself where nothing is dropped."""
+        self._dropped = dropout is not None and self.mask.shape[0] > 0
+        if dropout is None or not self._dropped:
+            return x
+        self._draw_masks(dropout)
+        return self._multiply(x, self.mask[: len(x)], out)
+
+    def multiply(self, x: np.ndarray) -> np.ndarray:
+        """y [N, O] of x [N, I], after the dropout."""
         self._input = x
         y = self.y[: len(x)]
 
@@ -66,38 +83,55 @@ class LinearBlock:
 
     def backward(self, x: np.ndarray, dy: np.ndarray, dx: np.ndarray | None, sink: GradientSink) -> None:
         """Gradients of the parameters to the sink, and of x to dx unless that is None; dy is overwritten."""
-        if self.relu:
-            self.workers.for_chunks(
-                len(x), CHUNK, lambda part, ws: pointwise.relu_backward_(self.y[part], dy[part], ws)
-            )
-
-        def task_weight(lo: int, hi: int, workspace: Workspace) -> None:
-            start = self.parameters.lo
-            with sink.block(start + lo * self.inputs, start + hi * self.inputs, workspace) as gradient:
-                linear.linear_gemm_backward_weight(self._input, dy[:, lo:hi], gradient.reshape(hi - lo, self.inputs))
-
-        def task_bias(lo: int, hi: int, workspace: Workspace) -> None:
-            with sink.block(self.parameters.mid, self.parameters.hi, workspace) as gradient:
-                linear.linear_gemm_backward_bias(dy, gradient)
-
+        self.backward_relu_(dy)
         # dx before dw: a sink may update the weights as soon as it has their gradient.
         if dx is not None:
-            self._backward_data(dy, dx.reshape(len(x), self.inputs))
-        self.workers.for_each(len(self.w), len(self.w), task_bias)
-        self.workers.for_each(len(self.w), self.rows, task_weight)
+            dx = dx.reshape(len(x), self.inputs)
+            self.backward_data(dy, dx)
+            self.backward_drop_(dx)
+        self.backward_weight(dy, sink)
 
-    def _backward_data(self, dy: np.ndarray, dx: np.ndarray) -> None:
+    def backward_relu_(self, dy: np.ndarray) -> None:
+        """dy [N, O] becomes the gradient of what the ReLU was given."""
+        if self.relu:
+            self.workers.for_chunks(
+                len(dy), CHUNK, lambda part, ws: pointwise.relu_backward_(self.y[part], dy[part], ws)
+            )
+
+    def backward_data(self, dy: np.ndarray, dx: np.ndarray) -> None:
+        """dx [N, I] of the outputs that are computed here, before the dropout's mask."""
+
         def task(lo: int, hi: int, workspace: Workspace) -> None:
             linear.linear_gemm_backward_data(dy, self.w[:, lo:hi], dx[:, lo:hi])
 
         self.workers.for_each(self.inputs, self.columns, task)
+
+    def backward_drop_(self, dx: np.ndarray) -> None:
+        """dx [images, owned columns] becomes the gradient of what the dropout was given."""
         if self._dropped:
             self._multiply(dx, self.mask[: len(dx)], dx)
+
+    def backward_weight(self, dy: np.ndarray, sink: GradientSink) -> None:
+        """The gradients of weight and bias to the sink."""
+
+        def task_weight(lo: int, hi: int, workspace: Workspace) -> None:
+            start = self.parameters.w_start
+            with sink.block(start + lo * self.inputs, start + hi * self.inputs, workspace) as gradient:
+                linear.linear_gemm_backward_weight(self._input, dy[:, lo:hi], gradient.reshape(hi - lo, self.inputs))
+
+        def task_bias(lo: int, hi: int, workspace: Workspace) -> None:
+            start = self.parameters.b_start
+            with sink.block(start, start + len(self.w), workspace) as gradient:
+                linear.linear_gemm_backward_bias(dy, gradient)
+
+        self.workers.for_each(len(self.w), max(len(self.w), 1), task_bias)
+        self.workers.for_each(len(self.w), self.rows, task_weight)
 
     def _draw_masks(self, key: DropoutKey) -> None:
         def task(lo: int, hi: int, workspace: Workspace) -> None:
             for row in range(lo, hi):
-                rng = generator(key.seed, Purpose.DROPOUT, key.step, self.index, int(key.positions[row]))
+                sample = int(key.positions[row])
+                rng = generator(key.seed, Purpose.DROPOUT, key.step, self.index, sample, skip=self.owned.start)
                 pointwise.dropout_mask(rng, self.probability, self.mask[row])
 
         self.workers.for_each(len(key.positions), 8, task)
