@@ -90,7 +90,7 @@ def engine_and_batch(batch: int, threads: int) -> tuple["Engine", Callable[[], o
     from alexnet_dist.training.engine import Engine, StepSpec
 
     engine = Engine(StepSpec(Network(), batch, SGD()), World(MPI.COMM_SELF), Team(threads), "local")
-    initialize(engine.parameters, engine.values, "he", seed=0)
+    engine.fill(lambda values, _: initialize(engine.parameters, values, "he", seed=0))
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, 224, 224, 3), dtype=np.float32)
     labels = rng.integers(0, 1000, batch)

@@ -81,9 +81,7 @@ def work_numpy(strategy: str, batch: int, threads: int) -> None:
     world, team = World(), Team(threads)
     mine = share(batch, world.rank, world.size)
     engine = Engine(StepSpec(Network(), -(-batch // world.size), SGD()), world, team, strategy)
-    if world.rank == 0:
-        initialize(engine.parameters, engine.values, "he", seed=0)
-    engine.broadcast()
+    engine.fill(lambda values, _: initialize(engine.parameters, values, "he", seed=0))
     rng = np.random.default_rng(world.rank)
     x = rng.standard_normal((len(mine), 224, 224, 3), dtype=np.float32)
     images = Batch(x, rng.integers(0, 1000, len(mine)), np.arange(mine.start, mine.stop))
@@ -94,9 +92,9 @@ def work_numpy(strategy: str, batch: int, threads: int) -> None:
         engine.step(images, batch, 0, 1e-4)
 
     def compute() -> None:
-        engine.training_net.forward(x)
+        engine.net.forward(x)
         dlogits = np.zeros((len(x), 1000), np.float32)
-        engine.training_net.backward(dlogits, Compute(engine.strategy, start if strategy == "hybrid" else None))
+        engine.net.backward(dlogits, Compute(engine.strategy, start if strategy == "hybrid" else None))
 
     def exchange() -> None:
         for lo, hi in bounds:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 from mpi4py import MPI
@@ -82,7 +83,7 @@ class Exchange:
         stored = [] if self._at_once else [self._slice(index) for index in range(len(bounds))]
         if self.node.nodes > 1:
             for index, summed in enumerate(stored):
-                self.node.wait_until(lambda index=index: self._moved() and self._arrived[index] >= self._steps)
+                self.node.wait_until(partial(self._has_arrived, index))
                 if not self._options.update.partials:
                     update_ranges([summed], self._options)
         self._before += self._buckets.filled
@@ -97,6 +98,9 @@ class Exchange:
             self._move()
         self.node.fence()
         return True
+
+    def _has_arrived(self, index: int) -> bool:
+        return self._moved() and bool(self._arrived[index] >= self._steps)
 
     def _move(self) -> None:
         """The node's first rank starts the sums over nodes of buckets that all have summed, and tells which have come."""

@@ -103,8 +103,8 @@ class Hybrid(NodeStrategy):
         return whole
 
     def blank(self, array: np.ndarray) -> np.ndarray:
-        """Not collective: memory for all of an array of which this node has a part."""
-        return array if self.node.nodes == 1 else np.empty(array.size, np.float32)
+        """Not collective: zeroed memory for all of an array of which this node has a part."""
+        return array if self.node.nodes == 1 else np.zeros(array.size, np.float32)
 
     def distribute_(self, array: np.ndarray, whole: np.ndarray | None) -> None:
         """Collective: every node gets what it owns of rank 0's `whole`."""

@@ -1,14 +1,14 @@
 """The parallel training step: forward, loss, backward while gradients are summed over the ranks, update."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from alexnet_dist.comm.node import open_node, require_room
-from alexnet_dist.comm.strategy import Strategy, StrategyOptions
+from alexnet_dist.comm.strategy import NotPossible, Strategy, StrategyOptions
 from alexnet_dist.comm.world import World
 from alexnet_dist.data.loader import Batch
 from alexnet_dist.kernels.loss import count_correct, cross_entropy
@@ -71,8 +71,8 @@ class StepSpec:
 class Engine:
     """One rank's part in the training of a network, which `strategy` of STRATEGIES keeps the same on all ranks.
 
-    Where a node has no room for the memory that the strategy shares, all ranks raise NoSharedMemory. The forward pass of
-    `net` is collective: a strategy may divide layers among ranks.
+    Where the strategy can't run this network, or a node has no room for the memory that it shares, all ranks raise
+    NotPossible. The forward pass of `net` is collective: a strategy may divide layers among ranks.
     """
 
     def __init__(
@@ -102,15 +102,22 @@ class Engine:
         self.watch = Stopwatch(self._recorder)
         self._dlogits = empty((spec.batch, spec.network.num_classes))
 
-    def blank(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Not collective: memory for all parameters and all state, for rank 0 to fill and give to `distribute`."""
-        return self.strategy.blank(self.values), {k: self.strategy.blank(a) for k, a in self.state.items()}
+    def fill(self, write: Callable[[np.ndarray, dict[str, np.ndarray]], None]) -> None:
+        """Collective: `write`, which rank 0 alone calls, fills all parameters and all state, which are zero
+        before; every rank gets its part.
 
-    def distribute(self, values: np.ndarray | None, state: dict[str, np.ndarray] | None) -> None:
-        """Collective: all ranks begin with rank 0's parameters and state; the others' are not looked at."""
+        A UserError of `write` is raised on all ranks as SharedError.
+        """
+        values: np.ndarray | None = None
+        state: dict[str, np.ndarray] = {}
+        with self.world.shared_errors():
+            if self.world.rank == 0:
+                values = self.strategy.blank(self.values)
+                state = {name: self.strategy.blank(array) for name, array in self.state.items()}
+                write(values, state)
         self.strategy.distribute_(self.values, values)
         for name, array in self.state.items():
-            self.strategy.distribute_(array, state[name] if state else None)
+            self.strategy.distribute_(array, state.get(name))
 
     def whole(self) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
         """Collective: on rank 0 all parameters and all state, to be read at once; None and nothing on the others."""
@@ -150,6 +157,8 @@ class Engine:
 
     def _open(self, options: StrategyOptions) -> Strategy:
         entry, spec = STRATEGIES[self.strategy_name], self.spec
+        if why := entry.refuses(spec.network):
+            raise NotPossible(why)
         if not entry.shares_memory:
             return entry.open(self.world, options)
         node = open_node(self.world, spec.largest_node)

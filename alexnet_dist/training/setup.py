@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,14 +153,9 @@ def _begin(inputs: Inputs, team: Team) -> Run:
     def open_engine(strategy: str) -> Engine:
         return Engine(spec, world, team, strategy, timeline)
 
-    engine, why = choose_engine(_strategy_of(config, state, world.size), spec, world, open_engine)
-    values, buffers = None, None
-    with world.shared_errors():
-        if world.rank == 0:
-            values, buffers = engine.blank()
-            restore_or_initialize(inputs, state, values, buffers)
-    engine.distribute(values, buffers)
-    del values, buffers
+    before = _strategy_before(config, state, world.size)
+    engine, why = choose_engine(before or config.sync, spec, world, open_engine)
+    engine.fill(partial(restore_or_initialize, inputs, state))
     with world.shared_errors():
         out = RunLog(folder.path, speaks=world.rank == 0)
         if world.rank == 0:
@@ -169,7 +165,7 @@ def _begin(inputs: Inputs, team: Team) -> Run:
         team=team,
         schedule=config.schedule(inputs.global_batch),
         engine=engine,
-        why_strategy=why,
+        why_strategy="as before" if before == engine.strategy_name else why,
         progress=Progress.from_json(state["progress"]) if state else Progress(),
         resumed=state,
         samples=samples,
@@ -198,12 +194,12 @@ def _read_state(inputs: Inputs) -> dict[str, Any] | None:
     return state
 
 
-def _strategy_of(config: TrainingConfig, state: dict[str, Any] | None, ranks: int) -> str:
-    """The strategy to use: a run that is resumed on as many ranks keeps its own, so that it continues to the bit."""
+def _strategy_before(config: TrainingConfig, state: dict[str, Any] | None, ranks: int) -> str | None:
+    """The strategy that a run keeps which is resumed on as many ranks, so that it continues to the bit; else None."""
     if config.sync == "auto" and state is not None and state.get("ranks") == ranks:
         before = str(state["sync"])
         return {"immediate": "local"}.get(before, before)  # its name in files of version 0.1
-    return config.sync
+    return None
 
 
 def restore_or_initialize(
@@ -217,8 +213,6 @@ def restore_or_initialize(
     if header is not None:
         checkpoint.load(_resumed_file(config, inputs.folder), parameters, values, state)
         return
-    for buffer in state.values():
-        buffer.fill(0)
     if config.load_pretrained:
         checkpoint.load(Path(config.load_pretrained), parameters, values, {})
     else:

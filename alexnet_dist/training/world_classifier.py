@@ -9,6 +9,7 @@ Inside a node, activations lie in memory that its ranks share. Legend: N images 
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from alexnet_dist.comm.hybrid import Hybrid
 from alexnet_dist.comm.node import NodeTeam
 from alexnet_dist.comm.spread import Part, Spread
 from alexnet_dist.model.architecture import Linear, Network, layer_table
-from alexnet_dist.model.layers.base import BlockContext, Division, DropoutKey
+from alexnet_dist.model.layers.base import Block, BlockContext, Division, DropoutKey
 from alexnet_dist.model.layers.linear import LinearBlock
 from alexnet_dist.model.network import AlexNet
 from alexnet_dist.model.parameters import GradientSink
@@ -90,7 +91,8 @@ class WorldClassifier:
         shapes = linear_shapes(net.network)
         division = NodeDivision(node.sizes, node.number, own)
         context = BlockContext(total, team, workers, True, node.shared, division)
-        self.blocks = [block for block in net.bind_classifier(context).blocks if isinstance(block, LinearBlock)]
+        self._linear = [block for block in net.bind_classifier(context).blocks if isinstance(block, LinearBlock)]
+        self.blocks: Sequence[Block] = self._linear
         self._spread = Spread(node, workers, *spread_floats(net.network, node.sizes, node.number, net.batch))
         strategy.spread = self._spread
         self._gradients = [node.shared((total * max(inputs for inputs, _ in shapes),)) for _ in range(2)]
@@ -106,11 +108,11 @@ class WorldClassifier:
         """Logits [n, classes] of this rank's features x [n, H, W, C]; valid until the next call."""
         positions = self._meet(len(x), dropout)
         node, total = self._node, self._images[-1].stop
-        self._features[self._mine] = x.reshape(len(x), -1)
+        self._features[self._mine] = x.reshape(len(x), self._features.shape[1])
         node.barrier()
         own = self._images[node.number]
         x = self._features[: own.stop - own.start]
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(self._linear):
             key = None
             if dropout is not None:
                 key = DropoutKey(dropout.seed, dropout.step, positions[own] if index == 0 else positions)
@@ -128,7 +130,7 @@ class WorldClassifier:
         self._dlogits[self._mine] = dy
         self._node.barrier()
         dy = self._from_owners(total)
-        for index, block in reversed(list(enumerate(self.blocks))):
+        for index, block in reversed(list(enumerate(self._linear))):
             parts = self._parts(index)
             block.backward_relu_(dy)
             partial = self._gradient(0, (total, block.inputs))
@@ -161,7 +163,7 @@ class WorldClassifier:
         """What each node owns of x of layer number `index`."""
         if index == 0:
             return [(images, ALL) for images in self._images]
-        columns = divide(self.blocks[index].inputs, self._node.sizes)
+        columns = divide(self._linear[index].inputs, self._node.sizes)
         return [(slice(0, self._images[-1].stop), part) for part in columns]
 
     def _to_owners(self, y: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from alexnet_dist.comm.hybrid import Hybrid
 from alexnet_dist.comm.node import Node, NodeTeam, NoSharedMemory, open_node, require_room
 from alexnet_dist.comm.sharded import Sharded
 from alexnet_dist.comm.world import World
+from alexnet_dist.support.division import divide
 from alexnet_dist.support.threads import Team
 from alexnet_dist.support.workspace import Workspace
 
@@ -58,55 +59,71 @@ def test_sums_over_ranks_whatever_the_order_of_blocks(size, bucket, largest):
             node.barrier()
 
 
+# Behind `split`, hybrid divides matrices among nodes: 6 rows of 50 floats, 40 rows of 2, and 20 rows of 1.
+SIZE, SPLIT, MATRICES = 900, 500, ((500, 6, 50), (800, 40, 2), (880, 20, 1))
+
+
+def rows_of(node):
+    """Ranges of the matrices' rows that this node owns."""
+    for start, rows, length in MATRICES:
+        part = divide(rows, node.sizes)[node.number]
+        yield start + part.start * length, start + part.stop * length
+
+
 @pytest.mark.parametrize("largest", NODES)
-def test_hybrid_takes_one_gradient_a_node_behind_the_split(largest):
-    world, size, split = World(), 900, 500
+def test_hybrid_updates_what_a_node_owns_at_once(largest):
+    world = World()
 
     def apply(lo, hi, gradient):
         strategy.values[lo:hi] += gradient
 
     with node_of(world, largest) as node, Team(1) as team:
-        strategy = Hybrid(node, options(size, Calls(apply), team, split, bucket=128))
-        cuts = np.linspace(split, size, node.size + 1).astype(int)
+        strategy = Hybrid(node, options(SIZE, Calls(apply), team, SPLIT, matrices=MATRICES, bucket=128))
         for step in (1, 2):
-            lo, hi = cuts[node.rank], cuts[node.rank + 1]
-            with strategy.block(int(lo), int(hi), Workspace()) as gradient:
-                gradient[...] = 3
-            with strategy.block(0, split, Workspace()) as gradient:
+            for number, (lo, hi) in enumerate(rows_of(node)):
+                if number % node.size == node.rank:
+                    with strategy.block(lo, hi, Workspace()) as gradient:
+                        gradient[...] = 3
+                    assert (strategy.values[lo:hi] == step * 3).all()
+            with strategy.block(0, SPLIT, Workspace()) as gradient:
                 gradient[...] = world.rank + 1
             strategy.poll()
             strategy.finish()
-            assert (strategy.values[:split] == step * sum(range(1, world.size + 1))).all()
-            assert (strategy.values[split:] == step * 3 * node.nodes).all()
+            assert (strategy.values[:SPLIT] == step * sum(range(1, world.size + 1))).all()
+            whole = strategy.whole(strategy.values)
+            assert (whole is None) == (world.rank != 0)
+            assert whole is None or (whole[SPLIT:] == step * 3).all()
             node.barrier()
 
 
 @pytest.mark.parametrize("largest", NODES)
 @pytest.mark.parametrize("kind", [Sharded, Hybrid])
 def test_an_update_that_waits_for_norms_gets_those_of_the_whole_gradient(kind, largest):
-    world, size, split = World(), 900, 500
+    world = World()
     ranks = sum(range(1, world.size + 1))
 
     def apply(lo, hi, gradient):
-        assert update.sums.tolist() == [expected, size]
+        assert update.sums.tolist() == [expected, SIZE]
         strategy.values[lo:hi] += gradient
 
     update = Norms(apply)
     with node_of(world, largest) as node, Team(2) as team:
-        strategy = kind(node, options(size, update, team, split, bucket=128))
-        # Behind the split, hybrid has one gradient a node, of which rank 0 hands over all here.
-        behind = 3 * node.nodes if kind is Hybrid else 3 * world.size
-        expected = ranks * split + behind * (size - split)
+        strategy = kind(node, options(SIZE, update, team, SPLIT, matrices=MATRICES, bucket=128))
+        # Behind the split, hybrid's gradients are not summed: each is computed once, by its owner.
+        behind = 3 if kind is Hybrid else 3 * world.size
+        expected = ranks * SPLIT + behind * (SIZE - SPLIT)
         for step in (1, 2):
-            if kind is Sharded or node.rank == 0:
-                with strategy.block(split, size, Workspace()) as gradient:
+            mine = [(SPLIT, SIZE)] if kind is Sharded else list(rows_of(node)) if node.rank == 0 else []
+            for lo, hi in mine:
+                with strategy.block(lo, hi, Workspace()) as gradient:
                     gradient.fill(3)
-            with strategy.block(0, split, Workspace()) as gradient:
+            with strategy.block(0, SPLIT, Workspace()) as gradient:
                 gradient.fill(world.rank + 1)
             strategy.poll()
             strategy.finish()
-            assert (strategy.values[:split] == step * ranks).all()
-            assert (strategy.values[split:] == step * behind).all()
+            assert (strategy.values[:SPLIT] == step * ranks).all()
+            whole = strategy.whole(strategy.values)
+            assert whole is None or (whole[SPLIT:] == step * behind).all()
             node.barrier()
 
 
@@ -155,5 +172,5 @@ def test_the_team_of_a_node_covers_everything_once(count):
 def test_too_little_shared_memory_is_said_by_all_ranks():
     world = World()
     node = open_node(world)
-    with pytest.raises(NoSharedMemory, match=r"MB left in /dev/shm, not 1000000000 MB"):
+    with pytest.raises(NoSharedMemory, match=r"MB left in /dev/shm, not 1000000001 MB"):
         require_room(node, 10**15)

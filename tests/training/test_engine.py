@@ -9,10 +9,12 @@ from vgg import VggLike
 from alexnet_dist.comm.world import World
 from alexnet_dist.data.loader import Batch
 from alexnet_dist.data.sharding import share
+from alexnet_dist.errors import SharedError, UserError
+from alexnet_dist.model.architecture import layer_table
 from alexnet_dist.model.parameters import initialize
 from alexnet_dist.support.threads import Team
 from alexnet_dist.training.engine import Engine, StepSpec
-from alexnet_dist.training.optim import LARS, SGD
+from alexnet_dist.training.optim import LARS, SGD, AdamW
 
 pytestmark = pytest.mark.mpi
 
@@ -27,9 +29,7 @@ def train(world, team, batches, strategy="allreduce", **spec):
     """The losses, and the parameters after the batches, each (images, labels) of all ranks."""
     spec = StepSpec(**{"network": SMALL, "batch": 16, "optimizer": SGD(), "seed": 5, **spec})
     engine = Engine(spec, world, team, strategy)
-    if world.rank == 0:
-        initialize(engine.parameters, engine.values, "he", seed=1)
-    engine.broadcast()
+    engine.fill(lambda values, _: initialize(engine.parameters, values, "he", seed=1))
     losses = []
     for index, (x, labels) in enumerate(batches):
         mine = share(len(x), world.rank, world.size)
@@ -38,9 +38,19 @@ def train(world, team, batches, strategy="allreduce", **spec):
         sums = engine.step(Batch(x[part], labels[part], np.arange(len(x))[part]), total, index, LR)
         assert sums.images == total
         losses.append(sums.loss / total)
-    values = engine.values.copy()
+    values = whole(engine, world)
+    replicated = layer_table(spec.network).classifier_start if strategy == "hybrid" else None
+    assert np.array_equal(values[:replicated], engine.values[:replicated]), "replicas have parted"
     engine.close()
     return np.array(losses), values
+
+
+def whole(engine, world):
+    """All parameters, on all ranks."""
+    values, _ = engine.whole()
+    values = np.empty(engine.parameters.size, np.float32) if values is None else values.copy()
+    world.broadcast_(values)
+    return values
 
 
 @pytest.mark.parametrize(("strategy", "largest_node"), WAYS)
@@ -80,21 +90,45 @@ def test_another_table_of_layers_is_trained_the_same_way(strategy):
 
 
 @pytest.mark.parametrize(("strategy", "largest_node"), WAYS)
-def test_replicas_stay_identical(strategy, largest_node):
+def test_what_is_filled_is_what_comes_back(strategy, largest_node):
     world = World()
     with Team(1) as team:
-        batches = [images(SMALL, 16, seed=n) for n in range(3)]
-        _, values = train(world, team, batches, strategy, largest_node=largest_node)
-    mine = values.copy()
-    world.broadcast_(values)
-    assert np.array_equal(mine, values)
+        engine = Engine(StepSpec(SMALL, 4, AdamW(), largest_node=largest_node), world, team, strategy)
+        size = engine.parameters.size
+
+        def write(values, state):
+            values[:] = np.arange(size) % 1013
+            state["exp_avg"][:] = np.arange(size) % 1019
+            state["exp_avg_sq"][:] = 7
+
+        engine.fill(write)
+        values, state = engine.whole()
+        assert (values is None) == (world.rank != 0) == (state == {})
+        if world.rank == 0:
+            expected = np.zeros(size, np.float32), {name: np.zeros(size, np.float32) for name in state}
+            write(*expected)
+            assert np.array_equal(values, expected[0])
+            assert all(np.array_equal(state[name], array) for name, array in expected[1].items())
+        engine.close()
+
+
+@pytest.mark.parametrize("strategy", ["allreduce", "hybrid"])
+def test_a_mistake_in_filling_is_all_ranks(strategy):
+    def write(values, state):
+        raise UserError("no such file")
+
+    with Team(1) as team:
+        engine = Engine(StepSpec(SMALL, 4, SGD()), World(), team, strategy)
+        with pytest.raises(SharedError, match="no such file"):
+            engine.fill(write)
+        engine.close()
 
 
 def test_time_is_accounted_for_by_phase():
     world = World()
     with Team(1) as team:
         engine = Engine(StepSpec(SMALL, 4, SGD()), world, team)
-        initialize(engine.parameters, engine.values, "he", seed=1)
+        engine.fill(lambda values, _: initialize(engine.parameters, values, "he", seed=1))
         x, labels = images(SMALL, 4)
         engine.step(Batch(x, labels, np.arange(4)), 4 * world.size, 0, 0.01)
         seconds = engine.watch.take()

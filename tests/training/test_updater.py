@@ -11,6 +11,7 @@ from mpi4py import MPI
 from optimizers64 import REFERENCES
 from vgg import VggLike
 
+from alexnet_dist.comm.hybrid import owned_ranges
 from alexnet_dist.comm.node import open_node
 from alexnet_dist.comm.strategy import StrategyOptions
 from alexnet_dist.comm.world import World
@@ -37,39 +38,43 @@ def gradient(step, ranks):
     return (sum(parts) / 1024).astype(np.float32)
 
 
-def opened(name, largest_node, world, options):
-    """The strategy, and which ranks' images this rank computes the classifier's gradient of."""
-    entry = STRATEGIES[name]
-    if not entry.shares_memory:
-        return entry.open(world, options), (world.rank,)
-    node = open_node(world, largest_node)
-    ranks = node.shared((node.size,), np.int64)
-    ranks[node.rank] = world.rank
-    node.barrier()
-    # hybrid computes it once for the images of all the node's ranks; here rank 0 of the node does all of that.
-    classifier = (tuple(ranks.tolist()) if node.rank == 0 else ()) if name == "hybrid" else (world.rank,)
-    return entry.open(node, options), classifier
+def handed_over(name, strategy, world):
+    """(lo, hi, ranks): the ranges whose gradient this rank hands over, as the sum over the images of these ranks."""
+    ranges = reversed(list(PARAMETERS.ranges.values()))
+    if name != "hybrid":
+        return [(lo, hi, (world.rank,)) for lo, hi in ranges]
+    mine = [(lo, hi, (world.rank,)) for lo, hi in ranges if hi <= START]
+    node = strategy.node
+    if node.rank == 0:  # the classifier's are computed once, by the node that owns them; here by its first rank
+        owned = owned_ranges(strategy._options, node.sizes, node.number)
+        mine = [(lo, hi, tuple(range(world.size))) for lo, hi in owned] + mine
+    return mine
 
 
 def train(opt, name, largest_node, world, team):
-    """The parameters after STEPS, and whether replicas and nodes have the same bits."""
+    """The parameters after STEPS, on all ranks."""
     updater = Updater(OPTIMIZERS[opt](), PARAMETERS)
-    options = StrategyOptions(PARAMETERS.size, START, updater, team, bucket=700)
-    strategy, of_classifier = opened(name, largest_node, world, options)
+    options = StrategyOptions(PARAMETERS.size, START, updater, team, TABLE.classifier_matrices, bucket=700)
+    entry = STRATEGIES[name]
+    strategy = entry.open(open_node(world, largest_node) if entry.shares_memory else world, options)
     updater.bind(strategy.values, strategy.state)
+    start = None
     if world.rank == 0:
-        initialize(PARAMETERS, strategy.values, "he", seed=1)
-    strategy.broadcast_(strategy.values)
+        start = strategy.blank(strategy.values)
+        initialize(PARAMETERS, start, "he", seed=1)
+    strategy.distribute_(strategy.values, start)
     for step in range(STEPS):
         updater.begin(LR, step)
-        for lo, hi in reversed(list(PARAMETERS.ranges.values())):
-            ranks = of_classifier if lo >= START else (world.rank,)
-            if ranks:
-                with strategy.block(lo, hi, Workspace()) as block:
-                    block[...] = gradient(step, ranks)[lo:hi]
+        for lo, hi, ranks in handed_over(name, strategy, world):
+            with strategy.block(lo, hi, Workspace()) as block:
+                block[...] = gradient(step, ranks)[lo:hi]
             strategy.poll()
         strategy.finish()
-    values = strategy.values.copy()
+    replicated = strategy.values[: START if name == "hybrid" else None].copy()
+    values = strategy.whole(strategy.values)
+    values = np.empty(PARAMETERS.size, np.float32) if values is None else values.copy()
+    world.broadcast_(values)
+    assert np.array_equal(replicated, values[: len(replicated)]), "replicas have parted"
     strategy.close()
     return values
 
@@ -99,9 +104,6 @@ def test_parameters_are_the_formulas(opt, name, largest_node, threads):
     initialize(PARAMETERS, start, "he", seed=1)
     assert np.abs(values - of_all).max() < 1e-6 * end
     assert np.abs(of_all - start).max() > 1e-3 * end  # so that an update which does nothing can't pass
-    mine = values.copy()
-    World().broadcast_(values)
-    assert np.array_equal(mine, values), "replicas have parted"
 
 
 @pytest.mark.parametrize("opt", OPTIMIZERS)

@@ -25,7 +25,7 @@ def train(conv):
     losses, correct = [], 0
     with Team(2) as team:
         engine = Engine(StepSpec(NETWORK, BATCH, SGD(), conv=conv), World(MPI.COMM_SELF), team)
-        initialize(engine.parameters, engine.values, "he", seed=0)
+        engine.fill(lambda values, _: initialize(engine.parameters, values, "he", seed=0))
         for number in range(STEPS):
             labels = rng.integers(0, 5, BATCH)
             noise = rng.standard_normal((BATCH, size, size, 3))

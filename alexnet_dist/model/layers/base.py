@@ -4,7 +4,7 @@ A block runs one or a few layers over the batch with the whole team. Legend: N i
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -83,7 +83,7 @@ class BlockContext:
     workers: Workers
     training: bool = False
     allocate: Allocate = empty
-    division: Division = Division()
+    division: Division = field(default_factory=Division)
 
 
 class Block(Protocol):
