@@ -1,7 +1,7 @@
 """Counter-based random numbers (Philox 4x64-10; Salmon et al., SC 2011), keyed by what they are for.
 
-A generator depends on its key alone, not on who asks or in which order. So the same global batch meets the same crops
-and dropout masks on any number of ranks and threads, and a resumed run continues as if it had never stopped.
+A generator depends on its key alone, not on the rank, the thread or the order of calls. So a global batch gets the same
+crops and dropout masks on any number of ranks and threads, and a resumed run continues as if it had never stopped.
 """
 
 from enum import IntEnum
@@ -22,7 +22,7 @@ class Purpose(IntEnum):
 def generator(seed: int, purpose: Purpose, *key: int) -> np.random.Generator:
     """The random generator of one purpose and up to three further keys (non-negative integers below 2**64, the first
     one below 2**48)."""
-    # Philox has 128 key bits and a 256-bit counter. Word 0 of the counter is what drawing numbers advances.
+    # Philox has 128 key bits and a 256-bit counter. Drawing numbers advances word 0 of the counter.
     first, second, third = (*key, 0, 0, 0)[:3]
     philox = np.random.Philox(
         key=np.array([seed, (first << 8) | purpose], dtype=np.uint64),
