@@ -1,4 +1,4 @@
-"""What a training run is made from: one field a flag, validated once."""
+"""The configuration of a training run: one field for each flag, validated once."""
 
 import math
 from dataclasses import dataclass, fields
@@ -16,7 +16,7 @@ CROPS = ("random-resized", "paper", "none")
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The flags of `alexnet-train` under their own names; --help says what each means. JSON can hold all of it."""
+    """The flags of `alexnet-train` under their own names; --help says what each means. JSON can represent all of them."""
 
     data: str = "images.list"
     val: str | None = None
@@ -105,7 +105,7 @@ class TrainingConfig:
         self._refuse_idle_hyperparameters()
 
     def _refuse_idle_hyperparameters(self) -> None:
-        """A flag of another optimizer would do nothing."""
+        """Raises UserError for a flag of another optimizer, which would do nothing."""
         for name, owners in hyperparameter_owners().items():
             if self.opt not in owners and getattr(self, name) != getattr(TrainingConfig, name):
                 raise UserError(
@@ -126,9 +126,9 @@ class TrainingConfig:
             values["sample"] = tuple(values["sample"])
         return cls(**values)
 
-    def batch_of_all(self, size: int) -> int:
-        """The global batch on `size` ranks."""
-        return self.batch_size * size if self.batch_size is not None else self.global_batch or 128
+    def global_batch_on(self, ranks: int) -> int:
+        """The global batch on so many ranks."""
+        return self.batch_size * ranks if self.batch_size is not None else self.global_batch or 128
 
     def schedule(self, global_batch: int) -> Schedule:
         """The learning rates, scaled with the global batch where --lr-reference-batch asks for it."""

@@ -40,7 +40,7 @@ class Stopwatch:
             self._recorder.add(name, start, end, PHASES)
 
     def waited(self, name: str, seconds: float) -> None:
-        """So many of a phase's seconds were spent waiting for other ranks."""
+        """Moves seconds of a phase that were spent waiting for other ranks to the phase `wait`."""
         self.seconds[name] -= seconds
         self.seconds["wait"] += seconds
 
@@ -52,9 +52,9 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class StepSpec:
-    """What a step computes: `batch` is the most images that this rank has in one; `smoothing` is that of the labels.
+    """What a step computes. `batch` is the largest number of images that this rank has in a step.
 
-    `conv` is one of convolutions.MODES. `largest_node` splits nodes into groups of so many ranks (comm/node.py).
+    `smoothing` is that of the labels, `conv` one of convolutions.MODES. `largest_node`: see `largest` in comm/node.py.
     """
 
     network: Network
@@ -67,10 +67,10 @@ class StepSpec:
 
 
 class Engine:
-    """One rank's part in the training of a network, which `strategy` of STRATEGIES keeps the same on all ranks.
+    """One rank's part in the training of a network, which `strategy`, a name in STRATEGIES, keeps the same on all ranks.
 
-    Where a node has no room for the memory that the strategy shares, all ranks raise NoSharedMemory. `net` is the network
-    for evaluation, on this rank alone.
+    Where a node lacks the memory that the strategy shares, all ranks raise NoSharedMemory. `net` is the network for
+    evaluation, on this rank alone.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Engine:
         self._dlogits = empty((spec.batch, spec.network.num_classes))
 
     def broadcast(self) -> None:
-        """Gives every rank rank 0's parameters and the state of its optimizer."""
+        """Collective: gives every rank the parameters and the optimizer's state of rank 0."""
         for array in (self.values, *self.state.values()):
             self.strategy.broadcast_(array)
 
@@ -109,8 +109,8 @@ class Engine:
     def step(self, batch: Batch, global_count: int, step_index: int, lr: float) -> Sums:
         """One step of the optimizer on the mean loss of the global batch; returns its sums over all ranks.
 
-        `batch` is this rank's part of the global batch, and may be empty; `global_count` is how many images of the whole
-        can be read, `step_index` counts the run's steps before this one.
+        `batch` is this rank's part of the global batch, and may be empty; `global_count` is how many images of the global
+        batch can be read, `step_index` counts the run's steps before this one.
         """
         watch, strategy = self.watch, self.strategy
         self._updater.begin(lr, step_index)
@@ -121,7 +121,7 @@ class Engine:
                 logits, batch.labels, dlogits, total=max(global_count, 1), smoothing=self.spec.smoothing
             )
             top1, top5 = count_correct(logits, batch.labels)
-            mine = Sums(loss, top1, top5, int((batch.labels >= 0).sum()))
+            own_sums = Sums(loss, top1, top5, int((batch.labels >= 0).sum()))
         watch.waited("forward", strategy.waited())
         with watch.phase("backward"):
             self.training_net.backward(dlogits, strategy)
@@ -130,7 +130,7 @@ class Engine:
             strategy.finish()
         watch.waited("update", strategy.waited())
         with watch.phase("wait"):
-            return Sums(*self.world.sum(list(mine)))
+            return Sums(*self.world.sum(list(own_sums)))
 
     def _open(self, options: StrategyOptions) -> Strategy:
         entry, spec = STRATEGIES[self.strategy_name], self.spec

@@ -1,7 +1,7 @@
-"""The fully connected layers of a node, run by all its ranks together on the images of all (strategy `hybrid`).
+"""The fully connected layers of a node, run by its ranks together on the images of all of them (strategy `hybrid`).
 
-Activations and their gradients lie in memory that the node's ranks share. Each rank puts its images' features there, all
-compute their part of every product, and each takes its images' logits out; the same way back.
+Activations and their gradients are in memory that the node's ranks share. Each rank writes its images' features there,
+all compute their part of every product, and each reads its images' logits; backward likewise.
 """
 
 import math
@@ -17,17 +17,17 @@ from alexnet_dist.support.threads import Team
 
 
 def activation_bytes(network: Network, images: int) -> int:
-    """Bytes of shared memory that a NodeClassifier takes at most, on a node whose ranks have so many images in all."""
+    """Bytes of shared memory that a NodeClassifier takes at most, on a node whose ranks together have `images` images."""
     linear = [layer for layer in layer_table(network).classifier if isinstance(layer.layer, Linear)]
     shapes = [(math.prod(layer.input), layer.output[0]) for layer in linear]
     largest = max(inputs for inputs, _ in shapes)
-    # Of each layer the output, the dropout's mask and what it leaves; the features, and two gradients.
+    # For each layer the output, the dropout mask and the masked input; the logits' gradient; features, two gradients.
     floats = sum(2 * inputs + outputs for inputs, outputs in shapes) + shapes[-1][1] + 3 * largest
     return 4 * images * floats
 
 
 class NodeClassifier:
-    """In the place of a network's own classifier, for training. Every method is collective over the node's ranks."""
+    """Replaces a network's own classifier in training. Every method is collective over the node's ranks."""
 
     def __init__(self, net: AlexNet, node: Node, team: Team) -> None:
         self.node = node
@@ -56,7 +56,7 @@ class NodeClassifier:
         return self._chain.forward(self._features[: self._total], key)[self._mine]
 
     def backward(self, dy: np.ndarray, sink: GradientSink, data: bool) -> np.ndarray:
-        """The gradient of this rank's features, if `data` asks for it; those of the parameters go to the sink."""
+        """The gradient of this rank's features, if `data` is true; those of the parameters go to the sink."""
         self._dlogits[self._mine] = dy
         self.node.barrier()
         return self._chain.backward(self._dlogits[: self._total], sink, data)[self._mine]

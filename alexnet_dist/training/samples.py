@@ -1,4 +1,4 @@
-"""Sample images, watched while the network learns: after each epoch rank 0 says what it takes them for."""
+"""Sample images: after each epoch rank 0 logs the class that the network predicts for each."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ class Samples:
         self._before = [""] * len(paths)
 
     def report(self, net: AlexNet, class_names: list[str] | None) -> None:
-        """Logs the most probable class of each sample, and what it was the time before."""
+        """Logs the most probable class of each sample, and that of the previous report."""
         if not self.paths:
             return
         for index, (path, probabilities) in enumerate(zip(self.paths, predict(net, self.images), strict=True)):
