@@ -142,7 +142,7 @@ def serve(work: dict[str, Callable[[], object]], at_least: float = 0.0) -> None:
     """The child's side of a Contender: prints its items; runs that of each line on stdin, prints its time and peak memory.
 
     Each turn begins with `at_least` seconds of the same work that don't count: threads that have slept may share a core for
-    a while. An item that took less than that in its second turn is repeated for about so long from then on, and the mean is
+    a while. An item that took less than that in its second turn is repeated for about that long from then on, and the mean is
     reported. If an item returns a dict, it is added to the answer.
     """
     print(json.dumps(list(work)), flush=True)

@@ -50,7 +50,7 @@ def require_room(node: "Node", size: int) -> None:
 class Node:
     """This rank's node. Every method is collective over the node's ranks unless it says otherwise.
 
-    `largest` splits a node into groups of at most so many ranks, each of which is treated as a node: for tests, and for
+    `largest` splits a node into groups of at most this many ranks, each of which is treated as a node: for tests, and for
     machines with several memory domains.
     """
 

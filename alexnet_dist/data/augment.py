@@ -1,4 +1,4 @@
-"""From an image file to one normalised float32 row of a batch: how an image is cropped, flipped, coloured and scaled.
+"""From an image file to one normalised float32 image of a batch: how an image is cropped, flipped, coloured and scaled.
 
 Evaluation is torchvision's Resize, CenterCrop, ToTensor and Normalize, bit for bit (after turning pictures upright, which
 torchvision doesn't do). Training cuts a random rectangle and scales it in one pass; a large JPEG is decoded at a reduced

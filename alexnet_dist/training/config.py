@@ -127,7 +127,7 @@ class TrainingConfig:
         return cls(**values)
 
     def global_batch_on(self, ranks: int) -> int:
-        """The global batch on so many ranks."""
+        """The global batch on this many ranks."""
         return self.batch_size * ranks if self.batch_size is not None else self.global_batch or 128
 
     def schedule(self, global_batch: int) -> Schedule:
