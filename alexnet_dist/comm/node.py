@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
+from alexnet_dist.comm.strategy import NotPossible
 from alexnet_dist.comm.world import World, wait_until
 from alexnet_dist.support.threads import Task, Team, contiguous, round_robin
 from alexnet_dist.support.workspace import Workspace
 
 INT64_PER_LINE = 8  # in a cache line
+SLACK = 1 << 20  # bytes: windows begin on pages, and MPI keeps some memory there itself
 SHARED_MEMORY = "/dev/shm"  # where MPI libraries keep windows on Linux
 
 
-class NoSharedMemory(Exception):
-    """The ranks of a node can't share the memory that a strategy asks for. Raised by all ranks of the world."""
+class NoSharedMemory(NotPossible):
+    """The ranks of a node can't share the memory that a strategy asks for."""
 
 
 def open_node(world: World, largest: int | None = None) -> "Node":
@@ -37,7 +39,8 @@ def require_room(node: "Node", size: int) -> None:
 
     Without this check, MPICH ends in a bus error where shared memory runs out.
     """
-    too_small = node.room() <= size
+    size += SLACK
+    too_small = node.room() < size
     shortage = [
         f"{os.uname().nodename} has {node.room() / 1e6:.0f} MB left in {SHARED_MEMORY}, not {size / 1e6:.0f} MB"
     ]

@@ -21,6 +21,10 @@ def no_record(name: str, start: float, end: float) -> None:
     """A Record that does nothing."""
 
 
+class NotPossible(Exception):
+    """A strategy can't be used here; the text says why. Raised by all ranks of the world."""
+
+
 class Update(Protocol):
     """One step of the optimizer, on ranges of the flat buffers.
 

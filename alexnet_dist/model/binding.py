@@ -34,6 +34,8 @@ class Binder:
     views: dict[str, np.ndarray]
     context: BlockContext
     conv: str  # one of convolutions.MODES
+    data: bool  # whether the gradient of the first layer's x is needed; that of the images isn't
+    first_mask: int  # the index of the first block's dropout masks; no other block has the same
 
     @property
     def alone(self) -> bool:
@@ -71,7 +73,7 @@ def match_conv(layers: Sequence[PlacedLayer], index: int, binder: Binder) -> Mat
     if end < len(layers) and isinstance(pool := layers[end].layer, MaxPool2d):
         pooling = {"kernel": pool.kernel, "stride": pool.stride}
         end += 1
-    pixels = first.parameters[0] is binder.parameters.specs[0]
+    pixels = index == 0 and not binder.data
     convolution = choose_convolution(binder.conv, parameters.w, first.output, conv.stride, conv.padding, pixels=pixels)
     shape = ConvShape(first.output, layers[end - 1].output, pooling, relu)
     return Match(ConvBlock(parameters, convolution, shape, binder.context), end)
@@ -93,7 +95,7 @@ def match_linear(layers: Sequence[PlacedLayer], index: int, binder: Binder) -> M
     if not _is_kind(layers, start, Linear):
         return None
     relu = _is_kind(layers, start + 1, ReLU)
-    shape = LinearShape(index, dropout or 0.0, relu)
+    shape = LinearShape(binder.first_mask + index, dropout or 0.0, relu)
     return Match(LinearBlock(binder.parameters_of(layers[start]), shape, binder.context), start + 1 + relu)
 
 

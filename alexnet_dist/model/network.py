@@ -124,7 +124,9 @@ class AlexNet:
 
     def _bind(self, layers: list[PlacedLayer], context: BlockContext, data: bool) -> Chain:
         """A chain of these layers; `data`: the gradient of its x will be needed."""
-        blocks = bind(layers, Binder(self.parameters, self._views, context, self._conv))
-        inputs = [layers[0].input] * data + [block.y.shape[1:] for block in blocks[:-1]]
+        # The classifier's masks count from 0; those of features, which AlexNet doesn't have, begin at a number far above.
+        binder = Binder(self.parameters, self._views, context, self._conv, data, 0 if data else 1 << 16)
+        blocks = bind(layers, binder)
+        inputs = [layer.input for layer in layers[:1]] * data + [block.y.shape[1:] for block in blocks[:-1]]
         largest = max((math.prod(shape) for shape in inputs), default=0)
         return Chain(blocks, context.batch * largest if context.training else 0, context.allocate)

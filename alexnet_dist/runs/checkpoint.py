@@ -82,7 +82,7 @@ def _network_of_shapes(path: Path, file: Any) -> Network:
     first, *_, last = (spec for spec in standard.specs if spec.is_bias)
     try:
         filters, classes = (file.get_slice(spec.name).get_shape()[0] for spec in (first, last))
-    except SafetensorError:
+    except (SafetensorError, IndexError):
         raise UserError(
             f"{path} holds no AlexNet: it has none of torchvision's keys ({first.name}, {last.name})"
         ) from None

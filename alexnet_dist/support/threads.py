@@ -7,6 +7,7 @@ one thread: the team divides the work, and BLAS threads inside Python threads wo
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from threadpoolctl import threadpool_limits
@@ -131,16 +132,23 @@ class Team:
     def __enter__(self) -> "Team":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+            return
+        # The exception may have left `run` half-way, with threads at its barriers: they end, without being joined.
+        self._start.abort()
+        self._end.abort()
+        self._limits.restore_original_limits()
 
     def _serve(self, index: int) -> None:
-        while True:
-            self._start.wait()
-            if self._task is None:
-                return
-            self._work(index)
-            self._end.wait()
+        with suppress(threading.BrokenBarrierError):
+            while True:
+                self._start.wait()
+                if self._task is None:
+                    return
+                self._work(index)
+                self._end.wait()
 
     def _work(self, index: int) -> None:
         assert self._task is not None

@@ -11,6 +11,7 @@ from alexnet_dist.training.optim import OPTIMIZERS, hyperparameter_owners
 from alexnet_dist.training.schedule import SCHEDULERS, Schedule
 from alexnet_dist.training.strategies import sync_choices
 
+GLOBAL_BATCH = 128  # if neither flag is given
 CROPS = ("random-resized", "paper", "none")
 
 
@@ -107,7 +108,8 @@ class TrainingConfig:
     def _refuse_idle_hyperparameters(self) -> None:
         """Raises UserError for a flag of another optimizer, which would do nothing."""
         for name, owners in hyperparameter_owners().items():
-            if self.opt not in owners and getattr(self, name) != getattr(TrainingConfig, name):
+            default = getattr(TrainingConfig, name, None)  # optimizers that users add may have others
+            if self.opt not in owners and getattr(self, name, default) != default:
                 raise UserError(
                     f"--{name.replace('_', '-')} is of --opt {' or '.join(owners)}, and does nothing with --opt {self.opt}: "
                     "leave it out"
@@ -128,7 +130,7 @@ class TrainingConfig:
 
     def global_batch_on(self, ranks: int) -> int:
         """The global batch on this many ranks."""
-        return self.batch_size * ranks if self.batch_size is not None else self.global_batch or 128
+        return self.batch_size * ranks if self.batch_size is not None else self.global_batch or GLOBAL_BATCH
 
     def schedule(self, global_batch: int) -> Schedule:
         """The learning rates, scaled with the global batch where --lr-reference-batch asks for it."""

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from alexnet_dist.comm.node import open_node, require_room
-from alexnet_dist.comm.strategy import Strategy, StrategyOptions
+from alexnet_dist.comm.strategy import NotPossible, Strategy, StrategyOptions
 from alexnet_dist.comm.world import World
 from alexnet_dist.data.loader import Batch
 from alexnet_dist.kernels.loss import count_correct, cross_entropy
@@ -69,8 +69,8 @@ class StepSpec:
 class Engine:
     """One rank's part in the training of a network, which `strategy`, a name in STRATEGIES, keeps the same on all ranks.
 
-    Where a node lacks the memory that the strategy shares, all ranks raise NoSharedMemory. `net` is the network for
-    evaluation, on this rank alone.
+    Where the strategy can't run this network, or a node lacks the memory that it shares, all ranks raise NotPossible.
+    `net` is the network for evaluation, on this rank alone.
     """
 
     def __init__(
@@ -134,6 +134,8 @@ class Engine:
 
     def _open(self, options: StrategyOptions) -> Strategy:
         entry, spec = STRATEGIES[self.strategy_name], self.spec
+        if why := entry.refuses(spec.network):
+            raise NotPossible(why)
         if not entry.shares_memory:
             return entry.open(self.world, options)
         node = open_node(self.world, spec.largest_node)

@@ -10,7 +10,7 @@ from alexnet_dist import cli
 from alexnet_dist.errors import UserError
 from alexnet_dist.model.convolutions import MODES
 from alexnet_dist.model.parameters import INITIALIZERS
-from alexnet_dist.training.config import CROPS, TrainingConfig
+from alexnet_dist.training.config import CROPS, GLOBAL_BATCH, TrainingConfig
 from alexnet_dist.training.optim import OPTIMIZERS, hyperparameter_owners
 from alexnet_dist.training.schedule import SCHEDULERS
 from alexnet_dist.training.strategies import sync_choices
@@ -79,7 +79,7 @@ def _add_network(add: _Group) -> None:
 
 def _add_optimisation(add: _Group) -> None:
     add("--epochs", "-epochs", type=int, metavar="N", help="passes over the training images")
-    add("--global-batch", type=int, metavar="N", help="images a step over all ranks (default: 128)")
+    add("--global-batch", type=int, metavar="N", help=f"images a step over all ranks (default: {GLOBAL_BATCH})")
     add("--batch-size", "-batchsize", type=int, metavar="N", help="the same, said as images a step of each rank")
     add("--opt", choices=OPTIMIZERS, help="sgd with momentum; lars, for large batches; adamw")
     add("--lr", type=float, help="learning rate for the global batch, after warmup")

@@ -180,6 +180,7 @@ def hyperparameter_owners() -> dict[str, list[str]]:
 
 
 def make_optimizer(name: str, config: object) -> Optimizer:
-    """The optimizer with this name of OPTIMIZERS; its fields are attributes of `config`."""
-    optimizer: Optimizer = OPTIMIZERS[name](**{field: getattr(config, field) for field in hyperparameters(name)})
+    """The optimizer with this name of OPTIMIZERS; a field that `config` doesn't have keeps its default."""
+    values = {field: getattr(config, field) for field in hyperparameters(name) if hasattr(config, field)}
+    optimizer: Optimizer = OPTIMIZERS[name](**values)
     return optimizer

@@ -6,8 +6,8 @@ from alexnet_dist.data.augment import load_for_evaluation
 from alexnet_dist.errors import UserError
 from alexnet_dist.model.network import AlexNet
 from alexnet_dist.model.predict import most_probable, predict
+from alexnet_dist.runs.log import log
 from alexnet_dist.support.workspace import empty
-from alexnet_dist.training.report import log
 
 
 class Samples:

@@ -150,7 +150,8 @@ def _begin(inputs: Inputs, team: Team) -> Run:
     def open_engine(strategy: str) -> Engine:
         return Engine(spec, world, team, strategy, timeline)
 
-    engine, why = choose_engine(_strategy_of(config, state, world.size), spec, world, open_engine)
+    before = _strategy_before(config, state, world.size)
+    engine, why = choose_engine(before or config.sync, spec, world, open_engine)
     with world.shared_errors():
         if world.rank == 0:
             restore_or_initialize(config, folder, engine, state)
@@ -164,7 +165,7 @@ def _begin(inputs: Inputs, team: Team) -> Run:
         team=team,
         schedule=config.schedule(inputs.global_batch),
         engine=engine,
-        why_strategy=why,
+        why_strategy="as before" if before == engine.strategy_name else why,
         progress=Progress.from_json(state["progress"]) if state else Progress(),
         resumed=state,
         samples=samples,
@@ -193,12 +194,12 @@ def _read_state(inputs: Inputs) -> dict[str, Any] | None:
     return state
 
 
-def _strategy_of(config: TrainingConfig, state: dict[str, Any] | None, ranks: int) -> str:
-    """The strategy to use: a run resumed on the same number of ranks keeps its own, so that it continues bit for bit."""
+def _strategy_before(config: TrainingConfig, state: dict[str, Any] | None, ranks: int) -> str | None:
+    """The stored strategy if a run resumes on the same number of ranks, so that it continues bit for bit; else None."""
     if config.sync == "auto" and state is not None and state.get("ranks") == ranks:
         stored = str(state["sync"])
         return {"immediate": "local"}.get(stored, stored)  # its name in files of version 0.1
-    return config.sync
+    return None
 
 
 def restore_or_initialize(

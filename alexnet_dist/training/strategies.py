@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from alexnet_dist.model.architecture import Network, layer_table
+from alexnet_dist.model.architecture import Dropout, Linear, Network, ReLU, layer_table
 from alexnet_dist.model.network import AlexNet, Classifier
 from alexnet_dist.training.optim import Optimizer
 
@@ -55,7 +55,8 @@ class StrategyEntry:
 
     `open` is called with the World, or with the Node if the strategy shares memory among the ranks of a node. Both
     memories are in bytes. `classifier`, if given, makes the classifier that replaces the network's own in training, from
-    the network, the strategy that was opened, and this rank's team.
+    the network, the strategy that was opened, and this rank's team. `refuses` says why the strategy can't run a network;
+    "" if it can.
     """
 
     open: Callable[[Any, "StrategyOptions"], "Strategy"]
@@ -64,6 +65,7 @@ class StrategyEntry:
     shares_memory: bool = False
     many_ranks: bool = True  # False: for a world of one rank only
     classifier: Callable[[AlexNet, Any, Any], Classifier] | None = None
+    refuses: Callable[[Network], str] = lambda network: ""
 
 
 def _open_local(world: "World", options: "StrategyOptions") -> "Strategy":
@@ -90,10 +92,6 @@ def _open_hybrid(node: "Node", options: "StrategyOptions") -> "Strategy":
     return Hybrid(node, options)
 
 
-def _local_memory(demand: Demand) -> int:
-    return FLOAT * demand.size * (demand.copies + (not demand.optimizer.elementwise))
-
-
 def _allreduce_memory(demand: Demand) -> int:
     return FLOAT * demand.size * (demand.copies + 1)
 
@@ -118,12 +116,23 @@ def _node_classifier(net: AlexNet, strategy: Any, team: Any) -> Classifier:
     return NodeClassifier(net, strategy.node, team)
 
 
+def _why_not_hybrid(network: Network) -> str:
+    for layer in layer_table(network).classifier:
+        if not isinstance(layer.layer, (Dropout, Linear, ReLU)):
+            return f"ranks can't share the work of {layer.name}"
+    return ""
+
+
 STRATEGIES: dict[str, StrategyEntry] = {
-    "local": StrategyEntry(_open_local, memory_of_a_rank=_local_memory, many_ranks=False),
+    "local": StrategyEntry(_open_local, many_ranks=False),
     "allreduce": StrategyEntry(_open_allreduce, memory_of_a_rank=_allreduce_memory),
     "sharded": StrategyEntry(_open_sharded, shared_memory_of_a_node=_sharded_memory, shares_memory=True),
     "hybrid": StrategyEntry(
-        _open_hybrid, shared_memory_of_a_node=_hybrid_memory, shares_memory=True, classifier=_node_classifier
+        _open_hybrid,
+        shared_memory_of_a_node=_hybrid_memory,
+        shares_memory=True,
+        classifier=_node_classifier,
+        refuses=_why_not_hybrid,
     ),
 }
 FALLBACK = "allreduce"  # needs no shared memory

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alexnet_dist.comm.node import NoSharedMemory
+from alexnet_dist.comm.strategy import NotPossible
 from alexnet_dist.comm.world import World
 from alexnet_dist.data.loader import Batch
 from alexnet_dist.training.engine import Engine, StepSpec
@@ -28,9 +28,8 @@ class Choice(NamedTuple):
 def choose_engine(name: str, spec: StepSpec, world: World, open_engine: OpenEngine) -> Choice:
     """Collective: an engine for `spec`, with the strategy that --sync names, which `open_engine` opens.
 
-    `auto` measures some steps of each strategy on noise and takes the fastest; parameters and state stay zero. Strategies
-    that need shared memory are left out where ranks can't share it, and FALLBACK if others are possible and there is no
-    memory for its replicas.
+    `auto` measures some steps of each strategy on noise, takes the fastest and opens it anew. Strategies that aren't
+    possible here are left out, and so is FALLBACK if others are possible and there is no memory for its replicas.
     """
     if name != "auto":
         return _as_asked(name, open_engine)
@@ -45,7 +44,7 @@ def choose_engine(name: str, spec: StepSpec, world: World, open_engine: OpenEngi
             continue
         try:
             engine = open_engine(candidate)
-        except NoSharedMemory as error:
+        except NotPossible as error:
             rejections.append(f"not {candidate}: {error}")
             continue
         seconds[candidate] = world.largest(seconds_of_a_step(engine))
@@ -59,7 +58,7 @@ def choose_engine(name: str, spec: StepSpec, world: World, open_engine: OpenEngi
 def _as_asked(name: str, open_engine: OpenEngine) -> Choice:
     try:
         return Choice(open_engine(name), "as asked for")
-    except NoSharedMemory as error:
+    except NotPossible as error:
         return Choice(open_engine(FALLBACK), f"{name} is not possible: {error}")
 
 

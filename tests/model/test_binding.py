@@ -68,13 +68,17 @@ CONV, LAST = Conv2d(4, kernel=3), Linear(3)
         ((CONV, MaxPool2d(3, 1), Conv2d(5, kernel=1), AdaptiveAvgPool2d(2)), (LAST,)),
         ((CONV, AdaptiveAvgPool2d(3), Conv2d(5, kernel=2)), (Dropout(0.3), LAST)),
         ((CONV, MaxPool2d(2, 2)), (Linear(6), Linear(7), ReLU(), LAST)),
+        ((), (LAST,)),
+        ((AdaptiveAvgPool2d(20), Conv2d(4, 11, 4, 2)), (LAST,)),
+        ((CONV, Dropout(0.4), Linear(9)), (Dropout(0.4), Linear(9), Dropout(0.4), LAST)),
     ],
 )
 def test_other_tables_equal_the_reference(features, classifier):
     network = Table(features=features, classifier=classifier)
     with Team(2) as team:
         net, flat = make_net(team, network, batch=3)
-        assert_equals_reference(net, flat, *images(network, 3), DropoutKey(0, 3, np.arange(3)))
+        masks = assert_equals_reference(net, flat, *images(network, 3), DropoutKey(0, 3, np.arange(3)))
+    assert len({mask.tobytes() for mask in masks}) == len(masks), "two layers have the same mask"
 
 
 @pytest.mark.parametrize(

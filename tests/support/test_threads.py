@@ -112,3 +112,29 @@ def test_arrays_begin_on_cache_lines():
             assert array.flags.c_contiguous
     assert empty((0, 4)).shape == (0, 4)
     assert not zeros((100,)).any()
+
+
+def test_an_interruption_in_the_middle_of_a_task_ends_the_team():
+    """As by SIGINT: the caller leaves `run` while threads are still at work, and must not wait for them."""
+    go_on = threading.Event()
+
+    def task(index, workspace):
+        if index:
+            go_on.wait(20)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    def use():
+        with Team(3) as team:
+            threads.extend(team._threads)
+            team._end.wait = interrupted
+            team.run(task)
+
+    threads = []
+    with pytest.raises(KeyboardInterrupt):
+        use()
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()

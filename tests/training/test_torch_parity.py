@@ -15,8 +15,9 @@ from alexnet_dist.data.loader import Batch  # noqa: E402
 from alexnet_dist.model.architecture import Network  # noqa: E402
 from alexnet_dist.model.parameters import initialize  # noqa: E402
 from alexnet_dist.support.threads import Team  # noqa: E402
+from alexnet_dist.support.workspace import Workspace  # noqa: E402
 from alexnet_dist.training.engine import Engine, StepSpec  # noqa: E402
-from alexnet_dist.training.optim import SGD  # noqa: E402
+from alexnet_dist.training.optim import SGD, AdamW, StepContext  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from torch_alexnet import alexnet  # noqa: E402
@@ -68,6 +69,21 @@ def test_logits_and_gradients(pair, conv):
         expected = module.get_parameter(spec.name).grad.numpy()
         difference = np.linalg.norm(spec.to_file(gradients[spec.name]) - expected) / np.linalg.norm(expected)
         assert difference < TOLERANCE[conv], spec.name
+
+
+@pytest.mark.parametrize("weight_decay", [5e-4, 0.1])
+def test_adamw_is_pytorchs(weight_decay):
+    rng = np.random.default_rng(0)
+    p = rng.standard_normal(1000).astype(np.float32)
+    theirs = torch.nn.Parameter(torch.tensor(p))
+    adamw = torch.optim.AdamW([theirs], lr=0.01, weight_decay=weight_decay)
+    ours, state, workspace = AdamW(weight_decay=weight_decay), [np.zeros_like(p) for _ in range(2)], Workspace()
+    for index in range(20):
+        g = rng.standard_normal(1000).astype(np.float32)
+        theirs.grad = torch.tensor(g)
+        adamw.step()
+        ours.update_(p, g, state, StepContext(0.01, index), workspace)
+    assert error(p, theirs.detach().numpy()) < 1e-6
 
 
 def test_twenty_steps_of_sgd(pair):
