@@ -155,5 +155,5 @@ def test_the_team_of_a_node_covers_everything_once(count):
 def test_too_little_shared_memory_is_said_by_all_ranks():
     world = World()
     node = open_node(world)
-    with pytest.raises(NoSharedMemory, match=r"MB left in /dev/shm, not 1000000000 MB"):
+    with pytest.raises(NoSharedMemory, match=r"MB left in /dev/shm, not 1000000001 MB"):
         require_room(node, 10**15)
