@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose complaints are UserErrors, so that many ranks complain once; flags are never abbreviated."""
+    """argparse that raises UserErrors, so that a wrong flag is reported once for all ranks; without abbreviations."""
 
     def __init__(self, prog: str, description: str | None, epilog: str | None = None, **options: Any) -> None:
         super().__init__(
@@ -41,35 +41,35 @@ def require_positive(args: argparse.Namespace, *flags: str) -> None:
 
 
 def run(parser: Parser, argv: list[str] | None, body: Callable[[argparse.Namespace], int]) -> int:
-    """The exit code of a program that runs alone: body's own, or 2 after one line about the user's mistake."""
+    """The exit code of a program that runs without MPI: body's own, or 2 after one line about a user's mistake."""
     try:
         return body(parser.parse_args(argv))
     except UserError as error:
-        return _complain(parser, error)
+        return _report(parser, error)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever read our output has gone: `... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain again at its end
+    except BrokenPipeError:  # the reader of our output has ended: `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would report it again at exit
         return 0
 
 
 def run_on_ranks(parser: Parser, argv: list[str] | None, body: "Callable[[World, argparse.Namespace], int]") -> int:
-    """The exit code of this rank of a program: body's own, or 2 if all ranks raise the same SharedError (rank 0 says it).
+    """The exit code of this rank of a program: body's own, or 2 if all ranks raise the same SharedError (rank 0 prints it).
 
-    Anything that only one rank raises would leave the others waiting for it: it is printed with the rank's number, and
-    MPI ends them all.
+    An exception that only one rank raises would leave the others waiting: it is printed with the rank's number, and MPI
+    ends all ranks.
     """
     argv = sys.argv[1:] if argv is None else argv
     if {"-h", "--help"} & set(argv):
         parser.print_help()
         return 0
     try:
-        # Here and not above: --help and the programs that run alone need no MPI.
+        # Imported here, because --help and the programs without MPI don't need it.
         from alexnet_dist.comm.world import World
 
         world = World()
     except UserError as error:
-        return _complain(parser, error)
+        return _report(parser, error)
 
     def end(text: str) -> None:
         # One write, so that the lines of several ranks don't mingle.
@@ -79,14 +79,14 @@ def run_on_ranks(parser: Parser, argv: list[str] | None, body: "Callable[[World,
     threading.excepthook = lambda args: end(
         "".join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback))
     )
-    # Of a run that diverges people hear once, from its loss, and not of every NaN that NumPy meets.
+    # A run that diverges is reported once, by its loss, and not for each operation in which NumPy meets a NaN.
     warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"alexnet_dist\.")
     try:
         with world.shared_errors():
             args = parser.parse_args(argv)
         return body(world, args)
     except SharedError as error:
-        return _complain(parser, error) if world.rank == 0 else 2
+        return _report(parser, error) if world.rank == 0 else 2
     except UserError as error:
         end(str(error))
     except BaseException:  # SystemExit and KeyboardInterrupt of one rank included
@@ -94,6 +94,6 @@ def run_on_ranks(parser: Parser, argv: list[str] | None, body: "Callable[[World,
     return 1
 
 
-def _complain(parser: Parser, error: UserError) -> int:
+def _report(parser: Parser, error: UserError) -> int:
     print(f"{parser.prog}: error: {error}", file=sys.stderr, flush=True)
     return 2

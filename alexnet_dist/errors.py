@@ -1,4 +1,4 @@
-"""The exceptions for a person's mistakes: their text is all that they get to see."""
+"""The exceptions for users' mistakes: their text is all that is printed."""
 
 
 class UserError(Exception):
@@ -6,4 +6,4 @@ class UserError(Exception):
 
 
 class SharedError(UserError):
-    """A UserError that every rank has raised: all can leave in good order, and rank 0 speaks for them."""
+    """A UserError that every rank has raised: all ranks exit normally, and rank 0 prints it."""

@@ -47,7 +47,7 @@ def build_parser() -> cli.Parser:
 
 def body(world: "World", args: argparse.Namespace) -> int:
     """Loads the network on every rank, evaluates, prints on rank 0."""
-    # Here and not above: --help needs no MPI.
+    # Imported here, because --help needs no MPI.
     from alexnet_dist.training.evaluation import evaluate
 
     with world.shared_errors():
@@ -76,8 +76,8 @@ def show(result: "Evaluation", as_json: bool) -> None:
         counts = {"images": result.images, "top1": int(sums.top1), "top5": int(sums.top5), "loss_sum": sums.loss}
         print(json.dumps({**counts, "broken": result.broken, "loss": sums.means()["loss"]}))
         return
-    for complaint in result.broken:
-        print(f"skipped: {complaint}")
+    for message in result.broken:
+        print(f"skipped: {message}")
     print(result)
 
 

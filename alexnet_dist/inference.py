@@ -47,7 +47,7 @@ def build_parser() -> cli.Parser:
 
 
 def find_images(inputs: list[str]) -> list[Path]:
-    """The files that the command line names. Raises UserError for a name behind which there is no image."""
+    """The files that the command line names. Raises UserError for a name that matches no image."""
     found: list[Path] = []
     for name in inputs:
         path = Path(name)
@@ -69,7 +69,7 @@ def find_images(inputs: list[str]) -> list[Path]:
 
 
 def decoded(paths: list[Path], size: int, batch: int) -> Iterator[tuple[list[Path], np.ndarray, list[str]]]:
-    """Batches of readable images: their paths, their pixels [N, size, size, 3], and complaints about the others."""
+    """Batches of readable images: their paths, their pixels [N, size, size, 3], and messages about the others."""
     rows = empty((min(batch, len(paths)), size, size, 3))
     with ThreadPoolExecutor() as pool:
         for lo in range(0, len(paths), batch):
@@ -97,8 +97,8 @@ def body(args: argparse.Namespace) -> int:
         names = class_names(args, header)
         net = AlexNet(header.network, flat, min(args.batch_size, len(paths)), team)
         for batch, images, broken in decoded(paths, net.network.image_size, args.batch_size):
-            for complaint in broken:
-                print(f"alexnet-inference: {complaint}", file=sys.stderr)
+            for message in broken:
+                print(f"alexnet-inference: {message}", file=sys.stderr)
             failed += len(broken)
             if batch:
                 for path, probabilities in zip(batch, predict(net, images), strict=True):

@@ -1,7 +1,7 @@
 """python -m alexnet_dist.layout: how many ranks of how many threads train fastest on this machine, by measuring.
 
-Takes the flags of alexnet_dist.train, runs some steps on noise in each layout that uses the cores that may be used, and
-prints the command line of the fastest. What is measured depends on --global-batch, --image-size, --width and --sync.
+Takes the flags of alexnet_dist.train, runs some steps on noise in each layout that uses all available cores, and prints
+the command line of the fastest. What is measured depends on --global-batch, --image-size, --width and --sync.
 """
 
 import argparse
@@ -21,12 +21,12 @@ from alexnet_dist.training.flags import build_parser, parse_config, read_config
 if TYPE_CHECKING:
     from alexnet_dist.comm.world import World
 
-BINDINGS = {  # how each MPI is told to give a rank cores of its own, or all of them
+BINDINGS = {  # the flags by which each MPI binds a rank to cores of its own, or doesn't
     "Open MPI": {"none": ["--bind-to", "none"], "core": ["--map-by", "slot:PE={threads}", "--bind-to", "core"]},
     "MPICH": {"none": ["-bind-to", "none"], "core": ["-bind-to", "core:{threads}"]},
 }
 PROBE = "--probe"
-TIMEOUT = 120  # seconds that a layout may take to be measured
+TIMEOUT = 120  # seconds, for the measurement of a layout
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class RankLayout:
 
 
 def candidates(cores: int, batch: int) -> list[RankLayout]:
-    """The layouts that use all cores with no more ranks than images: bound and not bound, where that is a difference."""
+    """The layouts that use all cores with no more ranks than images: bound and not bound, where that makes a difference."""
     ranks = [count for count in range(1, min(cores, batch) + 1) if cores % count == 0]
     return [
         RankLayout(count, cores // count, binding)
@@ -59,7 +59,7 @@ def candidates(cores: int, batch: int) -> list[RankLayout]:
 
 
 def which_mpi() -> str:
-    """The make of the mpirun on PATH. Raises UserError where there is none, or one that isn't known."""
+    """Which MPI the mpirun on PATH belongs to. Raises UserError if there is none or it is unknown."""
     mpirun = shutil.which("mpirun")
     if mpirun is None:
         raise UserError("there is no mpirun on PATH: activate the environment that this package is installed in")
@@ -74,7 +74,7 @@ def which_mpi() -> str:
 
 
 def measure(layout: RankLayout, mpi: str, flags: list[str]) -> dict[str, object] | str:
-    """What a probe in this layout says: seconds a step, and the strategy; or why it could not run."""
+    """What a probe measures in this layout: seconds a step, and the strategy; or why it could not run."""
     command = layout.command(mpi, "layout", [PROBE, *flags])
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
@@ -91,7 +91,7 @@ def measure(layout: RankLayout, mpi: str, flags: list[str]) -> dict[str, object]
 
 def probe(world: "World", args: argparse.Namespace) -> int:
     """On every rank of a layout: opens the engine that training would, and prints the time of its step."""
-    # Here and not above: the choosing process has no MPI.
+    # Imported here, because the process that starts the probes runs without MPI.
     from alexnet_dist.training.engine import Engine
     from alexnet_dist.training.setup import make_network, step_spec
     from alexnet_dist.training.strategy_choice import choose_engine, seconds_of_a_step
@@ -110,24 +110,26 @@ def probe(world: "World", args: argparse.Namespace) -> int:
 
 
 def fastest(flags: list[str]) -> tuple[RankLayout, str, dict[str, object]]:
-    """Measures all candidates; the fastest layout, the MPI, and what its probe said. Raises UserError if none ran."""
+    """Measures all candidates; returns the fastest, the MPI, and its probe's result. Raises UserError if none ran."""
     if "--threads" in flags:
         raise UserError("--threads is what is to be chosen here: leave it out, or say how many ranks you want")
     mpi = which_mpi()
     config = parse_config(flags)
     cores = available_cores()
     results: dict[RankLayout, dict[str, object]] = {}
-    for layout in candidates(cores, config.batch_of_all(1)):
+    for layout in candidates(cores, config.global_batch_on(1)):
         result = measure(layout, mpi, flags)
         if isinstance(result, str):
             print(f"  {layout}: could not run ({result})", file=sys.stderr)
             continue
         results[layout] = result
-        speed = config.batch_of_all(layout.ranks) / float(str(result["seconds"]))
+        speed = config.global_batch_on(layout.ranks) / float(str(result["seconds"]))
         print(f"  {layout}: {speed:.1f} images/s, {result['sync']}", file=sys.stderr, flush=True)
     if not results:
         raise UserError("no layout could be measured; its messages are above")
-    best = min(results, key=lambda layout: float(str(results[layout]["seconds"])) / config.batch_of_all(layout.ranks))
+    best = min(
+        results, key=lambda layout: float(str(results[layout]["seconds"])) / config.global_batch_on(layout.ranks)
+    )
     return best, mpi, results[best]
 
 

@@ -45,7 +45,7 @@ Entry = tuple[int, Path]  # class id, image
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one subcommand. Returns the exit code: 0, or 2 after a person's mistake, which it prints to stderr."""
+    """Runs one subcommand. Returns the exit code: 0, or 2 after a user's mistake, which it prints to stderr."""
     return cli.run(build_parser(), argv, _run)
 
 
@@ -75,7 +75,7 @@ def prepare_folder(
 ) -> None:
     """Lists the images of `source`, which holds a folder a class: sorted by name, the folders are classes 0, 1, ...
 
-    Validation is what `val_dir` holds in folders of the same names, or a share of each class. Paths are written relative
+    Validation images are those of `val_dir`, in folders of the same names, or a share of each class. Paths are relative
     to `output` where the images lie in it, absolute otherwise. Prints what it found. Raises UserError.
     """
     if not 0 < val_fraction < 1:
@@ -106,7 +106,7 @@ def prepare_folder(
 def prepare_digits(output: Path, size: int = 224, seed: int = 0) -> None:
     """Writes scikit-learn's 1797 handwritten digits as size x size PNG files, and lists of 80, 10 and 10 % of them.
 
-    Does nothing new when it is run again. Raises UserError if scikit-learn is missing, or if `output` has other lists.
+    Running it again changes nothing. Raises UserError if scikit-learn is missing, or if `output` has other lists.
     """
     folder, attribution = output / "digits", output / "digits" / "ATTRIBUTION.txt"
     if size < 8:
@@ -130,9 +130,9 @@ def prepare_digits(output: Path, size: int = 224, seed: int = 0) -> None:
 
 
 def _write_png(path: Path, image: Image.Image) -> None:
-    """Writes what isn't there yet. The lists come last: after an interruption the next run mends a half-written file.
+    """Writes the file unless it is there already. The next run repairs a file that an interruption has left incomplete.
 
-    So no file is flushed to the disk by itself, which would take longer than all the rest.
+    So files need not be flushed to the disk one by one, which would take longer than everything else.
     """
     content = BytesIO()
     image.save(content, "PNG")
@@ -158,7 +158,7 @@ def _find_images(source: Path, classes: Sequence[str]) -> list[Entry]:
     """Every image below source/class, in sorted order. Hidden files are left out: macOS puts ._x.jpg beside x.jpg."""
 
     def refuse(error: OSError) -> None:
-        # A class may be missing from the validation images. A folder that can't be read must not look like an empty one.
+        # A class may be missing from the validation images, but a folder that can't be read is not an empty one.
         if not isinstance(error, FileNotFoundError):
             raise UserError(f"can't look into the folder {error.filename}: {error.strerror}") from error
 
@@ -172,9 +172,9 @@ def _find_images(source: Path, classes: Sequence[str]) -> list[Entry]:
 
 
 def _split(entries: Sequence[Entry], fractions: Sequence[float], seed: int) -> list[list[Entry]]:
-    """Cuts from every class a random share for each fraction. Returns what is left, then the shares, all in order.
+    """Takes a random share of every class for each fraction. Returns the remaining entries, then the shares, in order.
 
-    A share has at least one image of a class as long as another is left for what remains.
+    A share has at least one image of a class, unless that would leave none to the remaining entries.
     """
     rng = generator(seed, Purpose.HOLD_OUT)
     labels = np.array([label for label, _ in entries])
@@ -187,7 +187,7 @@ def _split(entries: Sequence[Entry], fractions: Sequence[float], seed: int) -> l
             part[members[start : start + count]] = number
             start += count
     return [
-        [entry for entry, its_part in zip(entries, part, strict=True) if its_part == number]
+        [entry for entry, part_of_entry in zip(entries, part, strict=True) if part_of_entry == number]
         for number in range(len(fractions) + 1)
     ]
 
@@ -196,8 +196,8 @@ def _write_lists(output: Path, lists: dict[str, list[Entry]], classes: Sequence[
     contents = {name: b"".join(_lines(output, entries)) for name, entries in lists.items()}
     contents["classes.txt"] = b"".join(os.fsencode(name) + b"\n" for name in classes)
     for name, content in contents.items():
-        with replacing(output / name) as beside:
-            beside.write_bytes(content)
+        with replacing(output / name) as temporary:
+            temporary.write_bytes(content)
     for name, entries in lists.items():
         counts = np.bincount([label for label, _ in entries], minlength=len(classes))
         each = f"{counts.min()} to {counts.max()} of each of {len(classes)} classes"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def body(world: "World", args: argparse.Namespace) -> int:
     """Trains; returns the exit code."""
-    # Here and not above: --help needs no MPI.
+    # Imported here, because --help needs no MPI.
     from alexnet_dist.training.setup import open_run
     from alexnet_dist.training.trainer import Trainer
 

@@ -5,7 +5,7 @@
 Runs whole steps of full-size AlexNet with a stopwatch around every kernel. "ms" is the time of all threads divided by
 their number. The limit of products is the speed of a large sgemm measured just before, that of everything else the
 memory's: the bytes of a kernel's arrays, each counted once (twice if read and written), at the speed of copying between
-large arrays. What is found in a cache can be faster than that. What no kernel accounts for (Python, threads that wait for
+large arrays. Data that is in a cache can be faster than that. The time outside of kernels (Python, threads that wait for
 each other or for the interpreter's lock) is "rest". The last line is JSON.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import BLOCKS, Bystanders, describe_machine, engine_and_batch, memory_bandwidth, sgemm_peak
+from common import BLOCKS, OtherLoad, describe_machine, engine_and_batch, memory_bandwidth, sgemm_peak
 
 from alexnet_dist.kernels import conv_im2col, conv_winograd, linear, pointwise, pool
 from alexnet_dist.model import convolutions
@@ -27,11 +27,11 @@ from alexnet_dist.training.optim import SGD
 
 
 class Part(NamedTuple):
-    """One kernel: where its function is kept, its row in the table, and the multiplications in a call, if it counts them."""
+    """One kernel: the owner and name of its function, its label in the table, and the multiplications in a call, if any."""
 
     owner: Any
     function: str
-    row: str
+    label: str
     multiplications: Callable[..., int] | None = None
 
 
@@ -70,14 +70,14 @@ PARTS = [
 
 
 class Figures:
-    """What was measured of one row of the table: seconds of all threads, multiplications, bytes."""
+    """What was measured for one line of the table: seconds of all threads, multiplications, bytes."""
 
     def __init__(self) -> None:
         self.seconds, self.multiplications, self.bytes = 0.0, 0, 0
 
 
 class Stopwatches:
-    """Wraps the kernels. A kernel that calls another one is charged only for its own time."""
+    """Wraps the kernels. The time of a kernel excludes that of kernels that it calls."""
 
     def __init__(self) -> None:
         self.block = ""  # which layer the team is working on, and in which direction
@@ -95,10 +95,10 @@ class Stopwatches:
             seconds = time.perf_counter() - start
             arrays = [array for array in (*args, *kwargs.values()) if isinstance(array, np.ndarray)]
             size = sum(array.nbytes for array in arrays)
-            if part.row == "update":  # parameters and momentum are read and written
+            if part.label == "update":  # parameters and momentum are read and written
                 size += 3 * arrays[0].nbytes
             with self._lock:
-                figures = self.figures[self.block, part.row]
+                figures = self.figures[self.block, part.label]
                 figures.seconds += seconds - self._inner.seconds
                 figures.bytes += size
                 figures.multiplications += part.multiplications(*args, **kwargs) if part.multiplications else 0
@@ -108,12 +108,12 @@ class Stopwatches:
         return timed
 
     def watch(self, name: str, block: Any, threads: int) -> None:
-        """Notes when a layer begins and ends, so that what its kernels don't account for can be told."""
+        """Times the layer as a whole, so that the time outside of its kernels is known."""
         for direction in ("forward", "backward"):
-            setattr(block, direction, self._whole(getattr(block, direction), f"{name} {direction}", threads))
+            setattr(block, direction, self._timed_block(getattr(block, direction), f"{name} {direction}", threads))
 
-    def _whole(self, method: Callable[..., Any], name: str, threads: int) -> Callable[..., Any]:
-        def whole(*args: Any) -> Any:
+    def _timed_block(self, method: Callable[..., Any], name: str, threads: int) -> Callable[..., Any]:
+        def timed(*args: Any) -> Any:
             self.block = name
             before = sum(figures.seconds for key, figures in self.figures.items() if key[0] == name)
             start = time.perf_counter()
@@ -124,7 +124,7 @@ class Stopwatches:
             self.block = "other"
             return result
 
-        return whole
+        return timed
 
 
 def main() -> None:
@@ -137,7 +137,7 @@ def main() -> None:
     args = parser.parse_args()
     machine = describe_machine()
     print("  ".join(f"{name} {value}" for name, value in machine.items()))
-    bystanders = Bystanders()
+    other_load = OtherLoad()
     peak, bandwidth = sgemm_peak(args.threads), memory_bandwidth(args.threads)
     print(f"sgemm {peak:.0f} GFLOP/s, memory {bandwidth:.1f} GB/s")
     watches = Stopwatches()
@@ -152,13 +152,13 @@ def main() -> None:
     total = (time.perf_counter() - start) / args.steps
     rows = []
     print(f"{'':16} {'':14} {'ms':>7} {'limit':>7} {'of limit':>8}")
-    for (layer, row), figures in watches.figures.items():
+    for (layer, label), figures in watches.figures.items():
         ms = 1e3 * figures.seconds / args.threads / args.steps
         products = figures.multiplications > 0
         limit = 2 * figures.multiplications / (peak * 1e9) if products else figures.bytes / (bandwidth * 1e9)
         limit *= 1e3 / args.steps
-        rows.append({"block": layer, "part": row, "ms": round(ms, 2), "limit_ms": round(limit, 2)})
-        print(f"{layer:16} {row:14} {ms:7.1f} " + (f"{limit:7.1f} {limit / ms:8.0%}" if limit else ""))
+        rows.append({"block": layer, "part": label, "ms": round(ms, 2), "limit_ms": round(limit, 2)})
+        print(f"{layer:16} {label:14} {ms:7.1f} " + (f"{limit:7.1f} {limit / ms:8.0%}" if limit else ""))
     summed: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for entry in rows:
         kind = "fc" if str(entry["block"]).startswith("fc") else "conv"
@@ -166,7 +166,7 @@ def main() -> None:
         summed[key][0] += float(entry["ms"])
         summed[key][1] += float(entry["limit_ms"])
     speed = f"{1e3 * total:.0f} ms, {args.batch / total:.1f} images/s"
-    print(f"\na step of {args.batch} images: {speed} (with stopwatches; {bystanders})")
+    print(f"\na step of {args.batch} images: {speed} (with stopwatches; {other_load})")
     for key, (ms, limit) in sorted(summed.items(), key=lambda item: -item[1][0]):
         share = f"{limit:7.1f} {limit / ms:8.0%}" if limit else ""
         print(f"{'all':16} {key:14} {ms:7.1f} {share}")
@@ -174,7 +174,7 @@ def main() -> None:
     measured = {
         "sgemm_peak_gflops": round(peak, 1),
         "memory_gigabytes_per_second": round(bandwidth, 1),
-        "others_share": round(bystanders.share(), 3),
+        "others_share": round(other_load.share(), 3),
     }
     print(json.dumps({"machine": machine, **measured, **result}))
 

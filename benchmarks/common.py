@@ -1,4 +1,4 @@
-"""What the benchmarks share: what machine this is, and contenders that take turns, each in a process of its own."""
+"""What the benchmarks share: the machine's description and speed, and contenders that take turns, each in a process."""
 
 import json
 import os
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from alexnet_dist.training.engine import Engine
 
 BLOCKS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc1", "fc2", "fc3")  # of full-size AlexNet, as in net.blocks
-PAUSE = 0.02  # seconds between turns: OpenMP's threads, PyTorch's, spin for 10 ms after their work before they sleep
+PAUSE = 0.02  # seconds between turns: PyTorch's OpenMP threads spin for 10 ms after their work before they sleep
 DISTURBED = 0.05  # of the processors' time: figures measured while others used more are marked
 
 
@@ -56,7 +56,7 @@ def describe_machine(*packages: str) -> dict[str, Any]:
 
 
 def sgemm_peak(threads: int) -> float:
-    """GFLOP/s of a float32 matrix product of 1024 x 1024 on each of so many threads; the median of 9."""
+    """GFLOP/s of a float32 matrix product of 1024 x 1024 on each of `threads` threads; the median of 9."""
     n = 1024
     operands = [[np.ones((n, n), np.float32), np.ones((n, n), np.float32), empty((n, n))] for _ in range(threads)]
     seconds = []
@@ -69,7 +69,7 @@ def sgemm_peak(threads: int) -> float:
 
 
 def memory_bandwidth(threads: int) -> float:
-    """GB/s read and written by so many threads that copy between large arrays; the median of 9."""
+    """GB/s read and written by `threads` threads that copy between large arrays; the median of 9."""
     size = 1 << 24
     arrays = [(np.ones(size, np.float32), empty((size,))) for _ in range(threads)]
     seconds = []
@@ -83,7 +83,7 @@ def memory_bandwidth(threads: int) -> float:
 
 def engine_and_batch(batch: int, threads: int) -> tuple["Engine", Callable[[], object]]:
     """Full-size AlexNet on one rank, and a function that trains one step on synthetic images."""
-    # Not at the file's top: PyTorch's contenders shall not start MPI.
+    # Imported here, because PyTorch's contenders must not start MPI.
     from mpi4py import MPI
 
     from alexnet_dist.comm.world import World
@@ -99,13 +99,13 @@ def engine_and_batch(batch: int, threads: int) -> tuple["Engine", Callable[[], o
 
 
 class Contender:
-    """A child process that does pieces of work when it is asked, and sleeps while others have their turn."""
+    """A child process that runs items of work on request, and sleeps while others have their turn."""
 
     def __init__(self, name: str, program: str, *arguments: str, launcher: tuple[str, ...] = ()) -> None:
         self.name = name
-        self.seconds: dict[str, list[float]] = {}  # of each of the items that it offers
+        self.seconds: dict[str, list[float]] = {}  # by item
         self.peak_megabytes = 0.0
-        self.latest: dict[str, Any] = {}  # all that it said after its latest turn
+        self.latest: dict[str, Any] = {}  # the whole answer of its latest turn
         self._process = subprocess.Popen(
             [*launcher, sys.executable, program, "--worker", *arguments],
             stdin=subprocess.PIPE,
@@ -121,11 +121,11 @@ class Contender:
         return json.loads(answer)
 
     def wait_until_ready(self) -> None:
-        """Learns which items there are."""
+        """Reads which items it offers."""
         self.seconds = {item: [] for item in self._answer()}
 
     def turn(self, item: str, counts: bool = True) -> None:
-        """Lets it do one item once; counts: this time is one of those that are reported."""
+        """Runs one item once; `counts`: the time is one of those reported."""
         assert self._process.stdin is not None
         print(item, file=self._process.stdin, flush=True)
         result = self.latest = self._answer()
@@ -139,11 +139,11 @@ class Contender:
 
 
 def serve(work: dict[str, Callable[[], object]], at_least: float = 0.0) -> None:
-    """The child's side of a Contender: offers items; does each line's on stdin, answers with time and peak memory.
+    """The child's side of a Contender: prints its items; runs that of each line on stdin, prints its time and peak memory.
 
     Each turn begins with `at_least` seconds of the same work that don't count: threads that have slept may share a core for
-    a while. An item that was quicker than that in its second turn is then repeated for about so long, and the mean given.
-    What an item returns, if a dict, is put into the answer.
+    a while. An item that took less than that in its second turn is repeated for about that long from then on, and the mean is
+    reported. If an item returns a dict, it is added to the answer.
     """
     print(json.dumps(list(work)), flush=True)
     turns, repeats = dict.fromkeys(work, 0), dict.fromkeys(work, 1)
@@ -165,9 +165,9 @@ def serve(work: dict[str, Callable[[], object]], at_least: float = 0.0) -> None:
 
 
 def race(contenders: list[Contender], rounds: int, warmup: int = 2, items: list[str] | None = None) -> None:
-    """All take turns with each item, so that a change of the machine's speed meets all alike.
+    """All take turns with each item, so that a change of the machine's speed affects all equally.
 
-    They are left running if only some items are asked for.
+    They are left running if `items` names only some.
     """
     for contender in contenders:
         contender.wait_until_ready()
@@ -186,15 +186,15 @@ def paired_ratio(one: Contender, other: Contender, item: str) -> float:
 
 
 def fastest(contenders: list[Contender], item: str) -> Contender:
-    """The one with the lowest median: of PyTorch's two layouts, the one to be compared with."""
+    """The one with the lowest median: of PyTorch's two memory formats, the one to compare with."""
     return min(contenders, key=lambda contender: median(contender.seconds[item]))
 
 
-class Bystanders:
-    """How busy others keep the processors. Make it before the contenders, and ask when they have been closed.
+class OtherLoad:
+    """How much of the processors other programs use. Make it before the contenders, and ask when they have been closed.
 
-    Medians of pairs don't save a comparison from that: a core shared with others delays most who waits for all threads at
-    a barrier, as PyTorch does, so that the ratios come out wrong, too.
+    Medians of pairs don't correct for it: a core that is shared with other programs delays most a contender whose threads
+    wait for each other at barriers, as PyTorch's do, so that the ratios are wrong, too.
     """
 
     def __init__(self) -> None:
@@ -210,7 +210,7 @@ class Bystanders:
         return time.perf_counter(), ticks / os.sysconf("SC_CLK_TCK"), own
 
     def share(self) -> float:
-        """Of all processors' time since the beginning: 0 is a quiet machine. Other machines' stolen time counts, too."""
+        """Of all processors' time since it was made; 0: the machine is idle otherwise. Stolen time counts, too."""
         clock, busy, own = (after - before for before, after in zip(self._before, self._times(), strict=True))
         return max(0.0, busy - own) / (clock * (os.cpu_count() or 1))
 
@@ -220,5 +220,5 @@ class Bystanders:
 
 
 def load_average() -> str:
-    """The machine's load at this moment; more than the benchmark's own means that others disturb it."""
+    """The machine's load at this moment; more than the benchmark's own means that other programs run."""
     return " ".join(f"{value:.1f}" for value in os.getloadavg())

@@ -1,17 +1,17 @@
-"""The layers one by one, four single operators, and the inference of whole images: milliseconds, and PyTorch's beside.
+"""Milliseconds of single layers, of four single operators and of inference with the whole network, beside PyTorch's.
 
     python benchmarks/ops.py [--parts layers scenes inference] [--batch 16 128] [--threads 2] [--against torch]
 
-layers: each of AlexNet's, with its bias, ReLU and pooling, without dropout and update. "forward" is that of evaluation,
-whose weights stay, so that filters have been transformed before; "both" is what a training step does: weights that have
-changed, forward, and the gradients of weights, bias and (except for the pixels) input, which are stored. scenes:
+layers: each layer of AlexNet with its bias, ReLU and pooling, without dropout and update. "forward" is that of
+evaluation, whose weights don't change, so that filters are transformed already; "both" is that of a training step: new
+weights, forward, and the gradients of weights, bias and (except for the pixels) input, which are stored. scenes:
 convolutions without padding and fully connected layers from the page of the C program that this project began from,
-forward, with bias and ReLU on both sides, beside that program's time on another machine, without either. inference: the
-whole network on one image and on 32, as it stands in a process that is warm.
+forward, with bias and ReLU in ours and PyTorch's, beside that program's time on another machine, without bias and ReLU.
+inference: the whole network on one image and on 32, in a process that has warmed up.
 
-Everything is float32. With --against torch, PyTorch does the same in either layout of memory, each contender in a
-process of its own, one item in turn; ratios are medians of the pairs, with the layout that is the faster one for the
-item. What other programs took of the processors is said after each part: more than a few percent makes its figures
+Everything is float32. With --against torch, PyTorch does the same in both memory formats, each contender in a process
+of its own, one item in turn; ratios are medians of the pairs, to the memory format that is faster for the item. The
+share of the processors that other programs used is printed after each part: more than a few percent makes its figures
 worthless. The last line is JSON.
 """
 
@@ -24,7 +24,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import BLOCKS, Bystanders, Contender, describe_machine, fastest, paired_ratio, race, serve
+from common import BLOCKS, Contender, OtherLoad, describe_machine, fastest, paired_ratio, race, serve
 
 from alexnet_dist.model.architecture import Network, output_extent, parameter_map
 from alexnet_dist.model.convolutions import choose_convolution
@@ -37,7 +37,7 @@ from alexnet_dist.support.threads import Team
 from alexnet_dist.support.workspace import Workspace, zeros
 
 Work = dict[str, Callable[[], object]]
-LAYOUTS = ("nchw", "channels_last")
+MEMORY_FORMATS = ("nchw", "channels_last")
 
 
 class Scene(NamedTuple):
@@ -62,12 +62,12 @@ RNG = np.random.default_rng(0)
 
 
 def values(*shape: int) -> np.ndarray:
-    """What a ReLU may leave."""
+    """Random values as after a ReLU: none is negative."""
     return np.maximum(RNG.standard_normal(shape, dtype=np.float32), 0)
 
 
 class Store:
-    """A sink that keeps the gradients."""
+    """A sink that stores the gradients."""
 
     def __init__(self, size: int) -> None:
         self._gradients = zeros((size,))
@@ -77,7 +77,7 @@ class Store:
         yield self._gradients[lo:hi]
 
     def poll(self) -> None:
-        """Nothing is under way."""
+        """Does nothing: there is no communication."""
 
 
 def network(batch: int, team: Team, training: bool) -> AlexNet:
@@ -106,7 +106,7 @@ def layers_numpy(batch: int, team: Team) -> Work:
     return work
 
 
-def layers_torch(batch: int, layout: str) -> Work:
+def layers_torch(batch: int, format_name: str) -> Work:
     """PyTorch's, for the part `layers`."""
     import torch
     from torch_alexnet import alexnet
@@ -115,9 +115,9 @@ def layers_torch(batch: int, layout: str) -> Work:
     modules = [module for module in [*net.features, *net.classifier] if not isinstance(module, torch.nn.Dropout)]
     starts = [i for i, module in enumerate(modules) if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear))]
     for name, lo, hi in zip(BLOCKS, starts, [*starts[1:], len(modules)], strict=True):
-        group = in_layout(torch.nn.Sequential(*modules[lo:hi]), layout)
+        group = in_memory_format(torch.nn.Sequential(*modules[lo:hi]), format_name)
         x = torch.from_numpy(values(batch, *shape))
-        x = in_layout(x.flatten(1) if name == "fc1" else x, layout).requires_grad_(name != "conv1")
+        x = in_memory_format(x.flatten(1) if name == "fc1" else x, format_name).requires_grad_(name != "conv1")
         y = group(x)
         shape, dy = tuple(y.shape[1:]), torch.rand_like(y)
 
@@ -152,7 +152,7 @@ def scenes_numpy(batch: int, team: Team) -> Work:
     return work
 
 
-def scenes_torch(batch: int, layout: str) -> Work:
+def scenes_torch(batch: int, format_name: str) -> Work:
     """PyTorch's, for the part `scenes`."""
     import torch
 
@@ -165,7 +165,7 @@ def scenes_torch(batch: int, layout: str) -> Work:
         else:
             operator = torch.nn.Linear(scene.w[1], scene.w[0])
         operator = torch.nn.Sequential(operator, torch.nn.ReLU(inplace=True))
-        work[name] = without_gradients(in_layout(operator, layout), in_layout(x, layout))
+        work[name] = without_gradients(in_memory_format(operator, format_name), in_memory_format(x, format_name))
     return work
 
 
@@ -175,25 +175,26 @@ def inference_numpy(batch: int, team: Team) -> Work:
     return {"whole network": lambda: net.forward(x)}
 
 
-def inference_torch(batch: int, layout: str) -> Work:
+def inference_torch(batch: int, format_name: str) -> Work:
     """PyTorch's, for the part `inference`."""
     import torch
     from torch_alexnet import alexnet
 
-    x = torch.from_numpy(values(batch, 3, 224, 224))
-    return {"whole network": without_gradients(in_layout(alexnet().eval(), layout), in_layout(x, layout))}
+    net, x = alexnet().eval(), torch.from_numpy(values(batch, 3, 224, 224))
+    net, x = in_memory_format(net, format_name), in_memory_format(x, format_name)
+    return {"whole network": without_gradients(net, x)}
 
 
-def in_layout(thing: Any, layout: str) -> Any:
-    """A module or tensor with its images in this order in memory."""
+def in_memory_format(thing: Any, format_name: str) -> Any:
+    """A module, or a tensor of images, in this memory format."""
     import torch
 
     maps = isinstance(thing, torch.nn.Module) or thing.dim() == 4
-    return thing.to(memory_format=torch.channels_last) if layout == "channels_last" and maps else thing
+    return thing.to(memory_format=torch.channels_last) if format_name == "channels_last" and maps else thing
 
 
 def without_gradients(module: Any, x: Any) -> Callable[[], None]:
-    """Calls the module as one does for inference."""
+    """A function that calls the module in inference mode."""
     import torch
 
     def forward() -> None:
@@ -208,7 +209,7 @@ TORCH = {"layers": layers_torch, "scenes": scenes_torch, "inference": inference_
 
 
 def work_of(kind: str, part: str, batch: int, threads: int) -> Work:
-    """What a contender serves."""
+    """The items that a contender serves."""
     if kind == "numpy":
         return NUMPY[part](batch, Team(threads))
     import torch
@@ -218,13 +219,15 @@ def work_of(kind: str, part: str, batch: int, threads: int) -> Work:
 
 
 def compare(part: str, batch: int, threads: int, against: str | None, rounds: int) -> dict[str, Any]:
-    """A line for each item; what was measured, as JSON has it."""
+    """Prints a line for each item; returns what was measured, for JSON."""
     title = f"{part}, {threads} threads" if part == "scenes" else f"{part}, batch {batch}, {threads} threads"
     print(title)
-    bystanders = Bystanders()
+    other_load = OtherLoad()
     arguments = (part, str(batch), str(threads))
     ours = Contender("alexnet_dist", __file__, "numpy", *arguments)
-    others = [Contender(layout, __file__, layout, *arguments) for layout in (LAYOUTS if against else ())]
+    others = [
+        Contender(format_name, __file__, format_name, *arguments) for format_name in (MEMORY_FORMATS if against else ())
+    ]
     race([ours, *others], rounds)
     items: dict[str, Any] = {}
     for item, seconds in ours.seconds.items():
@@ -240,8 +243,8 @@ def compare(part: str, batch: int, threads: int, against: str | None, rounds: in
             items[item]["times_c_program"] = round(c_program / items[item]["ms"], 2)
             line += f"   SEED: C program {c_program:6.1f} ms, {items[item]['times_c_program']:5.1f} times as fast"
         print(line)
-    print(f"  ({bystanders})")
-    share = round(bystanders.share(), 3)
+    print(f"  ({other_load})")
+    share = round(other_load.share(), 3)
     return {"part": part, "batch": batch, "threads": threads, "others_share": share, "items": items}
 
 

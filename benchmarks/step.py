@@ -4,8 +4,9 @@
 
 Forward, loss, backward and update on synthetic images. With --against torch, PyTorch runs the same step in its four
 ways (float32 and bfloat16 autocast, NCHW and channels_last; fused SGD), each contender in a process of its own, one step
-in turn; ratios are medians of the pairs, and the best ones are those to the faster layout of each precision. What other
-programs took of the processors is said, too: more than a few percent makes the figures worthless. The last line is JSON.
+in turn; ratios are medians of the pairs, and the best ones are those to the faster memory format of each precision. The
+share of the processors that other programs used is printed, too: more than a few percent makes the figures worthless.
+The last line is JSON.
 """
 
 import argparse
@@ -13,8 +14,8 @@ import json
 from statistics import median
 
 from common import (
-    Bystanders,
     Contender,
+    OtherLoad,
     describe_machine,
     engine_and_batch,
     fastest,
@@ -53,8 +54,8 @@ def work_torch(batch: int, threads: int, way: str) -> None:
     from torch_alexnet import alexnet
 
     torch.set_num_threads(threads)
-    precision, layout = way.split()
-    memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    precision, format_name = way.split()
+    memory_format = torch.channels_last if format_name == "channels_last" else torch.contiguous_format
     net = alexnet().to(memory_format=memory_format)
     x = torch.randn(batch, 3, 224, 224).to(memory_format=memory_format)
     labels = torch.randint(0, 1000, (batch,))
@@ -71,15 +72,15 @@ def work_torch(batch: int, threads: int, way: str) -> None:
 
 
 def compare(batch: int, threads: int, ways: tuple[str, ...], rounds: int) -> dict[str, object]:
-    """One line for each contender; what was measured, as JSON has it."""
-    bystanders, peak = Bystanders(), sgemm_peak(threads)
+    """Prints a line for each contender; returns what was measured, for JSON."""
+    other_load, peak = OtherLoad(), sgemm_peak(threads)
     arguments = (str(batch), str(threads))
     ours = Contender("alexnet_dist", __file__, "numpy", *arguments)
     others = [Contender(way, __file__, "torch", *arguments, way) for way in ways]
     race([ours, *others], rounds)
     speed = batch / median(ours.seconds["step"])
     share = 2 * multiplications(Network()) * speed / (peak * 1e9)
-    print(f"batch {batch}, {threads} threads (sgemm peak {peak:.0f} GFLOP/s, {bystanders})")
+    print(f"batch {batch}, {threads} threads (sgemm peak {peak:.0f} GFLOP/s, {other_load})")
     print(f"  {ours.name:24} {speed:7.1f} images/s  {share:5.0%} of peak  {ours.peak_megabytes:6.0f} MB")
     result: dict[str, object] = {
         "batch": batch,
@@ -88,7 +89,7 @@ def compare(batch: int, threads: int, ways: tuple[str, ...], rounds: int) -> dic
         "images_per_second": round(speed, 2),
         "share_of_peak": round(share, 3),
         "peak_megabytes": round(ours.peak_megabytes),
-        "others_share": round(bystanders.share(), 3),
+        "others_share": round(other_load.share(), 3),
     }
     for other in others:
         theirs, ratio = batch / median(other.seconds["step"]), paired_ratio(ours, other, "step")
@@ -101,8 +102,8 @@ def compare(batch: int, threads: int, ways: tuple[str, ...], rounds: int) -> dic
     if others:
         best = {}
         for short, precision in (("fp32", "float32"), ("bf16", "bfloat16")):
-            layouts = [other for other in others if other.name.startswith(precision)]
-            best[short] = paired_ratio(ours, fastest(layouts, "step"), "step")
+            formats = [other for other in others if other.name.startswith(precision)]
+            best[short] = paired_ratio(ours, fastest(formats, "step"), "step")
             result[f"best_{short}_ratio"] = round(best[short], 3)
         print("  " + ", ".join(f"best {short} ratio {ratio:.2f}" for short, ratio in best.items()))
     return result

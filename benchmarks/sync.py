@@ -1,12 +1,12 @@
-"""The parallel step on this machine: images a second by strategy and number of ranks, what hides behind what, and memory.
+"""The parallel step on this machine: images a second by strategy and number of ranks, how much is hidden, and memory.
 
     python benchmarks/sync.py --ranks 2 4 --batch 16 128 [--against torch]
 
 Full-size AlexNet on synthetic images, one thread a rank unless --threads says otherwise; --batch is that of all ranks.
-"step" is the whole of it. "compute" leaves the exchange and the update out, "exchange" leaves out all but these: what
-their sum has more than the step was hidden. (With `hybrid` the fully connected layers' update is part of "compute".)
-With --against torch, PyTorch's DistributedDataParallel over gloo takes turns with ours: float32 in the better layout of
-memory, gradients as views of buckets, fused SGD. Times are those of the slowest rank, ratios medians of the pairs.
+"step" is the whole step, "compute" the step without exchange and update, "exchange" these two alone: the time by which
+"compute" and "exchange" together exceed "step" was hidden. (With `hybrid` the fully connected layers' update is part of
+"compute".) With --against torch, PyTorch's DistributedDataParallel over gloo takes turns with ours: float32 in the faster
+memory format, gradients as views of buckets, fused SGD. Times are those of the slowest rank, ratios medians of the pairs.
 Memory is the proportional set size of all ranks together, and the part of it that holds parameters, momentum and
 gradients. The last line is JSON.
 """
@@ -32,13 +32,13 @@ from alexnet_dist.model.architecture import Network, layer_table
 from alexnet_dist.model.parameters import GradientSink
 from alexnet_dist.support.workspace import Workspace
 
-LAYOUTS = ("nchw", "channels_last")
+MEMORY_FORMATS = ("nchw", "channels_last")
 STRATEGIES = ("allreduce", "sharded", "hybrid")
 Work = dict[str, Callable[[], object]]
 
 
 class Compute:
-    """A sink that throws gradients away: those before `start`, if the strategy updates the others while it computes."""
+    """A sink that drops gradients; with `start`, only those before it, where the strategy updates the others in backward."""
 
     def __init__(self, strategy: GradientSink, start: int | None) -> None:
         self._strategy, self._start = strategy, start
@@ -54,7 +54,7 @@ class Compute:
             yield workspace.take((size,))
 
     def poll(self) -> None:
-        """Nothing is under way."""
+        """Does nothing: there is no communication."""
 
 
 def proportional_megabytes(only: str = "") -> float:
@@ -116,7 +116,7 @@ def work_numpy(strategy: str, batch: int, threads: int) -> None:
 
 
 def sleepy_broadcast(comm: Any, code: int) -> int:
-    """Rank 0's code. Until it comes the ranks sleep: MPI's own waits would take the cores from whoever has its turn."""
+    """Rank 0's code. Until it arrives the ranks sleep: MPI would spin and take cores from the contender whose turn it is."""
     codes = np.array([code], np.int64)
     request = comm.Ibcast(codes, root=0)
     while not request.Test():
@@ -124,7 +124,7 @@ def sleepy_broadcast(comm: Any, code: int) -> int:
     return int(codes[0])
 
 
-def work_torch(layout: str, ranks: int, batch: int, threads: int) -> None:
+def work_torch(format_name: str, ranks: int, batch: int, threads: int) -> None:
     """Serves PyTorch's, on processes that this one starts."""
     import torch
     import torch.distributed as dist
@@ -141,7 +141,7 @@ def work_torch(layout: str, ranks: int, batch: int, threads: int) -> None:
             )
     torch.set_num_threads(threads)
     dist.init_process_group("gloo")
-    memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    memory_format = torch.channels_last if format_name == "channels_last" else torch.contiguous_format
     net = alexnet().to(memory_format=memory_format)
     mine = batch * (rank + 1) // ranks - batch * rank // ranks
     x, labels = torch.randn(mine, 3, 224, 224).to(memory_format=memory_format), torch.randint(0, 1000, (mine,))
@@ -179,7 +179,7 @@ def serve_on_ranks(
     barrier: Callable[[], object],
     largest: Callable[[float], float],
 ) -> None:
-    """Rank 0 serves; whatever item it is asked for, all ranks do together. The time is the slowest rank's."""
+    """Rank 0 serves; all ranks run each requested item together. The time is the slowest rank's."""
     items = list(work)
 
     def turn(item: str) -> dict[str, Any]:
@@ -201,12 +201,14 @@ def serve_on_ranks(
 
 
 def compare(ranks: int, batch: int, threads: int, against: str | None, rounds: int) -> dict[str, Any]:
-    """A line for each contender; what was measured, as JSON has it."""
+    """Prints a line for each contender; returns what was measured, for JSON."""
     print(f"{ranks} ranks of {threads} threads, global batch {batch} (load {load_average()} before)")
     shape = (str(batch), str(threads))
     mpirun = ("mpirun", "-n", str(ranks))
     ours = [Contender(name, __file__, "numpy", name, *shape, launcher=mpirun) for name in STRATEGIES]
-    theirs = [Contender(name, __file__, "torch", name, str(ranks), *shape) for name in (LAYOUTS if against else ())]
+    theirs = [
+        Contender(name, __file__, "torch", name, str(ranks), *shape) for name in (MEMORY_FORMATS if against else ())
+    ]
     race([*ours, *theirs], rounds, warmup=2, items=["step"])
     best = min(theirs, key=lambda one: median(one.seconds["step"])) if theirs else None
     result: dict[str, Any] = {"ranks": ranks, "batch": batch, "threads": threads}

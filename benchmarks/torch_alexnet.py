@@ -1,4 +1,4 @@
-"""The peer: torchvision's AlexNet in PyTorch, written from our own table of layers, so that torchvision isn't needed."""
+"""torchvision's AlexNet in PyTorch, to compare with. Built from our own table of layers: torchvision isn't needed."""
 
 import torch
 

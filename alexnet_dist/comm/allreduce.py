@@ -2,7 +2,7 @@
 
 The flat gradient is cut into buckets of equal size. Backward fills it from the end, and as soon as the last bucket that
 hasn't been sent is full, its nonblocking Allreduce starts, while backward goes on. All ranks start the buckets in the
-same order, as MPI asks of collectives, whatever the order in which their threads finish. Only the main thread talks to
+same order, as MPI requires of collectives, whatever the order in which their threads finish. Only the main thread calls
 MPI.
 """
 
@@ -21,7 +21,7 @@ from alexnet_dist.support.workspace import Workspace, zeros
 
 
 class Allreduce:
-    """The sink of one replica's gradients, of which the blocks are views."""
+    """The sink of one replica's gradients; a block is a view of the flat gradient."""
 
     def __init__(self, world: World, options: StrategyOptions) -> None:
         self.world, self._options = world, options
@@ -46,7 +46,7 @@ class Allreduce:
             self.poll()
 
     def poll(self) -> None:
-        """Starts the buckets that are full, and lets MPI move those under way. Main thread only."""
+        """Starts the buckets that are full, and lets MPI make progress with those started. Main thread only."""
         bounds = self._buckets.bounds
         while self.started < len(bounds) and self._buckets.is_full(self.started):
             lo, hi = bounds[self.started]
@@ -55,10 +55,10 @@ class Allreduce:
         MPI.Request.Testall(self._requests)
 
     def finish(self) -> None:
-        """Updates each bucket as its sum arrives, or all of them when the last one has."""
+        """Updates each bucket when its sum is complete, or, for an update that needs norms, all after the last sum."""
         self.poll()
         if self.started < len(self._buckets.bounds):
-            raise self._buckets.forgotten(self.started)
+            raise self._buckets.incomplete_error(self.started)
         deferred = []
         for request, began, (lo, hi) in zip(self._requests, self._starts, self._buckets.bounds, strict=True):
             start = time.perf_counter()
@@ -94,4 +94,4 @@ class Allreduce:
         self.world.broadcast_(array)
 
     def close(self) -> None:
-        """Nothing outlives the replica."""
+        """Does nothing: garbage collection frees the replica."""

@@ -6,8 +6,8 @@ applies the update while the sum is in its cache: the gradient crosses memory on
 updates too. Across nodes, the first ranks of the nodes sum a bucket as soon as their nodes' ranks have: one message for
 each pair of nodes, and nothing crosses the wire twice. An optimizer that needs norms first updates at the step's end.
 
-A parameter may be updated before the step's end only if no rank needs the old one any more: so a layer has computed the
-gradient of its input before it hands over that of its weights (model/layers).
+A parameter may be updated before the step's end only if no rank needs its old value any more: so a layer computes the
+gradient of its input before it passes that of its weights to the sink (model/layers).
 """
 
 import threading
@@ -24,7 +24,7 @@ from alexnet_dist.comm.node import Node
 from alexnet_dist.comm.strategy import StrategyOptions, Summed, update_ranges, update_with_norms
 from alexnet_dist.support.workspace import Workspace
 
-SUMMED = 1 << 16  # floats that are summed and updated at once: a block of each rank's gradient in the cache
+SUM_BLOCK = 1 << 16  # floats that are summed and updated at once: this block of every rank's gradient fits in the cache
 ALIGNMENT = 16  # floats: slices begin on cache lines
 
 
@@ -42,16 +42,16 @@ class Exchange:
         # Of each bucket, what each rank has handed over, whether it has summed its slice, and whether the sum over the
         # nodes has arrived; all counted since the run's beginning: they only ever grow, so need no reset.
         count = max(len(self._buckets.bounds), 1)
-        self._handed, self._summed = (node.shared((node.size, count), np.int64) for _ in range(2))
+        self._filled, self._summed = (node.shared((node.size, count), np.int64) for _ in range(2))
         self._arrived = node.shared((count,), np.int64)
-        self._before = self._handed[node.rank].copy()
-        self._steps = 1
-        self._done = 0  # buckets of this step whose sum this rank has made of its slice
+        self._filled_before = self._filled[node.rank].copy()
+        self._step = 1
+        self._buckets_done = 0  # buckets of this step whose sum this rank has made of its slice
         self._requests: list[
             tuple[float, MPI.Request]
         ] = []  # of the node's first rank: the sums over nodes that it started
-        self._landed = 0  # how many of them have arrived
-        self._at_once = node.nodes == 1 and not options.update.partials
+        self._arrived_count = 0  # how many of them have arrived
+        self._updates_at_once = node.nodes == 1 and not options.update.partials
 
     @contextmanager
     def block(self, lo: int, hi: int, workspace: Workspace) -> Iterator[np.ndarray]:
@@ -64,32 +64,32 @@ class Exchange:
     def poll(self) -> None:
         """Sums what all ranks of the node have handed over, and moves the sums over nodes along. Main thread only."""
         self._announce()
-        while self._done < len(self._buckets.bounds) and self._is_complete(self._done):
-            began, (lo, hi) = time.perf_counter(), self._buckets.bounds[self._done]
-            self._reduce(self._done)
+        while self._buckets_done < len(self._buckets.bounds) and self._is_complete(self._buckets_done):
+            began, (lo, hi) = time.perf_counter(), self._buckets.bounds[self._buckets_done]
+            self._reduce(self._buckets_done)
             self._options.record(f"bucket [{lo}, {hi})", began, time.perf_counter())
-            self._done += 1
+            self._buckets_done += 1
         if self.node.rank == 0 and self.node.nodes > 1:
             self._move()
 
     def finish(self) -> list[Summed]:
         """Returns when this rank has the sums of its slices: those that have yet to be updated."""
         bounds = self._buckets.bounds
-        while self._done < len(bounds):
+        while self._buckets_done < len(bounds):
             self._announce()
-            self._complain_if_forgotten()
-            self.node.wait_until(lambda: self._moved() and self._is_complete(self._done))
+            self._require_filled()
+            self.node.wait_until(lambda: self._moved() and self._is_complete(self._buckets_done))
             self.poll()
-        stored = [] if self._at_once else [self._slice(index) for index in range(len(bounds))]
+        stored = [] if self._updates_at_once else [self._slice(index) for index in range(len(bounds))]
         if self.node.nodes > 1:
             for index, summed in enumerate(stored):
                 self.node.wait_until(partial(self._has_arrived, index))
                 if not self._options.update.partials:
                     update_ranges([summed], self._options)
-        self._before += self._buckets.filled
+        self._filled_before += self._buckets.filled
         self._buckets.reset()
-        self._steps += 1
-        self._done, self._landed, self._requests = 0, 0, []
+        self._step += 1
+        self._buckets_done, self._arrived_count, self._requests = 0, 0, []
         return stored if self._options.update.partials else []
 
     def _moved(self) -> bool:
@@ -100,42 +100,42 @@ class Exchange:
         return True
 
     def _has_arrived(self, index: int) -> bool:
-        return self._moved() and bool(self._arrived[index] >= self._steps)
+        return self._moved() and bool(self._arrived[index] >= self._step)
 
     def _move(self) -> None:
         """The node's first rank starts the sums over nodes of buckets that all have summed, and tells which have come."""
         self.node.fence()
         bounds = self._buckets.bounds
-        while (index := len(self._requests)) < len(bounds) and (self._summed[:, index] >= self._steps).all():
+        while (index := len(self._requests)) < len(bounds) and (self._summed[:, index] >= self._step).all():
             lo, hi = bounds[index]
             part = self.gradients[0, lo - self._lo : hi - self._lo]
             self._requests.append((time.perf_counter(), self.node.leaders.Iallreduce(MPI.IN_PLACE, part, MPI.SUM)))
-        while self._landed < len(self._requests):
-            began, request = self._requests[self._landed]
+        while self._arrived_count < len(self._requests):
+            began, request = self._requests[self._arrived_count]
             if not request.Test():
                 break
-            lo, hi = bounds[self._landed]
+            lo, hi = bounds[self._arrived_count]
             self._options.record(f"bucket [{lo}, {hi}) across nodes", began, time.perf_counter())
-            self._arrived[self._landed] = self._steps
-            self._landed += 1
+            self._arrived[self._arrived_count] = self._step
+            self._arrived_count += 1
         self.node.fence()
 
     def _announce(self) -> None:
-        """Tells the node's ranks how much this one has handed over."""
+        """Shows the node's ranks how much of each bucket this one has filled."""
         if self._buckets.bounds:
             self.node.fence()
-            self._handed[self.node.rank] = self._before + self._buckets.filled
+            self._filled[self.node.rank] = self._filled_before + self._buckets.filled
 
     def _is_complete(self, index: int) -> bool:
         lo, hi = self._buckets.bounds[index]
-        complete = bool(self._handed[:, index].sum() >= self._steps * len(self.gradients) * (hi - lo))
+        complete = bool(self._filled[:, index].sum() >= self._step * len(self.gradients) * (hi - lo))
         if complete:
             self.node.fence()
         return complete
 
-    def _complain_if_forgotten(self) -> None:
-        if not self._buckets.is_full(self._done):
-            raise self._buckets.forgotten(self._done)
+    def _require_filled(self) -> None:
+        if not self._buckets.is_full(self._buckets_done):
+            raise self._buckets.incomplete_error(self._buckets_done)
 
     def _slice(self, index: int) -> Summed:
         """This rank's slice of a bucket, and where its sum is stored: in the first rank's gradient, where nobody but this
@@ -150,14 +150,14 @@ class Exchange:
         summed = self._slice(index)
 
         def task(part: slice, workspace: Workspace) -> None:
-            total = workspace.take((part.stop - part.start,)) if self._at_once else self.gradients[0, part]
+            total = workspace.take((part.stop - part.start,)) if self._updates_at_once else self.gradients[0, part]
             self._sum(part, total)
-            if self._at_once:
+            if self._updates_at_once:
                 self._options.update.apply(self._lo + part.start, self._lo + part.stop, total, workspace)
 
         self._for_blocks(summed.lo, summed.hi, task)
         self.node.fence()
-        self._summed[self.node.rank, index] = self._steps
+        self._summed[self.node.rank, index] = self._step
 
     def _sum(self, part: slice, out: np.ndarray) -> None:
         """out = the sum of the node's gradients; copied where there is one."""
@@ -170,7 +170,7 @@ class Exchange:
 
     def _in_order(self) -> list[np.ndarray]:
         """The node's gradients: this rank's own, which is in its cache, or that which the sum takes the place of, first."""
-        own = self.node.rank if self._at_once else 0
+        own = self.node.rank if self._updates_at_once else 0
         return [self.gradients[own], *self.gradients[:own], *self.gradients[own + 1 :]]
 
     def _for_blocks(self, lo: int, hi: int, task: Callable[[slice, Workspace], None]) -> None:
@@ -181,7 +181,7 @@ class Exchange:
             with workspace.frame():
                 task(slice(base + start, base + end), workspace)
 
-        self._options.team.for_each(hi - lo, SUMMED, block)
+        self._options.team.for_each(hi - lo, SUM_BLOCK, block)
 
 
 class NodeStrategy:

@@ -52,7 +52,7 @@ class Hybrid(NodeStrategy):
         self.spread: Spread | None = None
 
     def block(self, lo: int, hi: int, workspace: Workspace) -> AbstractContextManager[np.ndarray]:
-        """The part [lo, hi) of the gradient, to be filled; all of it is of convolutions, or all of the classifier."""
+        """The part [lo, hi) of the gradient, to be filled; it is all of convolutions or all of the classifier."""
         if lo < self._options.classifier_start:
             return self.exchange.block(lo, hi, workspace)
         return self._classifier_block(lo, hi, workspace)

@@ -1,8 +1,8 @@
-"""Strategy `local`, for a world of one rank: nothing is to be summed, so every block is updated at once.
+"""Strategy `local`, for a world of one rank: there is nothing to sum, so every block is updated at once.
 
-The gradient of a block lives in scratch memory, and the update reads it while it is in the cache: the whole gradient,
-as large as the parameters, is never stored, nor written to memory and read back. Only an optimizer that needs norms
-first has it stored.
+The gradient of a block is in scratch memory, and the update reads it while it is in the cache: the whole gradient, as
+large as the parameters, is not written to memory and read back. Only for an optimizer that needs norms first it is
+stored.
 """
 
 from collections.abc import Iterator
@@ -33,22 +33,22 @@ class Local:
         self._gradients = zeros((options.size if options.update.partials else 0,))
 
     def block(self, lo: int, hi: int, workspace: Workspace) -> AbstractContextManager[np.ndarray]:
-        """Memory for the gradient of [lo, hi), which is applied as soon as it is there, or else when all is there."""
+        """Memory for the gradient of [lo, hi), which is applied at the end of the context, or else in `finish`."""
         if self._options.update.partials:
             return nullcontext(self._gradients[lo:hi])
         return updating(self._options.update, lo, hi, workspace)
 
     def poll(self) -> None:
-        """Nothing is under way."""
+        """Does nothing: there are no messages."""
 
     def finish(self) -> None:
-        """Where the update waits for norms, it is done now; else everything has been done already."""
+        """Makes the update if it needs norms; else it has been made already, block by block."""
         if self._options.update.partials:
             everything = [Summed(0, self._options.size, self._gradients)]
             update_with_norms(everything, everything, self._options)
 
     def waited(self) -> float:
-        """There is nobody to wait for."""
+        """Zero: there are no other ranks."""
         return 0.0
 
     def whole(self, array: np.ndarray) -> np.ndarray:
@@ -63,4 +63,4 @@ class Local:
         """There are no others."""
 
     def close(self) -> None:
-        """Nothing outlives the replica."""
+        """Does nothing: garbage collection frees the replica."""

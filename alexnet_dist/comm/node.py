@@ -1,7 +1,7 @@
 """The ranks of one node: memory that they share, a barrier through it, and the first ranks of the other nodes.
 
-Ranks of a node find each other by MPI (Split_type SHARED), and share memory by windows (MPI-3, section 11.2.3). What is
-waited for is looked at politely: there may be more ranks than cores, and whoever computes should have them.
+Ranks of a node find each other by MPI (Split_type SHARED), and share memory by windows (MPI-3, section 11.2.3). Waiting
+ranks yield their core: there may be more ranks than cores, and those that compute should have them.
 """
 
 import os
@@ -17,7 +17,7 @@ from alexnet_dist.comm.world import World, wait_until
 from alexnet_dist.support.threads import Task, Team, contiguous, round_robin
 from alexnet_dist.support.workspace import Workspace
 
-LINE = 8  # int64 in a cache line
+INT64_PER_LINE = 8  # in a cache line
 SLACK = 1 << 20  # bytes: windows begin on pages, and MPI keeps some memory there itself
 SHARED_MEMORY = "/dev/shm"  # where MPI libraries keep windows on Linux
 
@@ -27,7 +27,7 @@ class NoSharedMemory(NotPossible):
 
 
 def open_node(world: World, largest: int | None = None) -> "Node":
-    """This rank's Node. Raises NoSharedMemory where the MPI library makes no windows in shared memory."""
+    """This rank's Node. Raises NoSharedMemory if the MPI library can't allocate windows in shared memory."""
     try:
         return Node(world, largest)
     except MPI.Exception as error:
@@ -37,22 +37,24 @@ def open_node(world: World, largest: int | None = None) -> "Node":
 def require_room(node: "Node", size: int) -> None:
     """Collective over the world: raises NoSharedMemory, and closes the node, unless every node has room for `size` bytes.
 
-    MPICH ends in a bus error where shared memory runs out.
+    Without this check, MPICH ends in a bus error where shared memory runs out.
     """
     size += SLACK
-    lacks = node.room() < size
-    short = [f"{os.uname().nodename} has {node.room() / 1e6:.0f} MB left in {SHARED_MEMORY}, not {size / 1e6:.0f} MB"]
-    complaints = node.world.all_texts(short if lacks and node.rank == 0 else [])
-    if complaints:
+    too_small = node.room() < size
+    shortage = [
+        f"{os.uname().nodename} has {node.room() / 1e6:.0f} MB left in {SHARED_MEMORY}, not {size / 1e6:.0f} MB"
+    ]
+    messages = node.world.all_texts(shortage if too_small and node.rank == 0 else [])
+    if messages:
         node.close()
-        raise NoSharedMemory(complaints[0])
+        raise NoSharedMemory(messages[0])
 
 
 class Node:
     """This rank's node. Every method is collective over the node's ranks unless it says otherwise.
 
-    `largest` splits a node into groups of so many ranks, which then take each other for ranks of other nodes: for tests,
-    and for machines of several memory domains.
+    `largest` splits a node into groups of at most this many ranks, each of which is treated as a node: for tests, and for
+    machines with several memory domains.
     """
 
     def __init__(self, world: World, largest: int | None = None) -> None:
@@ -70,8 +72,8 @@ class Node:
         # The nodes' first ranks in the order of the nodes; only they use it.
         self.leaders = world.comm.Split(0 if self.rank == 0 else MPI.UNDEFINED, world.rank)
         self._windows: list[MPI.Win] = []
-        self._arrivals = self.shared((self.size, LINE), np.int64)[:, 0]
-        self._passed = 0
+        self._arrivals = self.shared((self.size, INT64_PER_LINE), np.int64)[:, 0]
+        self._barriers = 0
         self._waited = 0.0
 
     def shared(
@@ -90,7 +92,7 @@ class Node:
         self._windows.append(window)
         memory, _ = window.Shared_query(0)
         array = np.asarray(memory)[:size].view(dtype).reshape(shape)
-        # Each rank touches a share of it first, so that a node of several sockets holds it in all their memories.
+        # Each rank is the first to touch its share, so that on several sockets the pages are spread over their memories.
         flat = array.reshape(-1)
         for lo, hi in [(0, len(flat))] if used is None else used:
             flat[lo + (hi - lo) * self.rank // self.size : lo + (hi - lo) * (self.rank + 1) // self.size] = 0
@@ -99,7 +101,7 @@ class Node:
         return array
 
     def sum(self, value: int) -> int:
-        """The sum of the node's ranks' numbers."""
+        """The sum of `value` over the node's ranks."""
         total = np.array([value], np.int64)
         self.comm.Allreduce(MPI.IN_PLACE, total, MPI.SUM)
         return int(total[0])
@@ -111,14 +113,14 @@ class Node:
 
     def barrier(self) -> None:
         """Returns when all ranks of the node have called it; what they wrote to shared memory before is then seen."""
-        self._passed += 1
+        self._barriers += 1
         self._windows[0].Sync()
-        self._arrivals[self.rank] = self._passed
-        self.wait_until(lambda: bool((self._arrivals >= self._passed).all()))
+        self._arrivals[self.rank] = self._barriers
+        self.wait_until(lambda: bool((self._arrivals >= self._barriers).all()))
         self._windows[0].Sync()
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Not collective: waits politely for what other ranks will bring about, and takes note of how long."""
+        """Not collective: waits, without spinning, for something that other ranks do; `waited` counts the time."""
         start = time.perf_counter()
         wait_until(condition)
         self._waited += time.perf_counter() - start
@@ -162,8 +164,8 @@ class Node:
 class NodeTeam:
     """The threads of all ranks of a node as one team: a layer that divides its work by a Team can use this instead.
 
-    Every method is collective over the node's ranks, and ends with a barrier. Work goes to the threads in the order of
-    the ranks; each passes its own Workspace. There may be different numbers of threads.
+    Every method is collective over the node's ranks, and ends with a barrier. Threads are numbered in the order of the
+    ranks; each has its own Workspace. Ranks may have different numbers of threads.
     """
 
     def __init__(self, node: Node, team: Team) -> None:

@@ -14,7 +14,7 @@ from alexnet_dist.support.workspace import Workspace
 
 
 class Sharded(NodeStrategy):
-    """One exchange of everything."""
+    """One exchange, of all gradients."""
 
     def __init__(self, node: Node, options: StrategyOptions) -> None:
         super().__init__(node, options)

@@ -1,4 +1,4 @@
-"""What the strategies have in common: what they are given, what they offer, and updates that wait for norms."""
+"""What the strategies have in common: their options, their protocol, and updates that need norms first."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from alexnet_dist.model.parameters import GradientSink
 from alexnet_dist.support.threads import Team
 from alexnet_dist.support.workspace import Workspace
 
-UPDATED = 1 << 18  # floats to one task of an update
+UPDATE_BLOCK = 1 << 18  # floats in one task of an update
 
 # (name, start, end): a bucket's exchange, in seconds of time.perf_counter
 Record = Callable[[str, float, float], None]
 
 
 def no_record(name: str, start: float, end: float) -> None:
-    """A Record for those who want none."""
+    """A Record that does nothing."""
 
 
 class NotPossible(Exception):
-    """A strategy can't be used here; the text says why. Raised by all ranks of the world alike."""
+    """A strategy can't be used here; the text says why. Raised by all ranks of the world."""
 
 
 class Update(Protocol):
@@ -30,7 +30,7 @@ class Update(Protocol):
 
     `partials` is how many partial sums must be known before anything is updated. With none, any range may be updated as
     soon as its gradient is there. Else `measure` is called with every range first, then `complete` with the sums over
-    all ranges, then `apply`. Any thread may call measure and apply; between them, ranges may be cut otherwise.
+    all ranges, then `apply`. Any thread may call measure and apply, and the two may be called with different ranges.
     """
 
     state: tuple[str, ...]  # the names of the buffers that the optimizer keeps besides the parameters
@@ -41,7 +41,7 @@ class Update(Protocol):
         ...
 
     def measure(self, lo: int, hi: int, gradient: np.ndarray, workspace: Workspace) -> None:
-        """Takes [lo, hi) into the partial sums."""
+        """Adds what [lo, hi) contributes to the partial sums."""
         ...
 
     def take_partials(self) -> np.ndarray:
@@ -49,16 +49,16 @@ class Update(Protocol):
         ...
 
     def complete(self, sums: np.ndarray) -> None:
-        """Learns the sums [partials] over all ranges."""
+        """Receives the sums [partials] over all ranges."""
         ...
 
 
 @dataclass(frozen=True)
 class StrategyOptions:
-    """What a strategy is given: `size` parameters, of which those from `classifier_start` on are the classifier's.
+    """What every strategy needs: `size` parameters, of which those from `classifier_start` on are the classifier's.
 
     Each of `matrices` is one of these: (where it begins, its rows, the length of a row), one row for each output of a
-    layer. `bucket` is how many floats are exchanged at once; `record` learns when each exchange began and ended.
+    layer. `bucket` is how many floats are exchanged at once; `record` is called after each exchange.
     """
 
     size: int
@@ -71,7 +71,7 @@ class StrategyOptions:
 
 
 class Strategy(GradientSink, Protocol):
-    """A sink of gradients that brings about one update of the parameters in each step; it owns their memory."""
+    """A sink of gradients that updates the parameters once in each step; it owns their memory."""
 
     values: np.ndarray  # the parameters, flat; private to the rank, or shared by the ranks of a node
     state: dict[str, np.ndarray]  # what the optimizer keeps, each of the same shape; zeros at first
@@ -133,8 +133,10 @@ def update_with_norms(
     update_ranges(ranges, options)
 
 
-def _for_blocks(part: Summed, options: StrategyOptions, do: Callable[[int, int, np.ndarray, Workspace], None]) -> None:
+def _for_blocks(
+    part: Summed, options: StrategyOptions, action: Callable[[int, int, np.ndarray, Workspace], None]
+) -> None:
     def task(start: int, end: int, workspace: Workspace) -> None:
-        do(part.lo + start, part.lo + end, part.gradient[start:end], workspace)
+        action(part.lo + start, part.lo + end, part.gradient[start:end], workspace)
 
-    options.team.for_each(part.hi - part.lo, UPDATED, task)
+    options.team.for_each(part.hi - part.lo, UPDATE_BLOCK, task)

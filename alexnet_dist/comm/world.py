@@ -1,8 +1,7 @@
 """The ranks of this run: small exchanges between them, and errors that end all of them with one message.
 
-mpi4py is imported here and in the strategies beside, nowhere else. Nothing is pickled: what crosses the wire is arrays,
-or text as JSON. Waiting is polite: an MPI library spins while it waits and would take the core from the ranks that
-still compute.
+mpi4py is imported in this folder only. Nothing is pickled: messages are arrays, or text as JSON. Waiting ranks yield
+their core: an MPI library spins while it waits, and would take the core from the ranks that still compute.
 """
 
 import json
@@ -21,7 +20,7 @@ from alexnet_dist.support.threads import available_cores
 
 try:
     with warnings.catch_warnings():
-        # mpi4py warns when mpirun and the library are of different makes; each rank would be alone in a world of one.
+        # mpi4py warns when mpirun and the library are of different MPIs: each rank would be alone in a world of one.
         warnings.simplefilter("error", RuntimeWarning)
         from mpi4py import MPI
 except RuntimeWarning as problem:
@@ -37,11 +36,11 @@ except (ImportError, RuntimeError) as problem:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Waits without spinning: gives up the core after each look, and after some looks sleeps between them."""
-    looks = 0
+    """Waits without spinning: yields the core after each check, and after some checks sleeps between them."""
+    checks = 0
     while not condition():
-        looks += 1
-        if looks < 50:
+        checks += 1
+        if checks < 50:
             os.sched_yield()
         else:
             time.sleep(20e-6)
@@ -76,7 +75,7 @@ class World:
         wait_until(self.comm.Ibcast(array, root=0).Test)
 
     def broadcast_json(self, value: Any) -> Any:
-        """Rank 0's value (of what JSON can hold); the others' is not looked at."""
+        """Rank 0's value, which JSON must be able to represent; the others' is ignored."""
         return json.loads(self.all_texts([json.dumps(value)] if self.rank == 0 else [])[0])
 
     def all_texts(self, texts: list[str]) -> list[str]:
@@ -105,7 +104,7 @@ class World:
     def shared_errors(self) -> Iterator[None]:
         """If some ranks raise a UserError inside this context, all ranks raise the lowest rank's as a SharedError.
 
-        Inside it there must be no exchange that a failed rank would miss.
+        Inside it there must be no communication that a failed rank would miss.
         """
         message: list[str] = []
         try:
@@ -116,14 +115,14 @@ class World:
             raise SharedError(self.all_texts(message)[0])
 
     def node_threads(self) -> int:
-        """How many threads a rank may use: the cores it may run on, shared by the ranks of this node that share them."""
+        """How many threads this rank should use: the cores it may run on, divided by the ranks that may run on them."""
         cores = sorted(os.sched_getaffinity(0))
         places = self.all_texts([f"{os.uname().nodename} {cores}"])
         return max(1, available_cores() // places.count(places[self.rank]))
 
     def abort(self) -> None:
-        """Not collective: ends every rank at once. For what nobody foresaw; the caller has said what happened."""
+        """Not collective: ends every rank at once, after an unexpected error that the caller has printed."""
         sys.stdout.flush()
         sys.stderr.flush()
-        time.sleep(0.1)  # mpirun forwards what was said; MPICH's Abort can overtake it
+        time.sleep(0.1)  # until mpirun has forwarded the output; MPICH's Abort can overtake it
         self.comm.Abort(1)

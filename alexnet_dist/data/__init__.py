@@ -1,1 +1,1 @@
-"""images.list to normalised batches, decoded ahead of the computation; rank and size arrive as integers."""
+"""From images.list to normalised batches, decoded ahead of the computation. No MPI: rank and size are integers."""

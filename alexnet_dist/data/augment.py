@@ -1,7 +1,8 @@
-"""From an image file to one normalised float32 row of a batch: how an image is cropped, flipped, coloured and scaled.
+"""From an image file to one normalised float32 image of a batch: how an image is cropped, flipped, coloured and scaled.
 
-Evaluation is torchvision's Resize, CenterCrop, ToTensor and Normalize, bit for bit (of pictures turned upright, which
-torchvision doesn't do). Training cuts a random rectangle and scales it in one pass; a large JPEG is decoded smaller.
+Evaluation is torchvision's Resize, CenterCrop, ToTensor and Normalize, bit for bit (after turning pictures upright, which
+torchvision doesn't do). Training cuts a random rectangle and scales it in one pass; a large JPEG is decoded at a reduced
+size.
 """
 
 import math
@@ -49,16 +50,16 @@ class Augmentation:
 def load_for_training(image: ImageFile, augmentation: Augmentation, rng: np.random.Generator, out: ImageArray) -> None:
     """Fills out [size, size, 3] with the augmented, normalised image. Raises ImageError.
 
-    Give it a generator of the image's own, and the same one always does the same.
+    The result depends on the arguments alone, so `rng` should be a generator of this image and epoch.
     """
-    # Drawn in this order whether used or not: to switch one option off leaves the others' numbers as they were.
+    # Always drawn, in this order: switching one option off doesn't change the random numbers of the others.
     flip = rng.random() < 0.5 and augmentation.flip
     noise = EIGENVECTORS @ (EIGENVALUES * rng.normal(0, COLOR_NOISE_STD, 3))
     match augmentation.crop:
         case "random-resized":
-            picture = _cut(image, augmentation.size, random_resized_box, rng)
+            picture = _crop(image, augmentation.size, random_resized_box, rng)
         case "paper":
-            picture = _cut(image, augmentation.size, paper_box, rng)
+            picture = _crop(image, augmentation.size, paper_box, rng)
         case "none":
             picture = central_crop(image, augmentation.size)
         case other:
@@ -83,7 +84,7 @@ def central_crop(image: ImageFile, size: int) -> Image.Image:
     scaled = short_side(size), short_side(size) * long // short
     if scaled[0] * scaled[1] > MAX_PIXELS:
         raise ImageError(f"is too thin: {picture.width} x {picture.height} pixels")
-    # To scale the crop alone would be faster, but off by one here and there.
+    # Scaling only the crop would be faster, but some pixels would differ by one.
     picture = picture.resize(scaled if picture.width <= picture.height else scaled[::-1], Image.Resampling.BILINEAR)
     left, top = (round((extent - size) / 2) for extent in picture.size)
     return picture.crop((left, top, left + size, top + size))
@@ -97,7 +98,7 @@ def short_side(size: int) -> int:
 def random_resized_box(width: int, height: int, size: int, rng: np.random.Generator) -> Box:
     """A rectangle of random area and shape inside width x height; after ten that don't fit, the central one.
 
-    The size of the crop that it is scaled to doesn't matter.
+    `size` is not used.
     """
     low, high = (math.log(ratio) for ratio in ASPECT_RATIOS)
     for _ in range(10):
@@ -123,7 +124,7 @@ def paper_box(width: int, height: int, size: int, rng: np.random.Generator) -> B
 
 def normalize(image: Image.Image, out: ImageArray, noise: NDArray[np.float64] | None = None) -> None:
     """out [H, W, 3] = (pixels of the RGB image / 255 + noise [3] - MEAN) / STD, in float32."""
-    # Divisions, as torchvision does them, for the same bits. Whole rows, because three channels are a short inner loop;
+    # Divisions, as torchvision does them, for the same bits. On whole rows, because a loop over three channels is slow;
     # a look-up table of the 256 x 3 values takes twice as long.
     h, w, _ = out.shape
     rows = out.reshape(h, w * 3)
@@ -132,7 +133,7 @@ def normalize(image: Image.Image, out: ImageArray, noise: NDArray[np.float64] | 
     rows /= np.tile(STD, w)
 
 
-def _cut(image: ImageFile, size: int, box_choice: BoxChoice, rng: np.random.Generator) -> Image.Image:
+def _crop(image: ImageFile, size: int, box_choice: BoxChoice, rng: np.random.Generator) -> Image.Image:
     """The chosen rectangle of the image, scaled to size x size."""
     with open_image(image) as picture:
         width, height = picture.size

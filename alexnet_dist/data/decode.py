@@ -1,4 +1,4 @@
-"""JPEG and PNG files of every kind to upright 8-bit RGB. Whatever is wrong with a file is one exception, ImageError."""
+"""Decodes JPEG and PNG files of every kind to upright 8-bit RGB. Whatever is wrong with a file raises ImageError."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,16 +28,16 @@ _UPRIGHT = {  # EXIF orientation -> what turns the picture upright; 1 is upright
 }
 _ORIENTATION_TAG = 0x0112
 
-# Cameras write broken EXIF blocks, and ImageNet holds some; the pixels are good all the same. Pillow reads EXIF by its
-# TIFF plugin, which would warn on every rank.
+# Cameras write broken EXIF blocks, and ImageNet holds some; their pixels are fine. Pillow reads EXIF with its TIFF
+# plugin, which would warn on every rank.
 warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
 
 
-ImageFile = str | Path | Callable[[], BinaryIO]  # a path, or what opens the file
+ImageFile = str | Path | Callable[[], BinaryIO]  # a path, or a function that opens the file
 
 
 class ImageError(UserError):
-    """An image that can't be used. The text is a reason to go after the image's path: `is truncated`."""
+    """An image that can't be used. The text continues a sentence that begins with the image's path: `is truncated`."""
 
 
 class Picture:
@@ -58,7 +58,7 @@ class Picture:
         """The factors by which `rgb` can shrink the picture while it decodes, largest first; 1 is always possible."""
         if not isinstance(self._image, JpegImageFile):
             return ()
-        # What is rounded up is a column at the right and a row at the bottom: turned, they would shift the picture.
+        # Rounding up adds a column at the right and a row at the bottom, which would shift a picture that is rotated.
         width, height = self.size
         return tuple(k for k in (8, 4, 2) if self._orientation == 1 or width % k == height % k == 0)
 
@@ -68,7 +68,7 @@ class Picture:
         With one of `reductions`, width and height are divided by it and rounded up. That is several times faster, and
         the pixels differ a little from those of shrinking afterwards. Raises ImageError.
         """
-        with _failures():
+        with _image_errors():
             if reduction > 1:
                 width, height = self._image.size
                 self._image.draft(None, (width // reduction, height // reduction))
@@ -84,7 +84,7 @@ def open_image(image: ImageFile) -> Iterator[Picture]:
     Raises ImageError if the file is missing, unreadable, damaged, of another format or greater than MAX_PIXELS.
     """
     with ExitStack() as stack:
-        with _failures():
+        with _image_errors():
             picture = Picture(_open(stack.enter_context(_opened(image))))
         yield picture
 
@@ -101,7 +101,7 @@ def _opened(image: ImageFile) -> BinaryIO:
 
 def _open(file: BinaryIO) -> PillowFile.ImageFile:
     # The two formats' own classes, not Image.open: its limit on pixels is a global one, warns through the process-wide
-    # `warnings`, and lets twice the limit pass. A JPEG with further pictures in it (MPO) gives its first.
+    # `warnings`, and raises only beyond twice the limit. A JPEG with further pictures in it (MPO) yields its first.
     start = file.read(8)
     file.seek(0)
     if start.startswith(b"\xff\xd8\xff"):
@@ -114,14 +114,14 @@ def _open(file: BinaryIO) -> PillowFile.ImageFile:
     if pixels > MAX_PIXELS:
         raise ImageError(f"has {pixels} pixels, more than {MAX_PIXELS}; make it smaller")
     if isinstance(image, PngImageFile):
-        image.load()  # a PNG may tell its orientation after its pixels
+        image.load()  # a PNG may store its orientation after its pixels
     return image
 
 
 def _orientation(image: PillowFile.ImageFile) -> int:
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # a broken EXIF block is no reason to lose the picture
+    except Exception:  # a broken EXIF block is no reason to reject the picture
         return 1
     return orientation if orientation in _UPRIGHT else 1
 
@@ -148,8 +148,8 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def _failures() -> Iterator[None]:
-    """Makes every exception an ImageError. Damaged files get nearly every kind out of Pillow, SyntaxError included."""
+def _image_errors() -> Iterator[None]:
+    """Turns every exception into an ImageError. On damaged files, Pillow raises nearly every kind, even SyntaxError."""
     try:
         yield
     except ImageError:

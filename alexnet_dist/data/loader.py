@@ -42,9 +42,9 @@ class _Pending:
 class Loader:
     """The batches of rank `rank` of `size`, of `global_batch` images over all ranks.
 
-    `load` fills one row with an image and must depend on its arguments alone; then the same global batches come for any
-    number of ranks and of `workers` (threads), and from any step on. With `shuffle` every epoch has an order of its own,
-    otherwise it is the list's. The two buffers take 2 * ceil(global_batch / size) * 12 * image_size**2 bytes.
+    `load` fills one row of a batch with an image and must depend on its arguments alone; then the global batches are the
+    same for any number of ranks and `workers` (threads), and from any first step. With `shuffle` every epoch has an order
+    of its own, otherwise the list's. The two buffers take 2 * ceil(global_batch / size) * 12 * image_size**2 bytes.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class Loader:
     def batches(self, epoch: int, first_step: int = 0) -> Generator[Batch, None, None]:
         """The batches of an epoch from `first_step` on, the same as those of an epoch begun at step 0.
 
-        Images that can't be read are told in the batch. Any other exception of a thread is raised here. One pass at a
-        time: raises RuntimeError if another one is not at its end and not closed.
+        Images that can't be read are listed in the batch's `broken`. Any other exception of a thread is raised here. One
+        pass at a time: raises RuntimeError if another one is neither finished nor closed.
         """
         if self._busy:
             raise RuntimeError("the loader's buffers serve one pass at a time; close the other iterator first")
@@ -91,12 +91,12 @@ class Loader:
                 pending.append(self._begin(order, epoch, step))
             for step in range(first_step, self.steps):
                 yield _finish(pending[0])
-                # Whoever asks for more has used this batch: its buffer is free for the step after the next one.
+                # The caller asks for the next batch, so this one's buffer is free for the step after the next.
                 pending.popleft()
                 if step + 2 < self.steps:
                     pending.append(self._begin(order, epoch, step + 2))
         finally:
-            _abandon(pending)
+            _cancel(pending)
             self._busy = False
 
     def close(self) -> None:
@@ -144,6 +144,6 @@ def _finish(pending: _Pending) -> Batch:
     return pending.batch
 
 
-def _abandon(pending: Iterable[_Pending]) -> None:
+def _cancel(pending: Iterable[_Pending]) -> None:
     """Cancels what has not begun and waits for what has, so that no thread writes to a buffer any more."""
     wait([task for one in pending for task in one.tasks if not task.cancel()])

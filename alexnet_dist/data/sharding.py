@@ -21,10 +21,10 @@ def step_size(step: int, images: int, global_batch: int) -> int:
 
 
 def share(count: int, rank: int, size: int) -> range:
-    """The places 0 .. count - 1 of a step that belong to one of `size` ranks; shares differ by at most one image."""
+    """Those of the positions 0 .. count - 1 of a step that belong to `rank` of `size`; sizes differ by at most one."""
     return range(count * rank // size, count * (rank + 1) // size)
 
 
 def epoch_order(images: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """A permutation of the images' indices, another one in each epoch."""
+    """A permutation of the images' indices, a different one in each epoch."""
     return generator(seed, Purpose.SHUFFLE, epoch).permutation(images)

@@ -1,4 +1,4 @@
-"""What training and evaluation ask of images, whatever they lie in: the protocol of a data source."""
+"""The protocol of a data source: what training and evaluation need of images, however they are stored."""
 
 from typing import BinaryIO, Protocol, Self, TypeVar
 
@@ -10,7 +10,7 @@ from alexnet_dist.support.randomness import Purpose, generator
 
 
 class ImageSource(Protocol):
-    """So many images with their classes, in a fixed order. Any thread may open any image at any time."""
+    """Images with their classes, in a fixed order. Any thread may open any image at any time."""
 
     @property
     def source(self) -> object:
@@ -25,7 +25,7 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def open(self, index: int) -> BinaryIO:
-        """The bytes of image `index`, a JPEG or PNG file, from their start. Whoever opens it closes it; raises OSError."""
+        """The bytes of image `index`, a JPEG or PNG file, from their start. The caller closes it. Raises OSError."""
         ...
 
     def where(self, index: int) -> str:
@@ -33,7 +33,7 @@ class ImageSource(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """A text that is another one if an image, a label or the order is: what a resumed run compares."""
+        """A string that differs if an image, a label or the order differs: a resumed run compares it."""
         ...
 
     def subset(self, indices: NDArray[np.integer]) -> Self:

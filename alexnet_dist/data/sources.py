@@ -1,4 +1,4 @@
-"""What a run trains and validates on, and what its classes are called: found, checked and split."""
+"""The images that a run trains and validates on, and the names of its classes: read, checked and split."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class SourcePaths:
-    """What a run is told about its images: `val_fraction` of `data` is held out where there is no `val`."""
+    """Where a run finds its images: `val_fraction` of `data` is held out where there is no `val`."""
 
     data: Path
     val: Path | None = None
@@ -30,7 +30,7 @@ class SourcePaths:
 
 
 def read_sources(paths: SourcePaths, seed: int) -> Sources:
-    """Reads the lists; `seed` is that of what is held out.
+    """Reads the lists; `seed` chooses the images that are held out.
 
     The number of classes is the one given, else that of the names, else the largest class id + 1. Raises UserError.
     """
@@ -46,5 +46,5 @@ def read_sources(paths: SourcePaths, seed: int) -> Sources:
         train, val = hold_out(train, paths.val_fraction, seed)
     classes = limit or 1 + max(int(train.labels.max()), int(val.labels.max()))
     if names is not None and len(names) != classes:
-        names = None  # a stray classes.txt beside the list, overruled by --num-classes
+        names = None  # an unrelated classes.txt beside the list, overruled by --num-classes
     return Sources(train, val, classes, names)

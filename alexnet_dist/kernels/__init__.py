@@ -1,1 +1,1 @@
-"""Pure functions on arrays: no state, no files, no threads, no MPI. Scratch memory arrives as a Workspace."""
+"""Pure functions on arrays: no state, no files, no threads, no MPI. Scratch memory is passed in as a Workspace."""

@@ -25,8 +25,8 @@ def output_extent(extent: int, kernel: int, stride: int, padding: int) -> int:
 def padded_rows(x: np.ndarray, padding: int, lo: int, hi: int, *, width: int, workspace: Workspace) -> np.ndarray:
     """Rows lo to hi of x with zeros around it: [N, hi - lo, width, C].
 
-    Row 0 and column 0 lie `padding` zeros before those of x; what is behind x is zero too. A view of x where there is
-    nothing to add.
+    Row 0 and column 0 of x are number `padding` here; rows and columns past the end of x are zero, too. Returns a view
+    of x where no zeros are needed.
     """
     n, h, w, c = x.shape
     if padding == 0 and width == w and hi <= h:
@@ -42,7 +42,7 @@ def padded_rows(x: np.ndarray, padding: int, lo: int, hi: int, *, width: int, wo
 
 
 def im2col(x: np.ndarray, col: np.ndarray, first: int, *, stride: int, padding: int, workspace: Workspace) -> None:
-    """Fills col with the patches of x for some rows of the map, of which the first one is number `first`."""
+    """Fills col [N, P, Q, R, S, C] with the patches of x for P rows of the map, beginning with row `first`."""
     p, r = col.shape[1], col.shape[3]
     lo = first * stride
     with workspace.frame():
@@ -54,7 +54,7 @@ def im2col(x: np.ndarray, col: np.ndarray, first: int, *, stride: int, padding: 
 
 
 def conv_im2col_forward(col: np.ndarray, w: np.ndarray, y: np.ndarray) -> None:
-    """y = the patches in col times w; y [N, P, Q, K] may be a view of rows of a larger map, if of one image only."""
+    """y = the patches in col times w. If N is 1, y [N, P, Q, K] may be a view of some rows of a larger map."""
     k = w.shape[3]
     np.matmul(col.reshape(-1, w.size // k), w.reshape(-1, k), out=y.reshape(-1, k))
 
@@ -62,7 +62,7 @@ def conv_im2col_forward(col: np.ndarray, w: np.ndarray, y: np.ndarray) -> None:
 def conv_im2col_backward_weight(
     col: np.ndarray, dy: np.ndarray, dw: np.ndarray, *, add: bool, workspace: Workspace
 ) -> None:
-    """dw = the gradient of some rows of w [R S C, K], or adds it to dw; col [patches, these rows], dy [patches, K]."""
+    """dw = the gradient of some rows of w [R S C, K], or dw += it if `add`; col [patches, rows], dy [patches, K]."""
     with workspace.frame():
         part = workspace.take(dw.shape) if add else dw
         np.matmul(col.T, dy, out=part)

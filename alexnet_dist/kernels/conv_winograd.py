@@ -11,8 +11,8 @@ A convolution layer computes the transpose of this map in u: m outputs y from t 
 
     y = A^T [(G g) * (B^T d)]       A = E_m,  G = E_r,  B = E_t^-1
 
-It takes t multiplications where the direct way takes m * r. Any row of B^T may be multiplied by a number if that row of
-G is divided by it: so B^T gets whole numbers of moderate size.
+It takes t multiplications, the direct computation m * r. A row of B^T may be multiplied by a factor if the same row of G
+is divided by it, which gives B^T whole numbers of moderate size.
 
 Two dimensions. The same along rows and columns, on tiles of t x t inputs that overlap by r - 1:
 
@@ -35,17 +35,17 @@ from numpy.lib.stride_tricks import as_strided
 
 from alexnet_dist.support.workspace import Workspace
 
-SUMMED = 1 << 18  # floats of du that are summed at a time: in the cache, and not so few that calls take long
+DU_FLOATS = 1 << 18  # of du in one addition: few enough for the cache, enough that the calls' overhead is small
 
 
 def points(*values: int | str) -> tuple[Fraction, ...]:
-    """Exact points from whole numbers and texts like "1/2"."""
+    """Exact points from whole numbers and strings like "1/2"."""
     return tuple(Fraction(value) for value in values)
 
 
 @dataclass(frozen=True)
 class Winograd:
-    """F(m, r): m outputs of a filter of r taps from t = m + r - 1 points, t - 1 of them given and infinity."""
+    """F(m, r): m outputs of a filter of r taps from t = m + r - 1 points: the t - 1 in `points`, and infinity."""
 
     m: int
     r: int
@@ -56,12 +56,12 @@ class Winograd:
         return self.m + self.r - 1
 
     def tiles(self, extent: int) -> int:
-        """How many tiles cover so many outputs, along one axis."""
+        """How many tiles cover `extent` outputs along one axis."""
         return -(-extent // self.m)
 
     @cached_property
-    def filters(self) -> np.ndarray:
-        """G (x) G [t^2, r^2]: what makes u of w, both with their first two axes flattened."""
+    def filter_transform(self) -> np.ndarray:
+        """The Kronecker product of G and G [t^2, r^2]: u = it @ w, both with their first two axes flattened."""
         return np.kron(self.g, self.g)
 
     def _evaluation(self, terms: int) -> list[list[Fraction]]:
@@ -70,7 +70,7 @@ class Winograd:
         return [*finite, [Fraction(power == terms - 1) for power in range(terms)]]
 
     def _scales(self) -> list[Fraction]:
-        """Of each row of B^T: the denominators of Lagrange's polynomials, prod over j != i of (a_i - a_j)."""
+        """The factor of each row of B^T: the denominators of Lagrange's polynomials, prod over j != i of (a_i - a_j)."""
         scales = []
         for i, a in enumerate(self.points):
             product = Fraction(1)
@@ -103,7 +103,7 @@ def _float32(rows: list[list[Fraction]]) -> np.ndarray:
 
 
 def _inverse(matrix: list[list[Fraction]]) -> list[list[Fraction]]:
-    """By Gauss and Jordan, exactly."""
+    """By Gauss-Jordan elimination, exactly."""
     n = len(matrix)
     rows = [[*row, *(Fraction(i == j) for j in range(n))] for i, row in enumerate(matrix)]
     for i in range(n):
@@ -119,7 +119,7 @@ def _inverse(matrix: list[list[Fraction]]) -> list[list[Fraction]]:
 def gather(matrix: np.ndarray, x: np.ndarray, out: np.ndarray, step: int, workspace: Workspace) -> None:
     """out[:, :, n, i, j, c] = matrix @ tile (i, j) of x[n, :, :, c] @ matrix^T, for tiles of k x k every `step` pixels.
 
-    matrix [t, k], x [N, H, W, C], out [t, t, N, I, J, C]. Both products are BLAS's, on views of x: nothing is copied.
+    matrix [t, k], x [N, H, W, C], out [t, t, N, I, J, C]. Both products are BLAS calls on views of x: nothing is copied.
     """
     t, k = matrix.shape
     _, _, n, i, j, c = out.shape
@@ -167,12 +167,12 @@ def _fold(tiles: np.ndarray, out: np.ndarray, step: int) -> None:
 
 def filters_winograd_forward(f: Winograd, w: np.ndarray, u: np.ndarray) -> None:
     """u = G w G^T, for a block of the pairs (channel, filter): w [r^2, block], u [t^2, block]."""
-    np.matmul(f.filters, w, out=u)
+    np.matmul(f.filter_transform, w, out=u)
 
 
 def filters_winograd_backward(f: Winograd, du: np.ndarray, dw: np.ndarray) -> None:
     """dw = G^T du G, for a block of the pairs (channel, filter): du [t^2, block], dw [r^2, block]."""
-    np.matmul(f.filters.T, du, out=dw)
+    np.matmul(f.filter_transform.T, du, out=dw)
 
 
 def points_winograd_forward(v: np.ndarray, u: np.ndarray, m: np.ndarray) -> None:
@@ -183,14 +183,14 @@ def points_winograd_forward(v: np.ndarray, u: np.ndarray, m: np.ndarray) -> None
 def points_winograd_backward(
     v: np.ndarray, u: np.ndarray, dm: np.ndarray, du: np.ndarray, *, add: bool, data: bool, workspace: Workspace
 ) -> None:
-    """For a block of the points: du = v^T @ dm, or adds that to du, and where `data` is asked for then v = dm @ u^T, dv.
+    """For a block of the points: du = v^T @ dm, or du += it if `add`; then, if `data`, v is overwritten with dm @ u^T, dv.
 
     Shapes as in the forward pass.
     """
     if not add:
         np.matmul(v.transpose(0, 2, 1), dm, out=du)
     else:
-        group = max(1, SUMMED // (u.shape[1] * u.shape[2]))
+        group = max(1, DU_FLOATS // (u.shape[1] * u.shape[2]))
         with workspace.frame():
             part = workspace.take((group, *u.shape[1:]))
             for lo in range(0, len(v), group):

@@ -1,7 +1,7 @@
-"""Fully connected layers as BLAS calls on a block of rows or columns; the caller deals the blocks to threads.
+"""Fully connected layers as BLAS calls on a block of rows or columns; the caller divides the blocks among threads.
 
 Legend: N images, I inputs, O outputs. x [N, I], w [O, I], b [O], y [N, O]; float32. The slices below may be views:
-BLAS takes any matrix whose last axis is dense.
+BLAS takes any matrix whose last axis is contiguous.
 """
 
 import numpy as np

@@ -45,8 +45,8 @@ def cross_entropy(
 def count_correct(logits: np.ndarray, labels: np.ndarray, ks: tuple[int, ...] = (1, 5)) -> list[int]:
     """For each k, how many rows have the right class among their k largest logits.
 
-    Of equal logits the lower class ranks first, and NaN ranks before everything, so that a network that has died or
-    diverged doesn't count as right.
+    Of equal logits the lower class ranks first, and NaN ranks before everything, so that a dead or diverged network
+    doesn't count as right.
     """
     rows = np.flatnonzero(labels != NO_LABEL)
     logits, right = logits[rows], labels[rows]

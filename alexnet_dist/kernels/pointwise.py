@@ -1,4 +1,4 @@
-"""ReLU and dropout, value by value. Arrays of one shape, float32; a trailing `_` marks the array that is changed."""
+"""ReLU and dropout, elementwise. Arrays of one shape, float32; a trailing `_` marks a function that changes its array."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ def relu_forward_(x: np.ndarray) -> None:
 
 
 def bias_backward(dy: np.ndarray, db: np.ndarray) -> None:
-    """db [N, K] = the sums of dy [N, P, Q, K] over the places of each image."""
+    """db [N, K] = the sums of dy [N, P, Q, K] over the positions of each image."""
     np.add.reduce(dy, axis=(1, 2), out=db)
 
 

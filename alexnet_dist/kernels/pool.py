@@ -1,12 +1,13 @@
 """Max-pooling, and adaptive average pooling.
 
-The maximum over a window is that over its columns of the maxima over its rows. So each axis is pooled by itself, with
-k comparisons a place instead of k^2 in all, and remembers in a byte which of its k values won. Of equal values the first
-wins, which in both steps together is the first of the window row by row, as in PyTorch: flat regions of an image make
-ties common, and a gradient handed to every tied pixel would count several times.
+The maximum over a window is that over its columns of the maxima over its rows. So each axis is pooled by itself, with k
+comparisons for a value of its output instead of k^2 for one of y, and a byte stores which of the k values was the
+maximum (the winner). Of equal values the first wins, which in both steps together is the first of the window in
+row-major order, as in PyTorch: ties are common in flat regions of an image, and a gradient passed to every tied pixel
+would count several times.
 
 Legend: x [N, H, W, C], y [N, P, Q, C], float32; half [N, R, Q, C], the R = stride (P - 1) + kernel rows of x that are
-used, pooled along W; winners: two arrays of uint8, shaped like half and like y.
+used, pooled along W; winners: of half and of y, two arrays of uint8 with their shapes.
 """
 
 import math
@@ -19,20 +20,20 @@ Winners = tuple[np.ndarray, np.ndarray]
 
 
 def used_extent(pooled: int, kernel: int, stride: int) -> int:
-    """How many rows or columns take part; a rest too small for a window is dropped."""
+    """How many rows or columns of x the windows cover; a remainder too small for a window is ignored."""
     return stride * (pooled - 1) + kernel
 
 
 def _taps(x: np.ndarray, axis: int, count: int, kernel: int, stride: int) -> list[np.ndarray]:
-    """For each place in the window, the view of x that holds it for all `count` windows along one axis (1 or 2)."""
-    ends = [slice(place, place + stride * (count - 1) + 1, stride) for place in range(kernel)]
-    return [x[:, end] if axis == 1 else x[:, :, end] for end in ends]
+    """For each position in a window, the view of x with that position of all `count` windows along one axis (1 or 2)."""
+    parts = [slice(tap, tap + stride * (count - 1) + 1, stride) for tap in range(kernel)]
+    return [x[:, part] if axis == 1 else x[:, :, part] for part in parts]
 
 
 def maxpool_forward(
     x: np.ndarray, y: np.ndarray, winners: Winners | None, *, kernel: int, stride: int, workspace: Workspace
 ) -> None:
-    """y = the maximum of each window, without padding. `winners` is None where no gradient will be asked for."""
+    """y = the maximum of each window, without padding. `winners` is None where there is no backward pass."""
     n, p, q, c = y.shape
     rows = used_extent(p, kernel, stride)
     of_columns, of_rows = winners or (None, None)
@@ -59,19 +60,19 @@ def maxpool_backward(
 
 
 def _max_forward(taps: list[np.ndarray], y: np.ndarray, winner: np.ndarray | None, workspace: Workspace) -> None:
-    """y = the largest of the taps, winner = the number of the first one that is as large."""
+    """y = the largest of the taps, winner = the index of the first one that is as large."""
     if winner is not None:
         winner.fill(0)
     best = taps[0]
     with workspace.frame():
         larger = workspace.take(y.shape, np.bool_)
-        number = larger.view(np.uint8)
-        for place, tap in enumerate(taps[1:], 1):
+        candidate = larger.view(np.uint8)
+        for index, tap in enumerate(taps[1:], 1):
             if winner is not None:
                 np.greater(tap, best, out=larger)
-                # The places ascend, so the last tap that was larger is the largest number: bytes without a branch.
-                np.multiply(number, place, out=number)
-                np.maximum(winner, number, out=winner)
+                # The indices ascend, so the last tap that was larger has the largest index: no branch is needed.
+                np.multiply(candidate, index, out=candidate)
+                np.maximum(winner, candidate, out=winner)
             np.maximum(best, tap, out=y)
             best = y
     if len(taps) == 1:
@@ -81,13 +82,13 @@ def _max_forward(taps: list[np.ndarray], y: np.ndarray, winner: np.ndarray | Non
 def _max_backward(
     dy: np.ndarray, winner: np.ndarray, taps: list[np.ndarray], stride: int, workspace: Workspace
 ) -> None:
-    """Adds dy to the tap that has won. The first `stride` taps share no place, so they are written, not added to."""
+    """Adds dy to the tap that has won. The first `stride` taps don't overlap, so they are written, not added to."""
     with workspace.frame():
         mask = workspace.take(dy.shape, np.bool_)
         part = workspace.take(dy.shape)
-        for place, tap in enumerate(taps):
-            np.equal(winner, place, out=mask)
-            if place < stride:
+        for index, tap in enumerate(taps):
+            np.equal(winner, index, out=mask)
+            if index < stride:
                 np.multiply(dy, mask, out=tap)
             else:
                 np.multiply(dy, mask, out=part)
@@ -106,7 +107,7 @@ def averaging_matrix(extent: int, bins: int) -> np.ndarray:
 def adaptive_avgpool_forward(
     x: np.ndarray, rows: np.ndarray, columns: np.ndarray, y: np.ndarray, *, workspace: Workspace
 ) -> None:
-    """y[n, :, :, c] = rows @ x[n, :, :, c] @ columns^T, with an averaging matrix for either axis."""
+    """y[n, :, :, c] = rows @ x[n, :, :, c] @ columns^T, with one averaging matrix for each axis."""
     n, h, w, c = x.shape
     p, q = y.shape[1:3]
     with workspace.frame():

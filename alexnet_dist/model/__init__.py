@@ -1,1 +1,1 @@
-"""The network: a table of layers, the memory of its parameters, and the layers in execution. Knows no MPI and no files."""
+"""The network: a table of layers, the memory of its parameters, and blocks that run the layers. No MPI and no files."""

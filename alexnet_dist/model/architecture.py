@@ -1,5 +1,5 @@
-"""AlexNet, described once: a table of layers from which shapes, parameters, checkpoint keys, the summary and the network
-in execution follow.
+"""AlexNet, described once: a table of layers from which shapes, parameters, checkpoint keys, the summary and the blocks
+that run it are derived.
 
 The network is torchvision's AlexNet: Krizhevsky et al. (2012) in one column, with the widths of "One weird trick for
 parallelizing convolutional neural networks" (Krizhevsky, arXiv 1404.5997).
@@ -16,7 +16,7 @@ Shape = tuple[int, ...]  # of one image: (H, W, C) inside the network, or (featu
 
 
 class Layer:
-    """One entry of the table; a kind of layer is a subclass, whose name the summary prints. Shapes are of one image."""
+    """One entry of the table. Each kind of layer is a subclass; the summary prints its name. Shapes are of one image."""
 
     def output(self, shape: Shape) -> Shape:
         """The shape after the layer, from that before it."""
@@ -41,8 +41,9 @@ class Conv2d(Layer):
 
     def parameters(self, key: str, shape: Shape) -> tuple[ParameterSpec, ...]:
         k, c = self.kernel, shape[2]
-        inside, file, axes = (k, k, c, self.filters), (self.filters, c, k, k), (3, 2, 0, 1)
-        return weight_and_bias(key, ParameterSpec("weight", inside, file, axes, k * k * c, self.paper_bias))
+        own_shape, file_shape, file_axes = (k, k, c, self.filters), (self.filters, c, k, k), (3, 2, 0, 1)
+        weight = ParameterSpec("weight", own_shape, file_shape, file_axes, k * k * c, self.paper_bias)
+        return weight_and_bias(key, weight)
 
 
 @dataclass(frozen=True)
@@ -86,15 +87,15 @@ class Linear(Layer):
         return (self.outputs,)
 
     def parameters(self, key: str, shape: Shape) -> tuple[ParameterSpec, ...]:
-        # After the convolutions, our rows run over (H, W, C) and torchvision's over (C, H, W).
-        axes = (0, 3, 1, 2) if len(shape) == 3 else (0, 1)
-        inside, fan_in = (self.outputs, *shape), math.prod(shape)
-        weight = ParameterSpec("weight", inside, (self.outputs, fan_in), axes, fan_in, self.paper_bias)
+        # After the convolutions, the inputs are in the order (H, W, C) here and (C, H, W) in torchvision.
+        file_axes = (0, 3, 1, 2) if len(shape) == 3 else (0, 1)
+        own_shape, fan_in = (self.outputs, *shape), math.prod(shape)
+        weight = ParameterSpec("weight", own_shape, (self.outputs, fan_in), file_axes, fan_in, self.paper_bias)
         return weight_and_bias(key, weight)
 
 
 def weight_and_bias(key: str, weight: ParameterSpec) -> tuple[ParameterSpec, ParameterSpec]:
-    """The parameters of a layer whose file keeps its outputs on the first axis: this weight, and a bias an output."""
+    """This weight, and one bias for each output; for a layer whose outputs are the first axis of its weight in a file."""
     outputs = (weight.file_shape[0],)
     bias = replace(weight, name=f"{key}.bias", shape=outputs, file_shape=outputs, file_axes=(0,))
     return replace(weight, name=f"{key}.weight"), bias
@@ -102,7 +103,7 @@ def weight_and_bias(key: str, weight: ParameterSpec) -> tuple[ParameterSpec, Par
 
 @dataclass(frozen=True)
 class Network:
-    """What a network is made from. `width` scales every hidden layer: small nets for tests and small machines."""
+    """The settings of a network. `width` scales every hidden layer: small networks for tests and small machines."""
 
     num_classes: int = 1000
     image_size: int = 224
@@ -110,33 +111,33 @@ class Network:
     width: float = 1.0
 
     def layers(self) -> tuple[list[Layer], list[Layer]]:
-        """torchvision's `features` and `classifier`; a layer's place in its list is its number in a checkpoint's keys."""
+        """torchvision's `features` and `classifier`; a layer's index in its list is its number in a checkpoint's keys."""
 
-        def wide(channels: int) -> int:
+        def scaled(channels: int) -> int:
             return max(1, round(channels * self.width))
 
         features: list[Layer] = [
-            Conv2d(wide(64), kernel=11, stride=4, padding=2),
+            Conv2d(scaled(64), kernel=11, stride=4, padding=2),
             ReLU(),
             MaxPool2d(),
-            Conv2d(wide(192), kernel=5, padding=2, paper_bias=1),
+            Conv2d(scaled(192), kernel=5, padding=2, paper_bias=1),
             ReLU(),
             MaxPool2d(),
-            Conv2d(wide(384), kernel=3, padding=1),
+            Conv2d(scaled(384), kernel=3, padding=1),
             ReLU(),
-            Conv2d(wide(256), kernel=3, padding=1, paper_bias=1),
+            Conv2d(scaled(256), kernel=3, padding=1, paper_bias=1),
             ReLU(),
-            Conv2d(wide(256), kernel=3, padding=1, paper_bias=1),
+            Conv2d(scaled(256), kernel=3, padding=1, paper_bias=1),
             ReLU(),
             MaxPool2d(),
             AdaptiveAvgPool2d(6),
         ]
         classifier: list[Layer] = [
             Dropout(self.dropout),
-            Linear(wide(4096), paper_bias=1),
+            Linear(scaled(4096), paper_bias=1),
             ReLU(),
             Dropout(self.dropout),
-            Linear(wide(4096), paper_bias=1),
+            Linear(scaled(4096), paper_bias=1),
             ReLU(),
             Linear(self.num_classes),
         ]
@@ -144,7 +145,7 @@ class Network:
 
 
 class PlacedLayer(NamedTuple):
-    """One layer in its place: its name in the summary, the shapes around it, its parameters."""
+    """A layer in its network: its name in the summary, the shapes before and after it, its parameters."""
 
     name: str
     layer: Layer
@@ -161,7 +162,7 @@ class LayerTable(NamedTuple):
 
     @property
     def layers(self) -> list[PlacedLayer]:
-        """Those of both parts."""
+        """The layers of both parts."""
         return self.features + self.classifier
 
     @property
@@ -183,7 +184,7 @@ class LayerTable(NamedTuple):
 
 
 def layer_table(network: Network) -> LayerTable:
-    """The layers of a network in their places.
+    """The layers of a network with their shapes and parameters.
 
     An adaptive average pooling to the size that the map already has changes nothing and is left out. Raises ValueError
     for images too small for the network.
@@ -209,7 +210,7 @@ def layer_table(network: Network) -> LayerTable:
         return placed
 
     table = LayerTable(place("features", features), place("classifier", classifier))
-    for part in table:  # the last layer with parameters starts otherwise than the others
+    for part in table:  # the last layer with parameters is initialised differently
         for index, layer in enumerate(part):
             if layer.parameters and layer.parameters[-1] is table.parameters.specs[-1]:
                 part[index] = layer._replace(parameters=tuple(replace(spec, last=True) for spec in layer.parameters))

@@ -1,6 +1,6 @@
-"""From the table of layers to blocks: each pattern takes the layers that one block runs.
+"""Makes blocks from the table of layers: each pattern takes the layers that one block runs.
 
-So every layer of the table runs, or is refused.
+So every layer of the table runs, or an error is raised.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,21 +28,21 @@ from alexnet_dist.model.parameters import ParameterMap
 
 @dataclass(frozen=True)
 class Binder:
-    """What a pattern needs to make a block: the parameters' memory, and who computes where."""
+    """What a pattern needs to make a block: the parameters' memory, the threads, and the memory for results."""
 
     parameters: ParameterMap
     views: dict[str, np.ndarray]
     context: BlockContext
     conv: str  # one of convolutions.MODES
-    data: bool  # whether the gradient of the first layer's x is asked for; of the images it isn't
-    first_mask: int  # number of the first layer's dropout masks, which no other layer has
+    data: bool  # whether the gradient of the first layer's x is needed; that of the images isn't
+    first_mask: int  # the index of the first block's dropout masks; no other block has the same
 
     @property
     def alone(self) -> bool:
-        """Whether this rank's team does all the work; else only fully connected layers can run."""
+        """Whether this rank's team computes alone; with other ranks, only fully connected layers can run."""
         return self.context.workers is self.context.team
 
-    def of(self, layer: PlacedLayer) -> LayerParameters:
+    def parameters_of(self, layer: PlacedLayer) -> LayerParameters:
         """A layer's weight and bias."""
         weight, bias = (spec.name for spec in layer.parameters)
         starts = (self.parameters.ranges[name][0] for name in (weight, bias))
@@ -51,24 +51,24 @@ class Binder:
 
 @dataclass(frozen=True)
 class Match:
-    """The block that runs the first `count` of the layers that a pattern was shown."""
+    """The block that runs the first `count` of the layers passed to a pattern."""
 
     block: Block
     count: int
 
 
-# (the layers from here to the end of their part, how many blocks this part has already, binder): None if the first layer
-# isn't one with which this pattern begins.
+# (the remaining layers of a part, how many blocks the part has already, binder) -> the match, or None if these layers
+# don't begin as the pattern does.
 Pattern = Callable[[Sequence[PlacedLayer], int, Binder], Match | None]
 
 
 def match_conv(layers: Sequence[PlacedLayer], index: int, binder: Binder) -> Match | None:
-    """Conv2d, ReLU or not, MaxPool2d or not."""
+    """Conv2d, optional ReLU, optional MaxPool2d."""
     first = layers[0]
     if not isinstance(first.layer, Conv2d) or not binder.alone:
         return None
-    conv, parameters, pooling = first.layer, binder.of(first), None
-    relu = _follows(layers, 1, ReLU)
+    conv, parameters, pooling = first.layer, binder.parameters_of(first), None
+    relu = _is_kind(layers, 1, ReLU)
     end = 1 + relu
     if end < len(layers) and isinstance(pool := layers[end].layer, MaxPool2d):
         pooling = {"kernel": pool.kernel, "stride": pool.stride}
@@ -88,22 +88,22 @@ def match_average_pool(layers: Sequence[PlacedLayer], index: int, binder: Binder
 
 
 def match_linear(layers: Sequence[PlacedLayer], index: int, binder: Binder) -> Match | None:
-    """Dropout or not, Linear, ReLU or not."""
+    """Optional Dropout, Linear, optional ReLU."""
     first = layers[0].layer
     dropout = first.probability if isinstance(first, Dropout) else None
     start = 0 if dropout is None else 1
-    if not _follows(layers, start, Linear):
+    if not _is_kind(layers, start, Linear):
         return None
-    relu = _follows(layers, start + 1, ReLU)
+    relu = _is_kind(layers, start + 1, ReLU)
     shape = LinearShape(binder.first_mask + index, dropout or 0.0, relu)
-    return Match(LinearBlock(binder.of(layers[start]), shape, binder.context), start + 1 + relu)
+    return Match(LinearBlock(binder.parameters_of(layers[start]), shape, binder.context), start + 1 + relu)
 
 
 PATTERNS: list[Pattern] = [match_conv, match_average_pool, match_linear]
 
 
-def _follows(layers: Sequence[PlacedLayer], place: int, kind: type[Layer]) -> bool:
-    return place < len(layers) and isinstance(layers[place].layer, kind)
+def _is_kind(layers: Sequence[PlacedLayer], index: int, kind: type[Layer]) -> bool:
+    return index < len(layers) and isinstance(layers[index].layer, kind)
 
 
 def bind(layers: Sequence[PlacedLayer], binder: Binder) -> list[Block]:

@@ -1,9 +1,9 @@
-"""How a convolution is computed: the algorithms bound to a layer's shapes and weights, and the table that chooses.
+"""How a convolution is computed: the algorithms bound to a layer's shapes and weights, and the choice among them.
 
-The team works through a chunk of images in phases: make the operands, multiply, put the results in place. It divides the
-first and the last by images, and the products by what they don't share: points of Winograd's, rows of the map or of the
-weights' gradient. So no thread reads all the weights, and none has a gradient of its own that is to be added to others'.
-Only forward, a large map with few weights is left to one thread, image by image.
+The team works through a chunk of images in phases: prepare the operands, multiply, write the results. The threads divide
+the first and the last phase by images, and the products by what is independent: Winograd's points, rows of the map, rows
+of the weights' gradient. So no thread reads all the weights, and none has a partial gradient to be added to the others'.
+Only in the forward pass on a large map with few weights, each thread computes whole images by itself.
 
 Legend: N images, H W C of x, K filters, P Q height and width of the map, R S of a filter, t^2 points, I J tiles.
 """
@@ -19,12 +19,12 @@ from alexnet_dist.kernels.conv_winograd import Winograd, gather, points, scatter
 from alexnet_dist.support.threads import Team
 from alexnet_dist.support.workspace import Workspace, empty
 
-PATCHES = 2048  # about as many patches to one matrix product: enough to feed BLAS, few enough to stay near the core
-TILES = 576  # about as many tiles to a chunk: rows enough for the products, and all of it in the shared cache
-CACHED = 1 << 19  # floats of a transform after its first axis, which a thread keeps in its own cache
-# From so many tiles in a map on, it is worth more to keep an image in one core's cache than to share the filters.
-LARGE_MAP = 40
-COLUMNS = 1 << 14  # pairs (channel, filter) in one task of a filter transform
+PATCHES_PER_PRODUCT = 2048  # about: enough for BLAS to be fast, few enough for a core's own cache
+TILES_PER_CHUNK = 576  # about: enough rows for fast products, few enough that a chunk stays in the shared cache
+TRANSFORM_FLOATS = 1 << 19  # of a transform after its first axis, at most: a thread keeps it in its own cache
+# With at least this many tiles in a map, keeping an image in one core's cache gains more than dividing the filters.
+LARGE_MAP_TILES = 40
+PAIRS_PER_TASK = 1 << 14  # (channel, filter), in one task of a filter transform
 MODES = ("auto", "winograd", "direct")
 
 
@@ -32,12 +32,12 @@ class Convolution(Protocol):
     """An algorithm for one layer. A step calls prepare, forward and backward over chunks of images, finish."""
 
     name: str
-    chunk: int  # images that the team takes at once
+    chunk: int  # images that the team processes at once
     map_shape: tuple[int, ...]  # (P, Q, K), or more rows and columns where the algorithm works in whole tiles
     gradient_shape: tuple[int, ...]  # of what backward sums over the chunks
 
     def prepare(self, team: Team) -> None:
-        """Reads the weights, which have changed."""
+        """To be called when the weights have changed: transforms them where the algorithm needs it."""
         ...
 
     def forward(self, team: Team, x: np.ndarray, z: np.ndarray) -> None:
@@ -47,7 +47,7 @@ class Convolution(Protocol):
     def backward(
         self, team: Team, x: np.ndarray, dz: np.ndarray, dx: np.ndarray | None, du: np.ndarray, *, add: bool
     ) -> None:
-        """Fills du [gradient_shape] or adds to it, and fills dx; dz [N, *map_shape] is zero outside of the map proper."""
+        """Fills du [gradient_shape] or adds to it, and fills dx; dz [N, *map_shape] is zero outside of (P, Q)."""
         ...
 
     def finish(self, team: Team, du: np.ndarray, dw: np.ndarray) -> None:
@@ -61,12 +61,12 @@ class Im2colConv:
     def __init__(self, w: np.ndarray, map_shape: tuple[int, ...], stride: int, padding: int) -> None:
         self.name = "direct (im2col)"
         self.w, self.map_shape, self.geometry = w, map_shape, {"stride": stride, "padding": padding}
-        self.at_a_time = max(1, PATCHES // (map_shape[0] * map_shape[1]))  # images, by one thread
-        self.chunk = 2 * self.at_a_time
+        self.images_per_task = max(1, PATCHES_PER_PRODUCT // (map_shape[0] * map_shape[1]))
+        self.chunk = 2 * self.images_per_task
         self.gradient_shape = w.shape
 
     def prepare(self, team: Team) -> None:
-        """Nothing: the weights are used as they lie."""
+        """Does nothing: the weights are used as they are."""
 
     def forward(self, team: Team, x: np.ndarray, z: np.ndarray) -> None:
 
@@ -76,7 +76,7 @@ class Im2colConv:
             conv_im2col.im2col(x[images], col, rows.start, **self.geometry, workspace=workspace)
             conv_im2col.conv_im2col_forward(col, self.w, y)
 
-        team.for_rows(len(x), self.map_shape[0], self.at_a_time, task)
+        team.for_rows(len(x), self.map_shape[0], self.images_per_task, task)
 
     def backward(
         self, team: Team, x: np.ndarray, dz: np.ndarray, dx: np.ndarray | None, du: np.ndarray, *, add: bool
@@ -95,17 +95,17 @@ class Im2colConv:
                     patches[:, part], filters, du[part], add=add, workspace=workspace
                 )
 
-            team.for_rows(len(x), dz.shape[1], self.at_a_time, operands)
+            team.for_rows(len(x), dz.shape[1], self.images_per_task, operands)
             team.for_chunks(len(du), len(du), weights)
         if dx is not None:
-            data = dx  # for the closure, which doesn't know that it isn't None
+            data = dx  # for mypy: in the closure, dx might be None again
 
             def task(part: slice, workspace: Workspace) -> None:
                 conv_im2col.conv_im2col_backward_data(
                     dz[part], self.w, data[part], **self.geometry, workspace=workspace
                 )
 
-            team.for_chunks(len(x), self.at_a_time, task)
+            team.for_chunks(len(x), self.images_per_task, task)
 
     def finish(self, team: Team, du: np.ndarray, dw: np.ndarray) -> None:
         dw[...] = du
@@ -120,7 +120,7 @@ class WinogradConv:
         self.f, self.w, self.padding = f, w, padding
         self.tiles = (f.tiles(p), f.tiles(q))
         self.map_shape: tuple[int, ...] = (self.tiles[0] * f.m, self.tiles[1] * f.m, k)
-        self.chunk = max(1, TILES // (self.tiles[0] * self.tiles[1]))
+        self.chunk = max(1, TILES_PER_CHUNK // (self.tiles[0] * self.tiles[1]))
         self.gradient_shape: tuple[int, ...] = (f.t**2, *w.shape[2:])
         self.u = empty(self.gradient_shape)
 
@@ -130,11 +130,11 @@ class WinogradConv:
         def task(lo: int, hi: int, workspace: Workspace) -> None:
             conv_winograd.filters_winograd_forward(self.f, w[:, lo:hi], u[:, lo:hi])
 
-        team.for_each(w.shape[1], COLUMNS, task)
+        team.for_each(w.shape[1], PAIRS_PER_TASK, task)
 
     def forward(self, team: Team, x: np.ndarray, z: np.ndarray) -> None:
         f = self.f
-        if self.tiles[0] * self.tiles[1] >= LARGE_MAP and len(x) >= team.size:
+        if self.tiles[0] * self.tiles[1] >= LARGE_MAP_TILES and len(x) >= team.size:
             team.for_chunks(len(x), 1, lambda part, workspace: self._forward_image(x[part], z[part], workspace))
             return
         with team.shared.frame():
@@ -183,10 +183,10 @@ class WinogradConv:
         def task(lo: int, hi: int, workspace: Workspace) -> None:
             conv_winograd.filters_winograd_backward(self.f, du[:, lo:hi], dw[:, lo:hi])
 
-        team.for_each(dw.shape[1], COLUMNS, task)
+        team.for_each(dw.shape[1], PAIRS_PER_TASK, task)
 
     def _forward_image(self, x: np.ndarray, z: np.ndarray, workspace: Workspace) -> None:
-        """All of forward by one thread, for an image whose points it keeps in its own cache."""
+        """All of forward by one thread, for one image, whose points stay in the thread's own cache."""
         with workspace.frame():
             v, m = (self._points(workspace, len(x), channels) for channels in self.w.shape[2:])
             self._gather_input(x, slice(0, self.tiles[0]), v, workspace)
@@ -198,10 +198,10 @@ class WinogradConv:
         return workspace.take((self.f.t, self.f.t, n, *self.tiles, channels))
 
     def _for_tiles(self, team: Team, n: int, task: Callable[[slice, slice, Workspace], None]) -> None:
-        """Deals rows of tiles, as many images at once as leave half of a transform in a thread's cache."""
+        """Divides rows of tiles among the threads, as many images at once as TRANSFORM_FLOATS allows."""
         i, _ = self.tiles
-        half = i * self.f.t * self.map_shape[1] * max(self.w.shape[2:])
-        team.for_rows(n, i, max(1, CACHED // half), task)
+        floats_of_image = i * self.f.t * self.map_shape[1] * max(self.w.shape[2:])
+        team.for_rows(n, i, max(1, TRANSFORM_FLOATS // floats_of_image), task)
 
     def _rows(self, x: np.ndarray, lo: int, hi: int, workspace: Workspace) -> np.ndarray:
         """Rows lo to hi of x with zeros around it, for whole tiles."""
@@ -222,20 +222,20 @@ class WinogradConv:
             scatter(f.b, dv[:, :, images], padded, f.m, workspace)
             dx[images] = padded[:, self.padding : self.padding + h, self.padding : self.padding + w]
 
-        team.for_chunks(len(dx), max(1, CACHED // (rows * columns * c)), results)
+        team.for_chunks(len(dx), max(1, TRANSFORM_FLOATS // (rows * columns * c)), results)
 
 
 class StridedWinogradConv(WinogradConv):
-    """A strided convolution of pixels as one of stride 1 over blocks of stride x stride pixels, and that in tiles.
+    """A strided convolution of pixels as one of stride 1 over blocks of stride x stride pixels, by Winograd's algorithm.
 
-    A block is one pixel with stride^2 C channels; the filters get zeros to make their extent a multiple of the stride.
-    There is no gradient of x.
+    A block is one pixel with stride^2 C channels; the filters are padded with zeros to a multiple of the stride. It
+    computes no gradient of x.
     """
 
     def __init__(self, f: Winograd, w: np.ndarray, map_shape: tuple[int, ...], stride: int, padding: int) -> None:
         kernel, _, c, k = w.shape
         self.filters, self.kernel, self.stride = w, kernel, stride
-        self.padded = np.zeros((f.r * stride, f.r * stride, c, k), np.float32)
+        self.padded_filters = np.zeros((f.r * stride, f.r * stride, c, k), np.float32)
         super().__init__(f, empty((f.r, f.r, stride * stride * c, k)), map_shape, padding)
         self.name = f"{self.name} on {stride} x {stride} blocks"
 
@@ -245,8 +245,8 @@ class StridedWinogradConv(WinogradConv):
         return array.reshape(h // s, s, w // s, s, *rest).swapaxes(1, 2)
 
     def prepare(self, team: Team) -> None:
-        self.padded[: self.kernel, : self.kernel] = self.filters
-        split = self._split(self.padded)
+        self.padded_filters[: self.kernel, : self.kernel] = self.filters
+        split = self._split(self.padded_filters)
         self.w.reshape(split.shape)[...] = split
         super().prepare(team)
 
@@ -261,7 +261,7 @@ class StridedWinogradConv(WinogradConv):
 
     def finish(self, team: Team, du: np.ndarray, dw: np.ndarray) -> None:
         with team.shared.frame():
-            blocks, padded = team.shared.take(self.w.shape), team.shared.take(self.padded.shape)
+            blocks, padded = team.shared.take(self.w.shape), team.shared.take(self.padded_filters.shape)
             super().finish(team, du, blocks)
             split = self._split(padded)
             split[...] = blocks.reshape(split.shape)
@@ -274,25 +274,25 @@ def _flat(points: np.ndarray) -> np.ndarray:
     return points.reshape(t * t, -1, c)
 
 
-# Outputs and taps along one axis, by the filter's extent; more points lose more digits.
+# By the filter's extent along one axis. More points would save more multiplications and lose more precision.
 ALGORITHMS = {
     3: Winograd(5, 3, points(0, 1, -1, 2, -2, "1/2")),
     5: Winograd(4, 5, points(0, 1, -1, 2, -2, "1/2", "-1/2")),
 }
-LEAST_GAIN = 1.5  # auto takes Winograd where it saves so many multiplications: a map much smaller than a tile wastes it
+MIN_GAIN = 1.5  # auto takes Winograd if it divides multiplications by this; on maps much smaller than a tile it doesn't
 
 
 def choose_convolution(
     mode: str, w: np.ndarray, map_shape: tuple[int, ...], stride: int, padding: int, *, pixels: bool
 ) -> Convolution:
-    """The algorithm for a layer: `mode` is one of MODES; `pixels` says that x is the image, which has no gradient."""
+    """The algorithm for a layer: `mode` is one of MODES; `pixels`: x is the image, whose gradient is never needed."""
     kernel = w.shape[0]
     f = ALGORITHMS.get(kernel if stride == 1 else -(-kernel // stride) if pixels else 0)
     if f is None or mode == "direct":
         return Im2colConv(w, map_shape, stride, padding)
     p, q, _ = map_shape
     gain = p * q * kernel**2 / (f.tiles(p) * f.tiles(q) * f.t**2 * stride**2)
-    if mode == "auto" and gain < LEAST_GAIN:
+    if mode == "auto" and gain < MIN_GAIN:
         return Im2colConv(w, map_shape, stride, padding)
     return (
         WinogradConv(f, w, map_shape, padding) if stride == 1 else StridedWinogradConv(f, w, map_shape, stride, padding)

@@ -1,4 +1,4 @@
-"""A network in execution: forward and backward through the blocks of its features and of its classifier.
+"""The network as it runs: forward and backward through the blocks of its features and of its classifier.
 
 The table of layers is in architecture.py, the memory of parameters in parameters.py; binding.py brings the two together.
 """
@@ -18,20 +18,20 @@ from alexnet_dist.support.workspace import empty
 
 
 class Chain:
-    """Blocks one after the other.
+    """Blocks that run one after the other.
 
     `floats` is the size of the largest gradient of a block's x; `allocate` makes memory for two of them: workspace.empty,
-    or memory that all workers see.
+    or a function that makes memory shared by all workers.
     """
 
     def __init__(self, blocks: Sequence[Block], floats: int, allocate: Allocate = empty) -> None:
         self.blocks = blocks
         self._inputs: list[np.ndarray] = []  # of each block in the latest forward pass
-        # A block's dx is needed until the block before has read it as its dy: two buffers in turn are enough.
+        # A block's dx is needed until the block before it has read it as its dy: two alternating buffers are enough.
         self._gradients = [allocate((floats,)) for _ in range(2)]
 
     def forward(self, x: np.ndarray, dropout: DropoutKey | None) -> np.ndarray:
-        """What the last block makes of x [N, ...]; valid until the next call."""
+        """The output of the last block for x [N, ...]; valid until the next call."""
         self._inputs = []
         for block in self.blocks:
             self._inputs.append(x)
@@ -39,12 +39,12 @@ class Chain:
         return x
 
     def backward(self, dy: np.ndarray, sink: GradientSink, data: bool) -> np.ndarray:
-        """Hands the gradient of every parameter to the sink, last block first; overwrites dy [N, ...].
+        """Passes the gradient of every parameter to the sink, last block first; overwrites dy [N, ...].
 
-        Belongs to the latest forward pass, whose x must still be there. Returns the gradient of x if `data` asks for it.
+        It is that of the latest forward pass, whose x must be unchanged. Returns the gradient of x if `data` is true.
         """
-        for number, (block, x) in reversed(list(enumerate(zip(self.blocks, self._inputs, strict=True)))):
-            dx = self._gradients[number % 2][: x.size].reshape(x.shape) if data or number else None
+        for index, (block, x) in reversed(list(enumerate(zip(self.blocks, self._inputs, strict=True)))):
+            dx = self._gradients[index % 2][: x.size].reshape(x.shape) if data or index else None
             block.backward(x, dy.reshape(len(x), *block.y.shape[1:]), dx, sink)
             sink.poll()
             if dx is not None:
@@ -53,7 +53,7 @@ class Chain:
 
 
 class Classifier(Protocol):
-    """What computes logits from features: a Chain, or something that spreads the fully connected layers over ranks."""
+    """Computes logits from features: a Chain, or something that distributes the fully connected layers over ranks."""
 
     blocks: Sequence[Block]
 
@@ -95,22 +95,22 @@ class AlexNet:
         self.classifier: Classifier = classifier(self) if classifier else self.bind_classifier(context)
 
     def forward(self, x: np.ndarray, dropout: DropoutKey | None = None) -> np.ndarray:
-        """Logits [N, classes] of x [N, H, W, 3], normalised; valid until the next call. A key turns dropout on."""
+        """Logits [N, classes] of normalised images x [N, H, W, 3]; valid until the next call. A key turns dropout on."""
         size = self.network.image_size
         if x.shape[1:] != (size, size, 3) or len(x) > self.batch:
             raise ValueError(f"x is {x.shape}, not up to {self.batch} images of ({size}, {size}, 3)")
         return self.classifier.forward(self.features.forward(x, dropout), dropout)
 
     def backward(self, dlogits: np.ndarray, sink: GradientSink) -> None:
-        """Hands the gradient of every parameter to the sink, last layer first; overwrites dlogits [N, classes].
+        """Passes the gradient of every parameter to the sink, last layer first; overwrites dlogits [N, classes].
 
-        Belongs to the latest forward pass, whose x must still be there.
+        It is that of the latest forward pass, whose x must be unchanged.
         """
         self.features.backward(self.classifier.backward(dlogits, sink, data=True), sink, data=False)
 
     @property
     def blocks(self) -> list[Block]:
-        """Those of features and of classifier, in the order in which they run."""
+        """The blocks of features and classifier, in the order in which they run."""
         return [*self.features.blocks, *self.classifier.blocks]
 
     def bind_classifier(self, context: BlockContext) -> Chain:
@@ -118,8 +118,8 @@ class AlexNet:
         return self._bind(self._table.classifier, context, data=True)
 
     def _bind(self, layers: list[PlacedLayer], context: BlockContext, data: bool) -> Chain:
-        """A chain of these layers; `data`: the gradient of its x will be asked for."""
-        # The classifier's masks count from 0; those of features, which AlexNet doesn't have, lie far behind.
+        """A chain of these layers; `data`: the gradient of its x will be needed."""
+        # The classifier's masks count from 0; those of features, which AlexNet doesn't have, begin at a number far above.
         binder = Binder(self.parameters, self._views, context, self._conv, data, 0 if data else 1 << 16)
         blocks = bind(layers, binder)
         inputs = [layer.input for layer in layers[:1]] * data + [block.y.shape[1:] for block in blocks[:-1]]

@@ -1,7 +1,8 @@
-"""All parameters in one flat float32 buffer, and named views into it; gradients and the optimizer's state lie alike.
+"""All parameters in one flat float32 buffer, and named views into it; gradients and the optimizer's state have the same
+order.
 
-Whoever owns the memory allocates the flat buffer (a process, or a window that several processes share) and asks the
-map for the views.
+The owner of the memory allocates the flat buffer (in a process, or in a window that several processes share) and gets
+the views from the map.
 """
 
 from collections.abc import Sequence
@@ -22,10 +23,10 @@ class ParameterSpec:
     name: str
     shape: tuple[int, ...]
     file_shape: tuple[int, ...]
-    file_axes: tuple[int, ...]  # the order in which a file holds the axes of `shape`, before it is given file_shape
+    file_axes: tuple[int, ...]  # the order of the axes of `shape` in a file, before it is reshaped to file_shape
     fan_in: int  # the number of inputs of each output of the layer
     paper_bias: float  # the bias that Krizhevsky et al. (2012) start this layer with
-    last: bool = False  # of the last layer
+    last: bool = False  # whether it belongs to the last layer
 
     @property
     def size(self) -> int:
@@ -36,11 +37,11 @@ class ParameterSpec:
         return len(self.shape) == 1
 
     def to_file(self, value: np.ndarray) -> np.ndarray:
-        """The parameter as torchvision lays it out, C-contiguous; a view where the two agree."""
+        """The parameter in torchvision's order of axes, C-contiguous; a view where that is ours."""
         return np.ascontiguousarray(value.transpose(self.file_axes)).reshape(self.file_shape)
 
     def from_file(self, value: np.ndarray, out: np.ndarray) -> None:
-        """Copies torchvision's layout into ours."""
+        """Copies a parameter in torchvision's order of axes into `out`."""
         out.transpose(self.file_axes)[...] = value.reshape([self.shape[axis] for axis in self.file_axes])
 
 
@@ -63,17 +64,17 @@ class ParameterMap:
 
 
 class GradientSink(Protocol):
-    """Where gradients go. Layers write blocks of the flat gradient and don't know what becomes of them."""
+    """Receives gradients. Layers write blocks of the flat gradient and don't know how they are used."""
 
     def block(self, lo: int, hi: int, workspace: Workspace) -> AbstractContextManager[np.ndarray]:
         """An array of hi - lo floats, to be filled with the gradient of flat[lo:hi] before the context ends.
 
-        Called by any thread of the team; each range comes once a step.
+        Called by any thread of the team; each element is in one block a step.
         """
         ...
 
     def poll(self) -> None:
-        """Called by the main thread between layers: a chance to move messages along."""
+        """Called by the main thread between layers: a chance to make progress with communication."""
         ...
 
 
@@ -107,6 +108,6 @@ INITIALIZERS = {"he": initialize_he, "paper": initialize_paper, "torchvision": i
 
 
 def initialize(parameters: ParameterMap, flat: np.ndarray, scheme: str, seed: int) -> None:
-    """Fills the flat buffer by one of INITIALIZERS; each parameter draws from a generator of its own."""
+    """Fills the flat buffer by one of INITIALIZERS; each parameter has a random generator of its own."""
     for index, (spec, value) in enumerate(zip(parameters.specs, parameters.views(flat).values(), strict=True)):
         INITIALIZERS[scheme](spec, value, generator(seed, Purpose.INITIALIZE, index))

@@ -18,5 +18,5 @@ def predict(net: AlexNet, images: np.ndarray, most: int | None = None) -> np.nda
 
 
 def most_probable(probabilities: np.ndarray, k: int) -> list[int]:
-    """The k most probable classes of one image's probabilities [classes], best first; of equal ones the lower number."""
+    """The k most probable classes of one image's probabilities [classes], best first; of equal ones the lower id first."""
     return [int(index) for index in np.argsort(-probabilities, kind="stable")[:k]]

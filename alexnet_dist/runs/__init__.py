@@ -1,1 +1,1 @@
-"""What a run leaves on disk: checkpoints, the run's folder, log and metrics, the timeline."""
+"""What a run writes to disk: checkpoints, the run's folder, log and metrics, the timeline."""

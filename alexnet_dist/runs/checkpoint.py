@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file with torchvision's keys and layouts, checked before it is believed.
+"""Checkpoints: one safetensors file with torchvision's keys and order of axes, checked before it is used.
 
 A file holds the weights and, if it is a training state, the optimizer's buffers, for example the momentum under
 `momentum.<key>`. Its metadata hold the network, the class names and the state of training as JSON, and a CRC-32 of
@@ -30,7 +30,7 @@ FLOATS = {"F16", "F32", "F64"}
 
 @dataclass(frozen=True)
 class Header:
-    """What a checkpoint says besides its numbers."""
+    """What a checkpoint holds besides its tensors."""
 
     network: Network
     class_names: list[str] | None = None
@@ -41,33 +41,33 @@ Flats = Mapping[str, np.ndarray]  # the optimizer's buffers by their names, each
 
 
 def save(path: Path, parameters: ParameterMap, values: np.ndarray, state: Flats, header: Header) -> None:
-    """Writes a checkpoint beside `path` and renames it: with the optimizer's state to continue from, without it weights.
+    """Replaces `path` with a checkpoint: a training state if there is the optimizer's `state`, else weights alone.
 
-    Raises UserError where the file cannot be written; what was at `path` is then untouched.
+    Raises UserError where the file cannot be written; `path` is then unchanged.
     """
     tensors: dict[str, np.ndarray] = {}
     for prefix, flat in _prefixed(values, state):
         views = parameters.views(flat)
-        # safetensors writes memory as it lies, so every array must be C-contiguous; to_file sees to it.
+        # safetensors writes an array's memory as it is, so it must be C-contiguous, which to_file ensures.
         tensors |= {prefix + spec.name: spec.to_file(views[spec.name]) for spec in parameters.specs}
     metadata = {"format": FORMAT, "version": str(VERSION), "header": json.dumps(asdict(header))}
     metadata["checksum"] = _checksum(tensors, metadata["header"])
-    with replacing(path) as beside:
+    with replacing(path) as temporary:
         try:
-            save_file(tensors, beside, metadata)
+            save_file(tensors, temporary, metadata)
         except SafetensorError as error:
             raise UserError(f"cannot write {path}: {error}") from error
 
 
 def _prefixed(values: np.ndarray, state: Flats) -> list[tuple[str, np.ndarray]]:
-    """The flat buffers with what their tensors' names begin with."""
+    """Each flat buffer, after the prefix of its tensors' names."""
     return [("", values), *((f"{name}.", flat) for name, flat in state.items())]
 
 
 def read_header(path: Path) -> Header:
-    """The header of a checkpoint of ours, or what the shapes in a file of torchvision's say.
+    """The header of a checkpoint of ours, or one derived from the shapes in a file of torchvision's.
 
-    Raises UserError for what is no checkpoint: missing, cut, foreign, or of a later version.
+    Raises UserError for a file that is missing, truncated, no checkpoint, or of a later version.
     """
     with _opened(path) as file:
         metadata = file.metadata() or {}
@@ -78,8 +78,8 @@ def read_header(path: Path) -> Header:
 
 def _network_of_shapes(path: Path, file: Any) -> Network:
     """The network of a file without a header: its width from the first layer, its classes from the last."""
-    usual = parameter_map(Network())
-    first, *_, last = (spec for spec in usual.specs if spec.is_bias)
+    standard = parameter_map(Network())
+    first, *_, last = (spec for spec in standard.specs if spec.is_bias)
     try:
         filters, classes = (file.get_slice(spec.name).get_shape()[0] for spec in (first, last))
     except (SafetensorError, IndexError):

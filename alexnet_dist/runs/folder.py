@@ -1,4 +1,4 @@
-"""The folder of a run: which checkpoints it holds, which one is the latest, and which may go."""
+"""The folder of a run: which checkpoints it holds, which one is the latest, and which are removed."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from alexnet_dist.support.files import check_writable, writing
 
 class RunFolder:
     """`checkpoint-<step>.safetensors` are training states, `latest.safetensors` links to the newest of them,
-    `best.safetensors` holds the weights with the lowest validation error, `complete` marks a run that ended well."""
+    `best.safetensors` holds the weights with the lowest validation error, `complete` marks a run that has finished."""
 
     def __init__(self, path: Path, keep: int) -> None:
         self.path, self.keep = path, keep
@@ -18,7 +18,7 @@ class RunFolder:
         self.complete = path / "complete"
 
     def check(self, resuming: bool) -> None:
-        """Raises UserError if nothing can be written here, or if a new run would mix with one that is here already."""
+        """Raises UserError if nothing can be written here, or if there is already a run here and this is a new one."""
         check_writable(self.latest)
         if not resuming and (self._states() or self.best.exists()):
             raise UserError(
@@ -26,7 +26,7 @@ class RunFolder:
             )
 
     def begin(self) -> None:
-        """Unmarks a run that was complete and now goes on, and tidies up after one that was killed while it wrote.
+        """Removes the mark of a finished run that now continues, and the temporary files of one that was killed.
 
         Raises UserError.
         """
@@ -35,21 +35,21 @@ class RunFolder:
                 file.unlink(missing_ok=True)
 
     def _states(self) -> list[Path]:
-        """The training states, the one written last first: a run that went back may hold later steps of its old way."""
+        """The training states, the last written first; after a resumption from an earlier one, the highest step may be old."""
         return sorted(
             self.path.glob("checkpoint-*.safetensors"), key=lambda path: path.stat().st_mtime_ns, reverse=True
         )
 
     def state(self, step: int) -> Path:
-        """The name of the training state after so many steps."""
+        """The path of the training state after `step` steps."""
         return self.path / f"checkpoint-{step:08d}.safetensors"
 
     def point_latest(self, state: Path) -> None:
-        """Makes `latest` name this state, and removes all but the newest `keep` states. Raises UserError."""
+        """Links `latest` to this state, and removes all but the newest `keep` states. Raises UserError."""
         with writing(self.latest):
-            beside = self.path / f".latest.{os.getpid()}"
-            beside.unlink(missing_ok=True)
-            beside.symlink_to(state.name)
-            os.replace(beside, self.latest)
+            link = self.path / f".latest.{os.getpid()}"
+            link.unlink(missing_ok=True)
+            link.symlink_to(state.name)
+            os.replace(link, self.latest)
             for old in [path for path in self._states() if path != state][self.keep - 1 :]:
                 old.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""What a run tells: a log for people on stdout and in a file, and metrics for programs, one JSON object a line.
+"""A run's output: a log for people on stdout and in a file, and metrics for programs, one JSON object a line.
 
-Only rank 0 speaks. On the other ranks the same calls do nothing, so that the loop has one path. stdout is often no
-terminal under mpirun: there are no progress bars, only whole lines.
+Only rank 0 writes. On the other ranks the same calls do nothing, so that all ranks run the same code. Under mpirun,
+stdout is often not a terminal: there are no progress bars, only whole lines.
 """
 
 import json
@@ -17,19 +17,19 @@ log = logging.getLogger("alexnet_dist")
 
 
 class RunLog:
-    """`train.log` and `metrics.jsonl` in a run's folder, both appended to; silent unless `speaks`.
+    """`train.log` and `metrics.jsonl` in a run's folder, both appended to; silent unless `enabled`.
 
     Raises UserError where the folder can't be written.
     """
 
-    def __init__(self, folder: Path, speaks: bool) -> None:
+    def __init__(self, folder: Path, enabled: bool) -> None:
         self._metrics: TextIO | None = None
         log.handlers.clear()
         log.propagate = False
-        log.setLevel(logging.INFO if speaks else logging.CRITICAL + 1)
-        if not speaks:
+        log.setLevel(logging.INFO if enabled else logging.CRITICAL + 1)
+        if not enabled:
             return
-        logging.raiseExceptions = False  # a full disk must not print a stack for each line
+        logging.raiseExceptions = False  # on a full disk, no traceback for each line
         with writing(folder):
             self._open(folder)
 
@@ -56,5 +56,5 @@ class RunLog:
             handler.close()
         log.handlers.clear()
         if self._metrics is not None:
-            with suppress(OSError):  # of what could not be written it has been said already
+            with suppress(OSError):  # a failure to write has been reported already
                 self._metrics.close()

@@ -15,15 +15,15 @@ from typing import Any, Protocol
 
 from alexnet_dist.support.files import write_text
 
-MOST = 200_000  # events that a rank keeps: the latest ones
+MAX_EVENTS = 200_000  # events that a rank keeps: the latest ones
 PHASES, EXCHANGE = "phases", "exchange"
 LINES = {PHASES: 0, EXCHANGE: 1}
-WORKING = ("data", "forward", "backward", "update")  # a rank that is slow in these makes others wait
-EVEN = 0.02  # of the median: a rank with no more work than this is not called slow
+WORK_PHASES = ("data", "forward", "backward", "update")  # a rank that is slow in these makes others wait
+SLOW_MARGIN = 0.02  # of the median: a rank whose work exceeds the median by no more than this is not called slow
 
 
 class Recorder(Protocol):
-    """Takes note of what began and ended when, in seconds of time.perf_counter."""
+    """Records when something began and ended, in seconds of time.perf_counter."""
 
     def add(self, name: str, start: float, end: float, line: str) -> None:
         """Any thread may call this."""
@@ -31,21 +31,21 @@ class Recorder(Protocol):
 
 
 class NullTimeline:
-    """The recorder of a run that nobody wants a timeline of."""
+    """The recorder of a run without a timeline."""
 
     def add(self, name: str, start: float, end: float, line: str) -> None:
         """Keeps nothing."""
 
 
 class Timeline:
-    """The latest MOST events of one rank, on a clock that starts at 0 now: make it on all ranks at one moment."""
+    """The latest MAX_EVENTS events of one rank. Its clock starts when it is made: make it on all ranks at the same time."""
 
     def __init__(self) -> None:
-        self._events: deque[tuple[str, float, float, str]] = deque(maxlen=MOST)
+        self._events: deque[tuple[str, float, float, str]] = deque(maxlen=MAX_EVENTS)
         self._zero = time.perf_counter()
 
     def add(self, name: str, start: float, end: float, line: str) -> None:
-        """Keeps it, and forgets the oldest one if there are too many."""
+        """Keeps the event, and drops the oldest one if there are too many."""
         self._events.append((name, start, end, line))
 
     def trace(self, rank: int) -> str:
@@ -63,7 +63,7 @@ class Timeline:
 
 
 def write_trace(path: Path, traces: Iterable[str]) -> None:
-    """Writes what the ranks' Timeline.trace gave as one file. Raises UserError where it can't be written."""
+    """Writes the results of all ranks' Timeline.trace to one file. Raises UserError where it can't be written."""
     events = [event for trace in traces for event in json.loads(trace)]
     write_text(path, json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}))
 
@@ -71,18 +71,18 @@ def write_trace(path: Path, traces: Iterable[str]) -> None:
 def slowest(seconds: list[dict[str, float]], hosts: list[str]) -> str:
     """A sentence on the rank that worked longest, from each rank's seconds by phase; empty for one rank.
 
-    Waiting is no work: in a step all ranks take equally long, and those that are fast spend the rest of it waiting.
+    Waiting isn't counted as work: in a step all ranks take equally long, and the faster ones spend part of it waiting.
     """
     if len(seconds) < 2:
         return ""
-    work = [sum(of_rank[phase] for phase in WORKING) for of_rank in seconds]
+    work = [sum(by_phase[phase] for phase in WORK_PHASES) for by_phase in seconds]
     rank = max(range(len(work)), key=lambda index: work[index])
-    middle = median(work)
-    if work[rank] <= (1 + EVEN) * middle:
-        return f"all ranks work equally long: {middle:.1f} s of work each, within {EVEN:.0%}"
-    more = {phase: seconds[rank][phase] - median(of_rank[phase] for of_rank in seconds) for phase in WORKING}
+    median_work = median(work)
+    if work[rank] <= (1 + SLOW_MARGIN) * median_work:
+        return f"all ranks work equally long: {median_work:.1f} s of work each, within {SLOW_MARGIN:.0%}"
+    more = {phase: seconds[rank][phase] - median(by_phase[phase] for by_phase in seconds) for phase in WORK_PHASES}
     phase = max(more, key=lambda name: more[name])
-    share = work[rank] / max(middle, 1e-9) - 1
+    share = work[rank] / max(median_work, 1e-9) - 1
     return (
         f"slowest: rank {rank} on {hosts[rank]}, {work[rank]:.1f} s of work, {share:.0%} more than the median; "
         f"most of it in {phase} ({more[phase]:+.1f} s)"

@@ -1,1 +1,1 @@
-"""What everything else stands on: threads and their scratch memory, keyed random numbers, files, signals."""
+"""What all other folders use: threads and their scratch memory, keyed random numbers, files, signals."""

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written beside, flushed to the disk, renamed."""
+"""Files that are either complete or absent: written under a temporary name, flushed to the disk, renamed."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from alexnet_dist.errors import UserError
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Where the system refuses to write, raises a UserError that names `path` and the reason."""
+    """Turns an OSError into a UserError that names `path` and the reason."""
     try:
         yield
     except OSError as error:
@@ -19,33 +19,33 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields the name of a file to write; when the block ends well it takes the place of `path`, else it is removed.
+    """Yields a temporary name to write to; the file replaces `path` if the block succeeds, and is removed otherwise.
 
-    Raises UserError where the system refuses (no room, no permission); `path` is then as it was.
+    Raises UserError if it can't be written (no space, no permission); `path` is then unchanged.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            yield beside
-            with open(beside, "rb") as file:
+            yield temporary
+            with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
-            beside.chmod(0o666 & ~_umask())
-            os.replace(beside, path)
+            temporary.chmod(0o666 & ~_umask())
+            os.replace(temporary, path)
             _sync_folder(path.parent)
     finally:
         with suppress(OSError):
-            beside.unlink()
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
     """Replaces the file's content. Raises UserError like `replacing`."""
-    with replacing(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def check_writable(path: Path) -> None:
-    """Raises UserError unless a file could be made at `path`: said before hours of work, not after."""
+    """Raises UserError unless a file can be created at `path`: to be called before hours of work, not after."""
     if path.is_dir():
         raise UserError(f"cannot write {path}: it is a folder")
     probe = path.with_name(f".{path.name}.{os.getpid()}.probe")

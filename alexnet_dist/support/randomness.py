@@ -1,7 +1,7 @@
 """Counter-based random numbers (Philox 4x64-10; Salmon et al., SC 2011), keyed by what they are for.
 
-A generator depends on its key alone, not on who asks or in which order. So the same global batch meets the same crops
-and dropout masks on any number of ranks and threads, and a resumed run continues as if it had never stopped.
+A generator depends on its key alone, not on the rank, the thread or the order of calls. So a global batch gets the same
+crops and dropout masks on any number of ranks and threads, and a resumed run continues as if it had never stopped.
 """
 
 from enum import IntEnum

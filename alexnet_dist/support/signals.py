@@ -6,7 +6,7 @@ from typing import Any
 
 
 class StopSignals:
-    """Catches SIGTERM, SIGINT and SIGUSR1 while it is entered. SIGINT after one of them ends the process at once.
+    """Catches SIGTERM, SIGINT and SIGUSR1 in a `with` block. SIGINT after one of them ends the process at once.
 
     SIGUSR1 is there because Open MPI kills its ranks a quarter of a second after SIGTERM, but forwards SIGUSR1.
     """

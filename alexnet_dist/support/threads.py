@@ -1,7 +1,7 @@
-"""The one team of threads of a process: its share of the work, and each thread's scratch memory.
+"""The team of threads of a process: how it divides work, and each thread's scratch memory.
 
-NumPy releases the interpreter's lock inside its loops and its BLAS, so Python threads scale. BLAS itself is held at one
-thread: the team divides the work, and BLAS threads inside Python threads would only fight over the same cores.
+NumPy releases the interpreter's lock inside its loops and its BLAS, so Python threads scale. BLAS itself is limited to
+one thread: the team divides the work, and BLAS threads inside Python threads would compete for the same cores.
 """
 
 import os
@@ -30,7 +30,7 @@ Task = Callable[[int, Workspace], Any]
 
 
 def contiguous(count: int, size: int, workers: int, task: Callable[[slice, Workspace], Any]) -> Task:
-    """The part of each of so many workers in `count` items: a contiguous share of them, in chunks of at most `size`."""
+    """Divides `count` items among `workers`: each gets a contiguous share, in chunks of at most `size` items."""
 
     def share(index: int, workspace: Workspace) -> None:
         lo, hi = count * index // workers, count * (index + 1) // workers
@@ -41,14 +41,14 @@ def contiguous(count: int, size: int, workers: int, task: Callable[[slice, Works
 
 
 def round_robin(count: int, block: int, workers: int, task: Callable[[int, int, Workspace], Any]) -> Task:
-    """The part of each of so many workers in `count` items: blocks of `block` items, dealt in turn from the last one on."""
+    """Divides `count` items among `workers`: blocks of `block` items in turn, from the last block to the first."""
     starts = range(0, count, block)[::-1]
 
-    def hand(index: int, workspace: Workspace) -> None:
+    def blocks(index: int, workspace: Workspace) -> None:
         for lo in starts[index::workers]:
             task(lo, min(lo + block, count), workspace)
 
-    return hand
+    return blocks
 
 
 class Team:
@@ -92,26 +92,27 @@ class Team:
         """`task(slice, workspace)` over `count` images: each thread has one share of them, in chunks of at most `size`."""
         self.run(contiguous(count, size, self.size, task))
 
-    def for_rows(self, images: int, rows: int, most: int, task: Callable[[slice, slice, Workspace], Any]) -> None:
-        """`task(images, rows, workspace)` over `rows` rows of each image: each thread has one share of all rows.
+    def for_rows(self, images: int, rows: int, max_images: int, task: Callable[[slice, slice, Workspace], Any]) -> None:
+        """`task(images, rows, workspace)` over `rows` rows of each image: each thread has a contiguous share of all rows.
 
-        In pieces of whole images, at most `most` of them, or of some rows of one image: so a batch of fewer images than
-        threads is divided too.
+        In pieces of at most `max_images` whole images, or of some rows of one image: so a batch of fewer images than
+        threads is divided, too.
         """
 
         def share(index: int, workspace: Workspace) -> None:
             lo, hi = (images * rows * edge // self.size for edge in (index, index + 1))
             while lo < hi:
                 image, row = divmod(lo, rows)
-                whole = 0 if row else min((hi - lo) // rows, most)
-                taken = whole * rows or min(rows - row, hi - lo)
-                task(slice(image, image + max(whole, 1)), slice(row, rows if whole else row + taken), workspace)
+                whole_images = 0 if row else min((hi - lo) // rows, max_images)
+                taken = whole_images * rows or min(rows - row, hi - lo)
+                end = rows if whole_images else row + taken
+                task(slice(image, image + max(whole_images, 1)), slice(row, end), workspace)
                 lo += taken
 
         self.run(share)
 
     def for_each(self, count: int, block: int, task: Callable[[int, int, Workspace], Any]) -> None:
-        """`task(lo, hi, workspace)` for every block of `block` items of `count`, dealt to the threads in turn.
+        """`task(lo, hi, workspace)` for every block of `block` items of `count`, assigned to the threads in turn.
 
         From the last block to the first, the order in which gradients are sent. The blocks don't depend on the number
         of threads; a task that writes only its own block gives the same bits whatever that number.
@@ -119,7 +120,7 @@ class Team:
         self.run(round_robin(count, block, self.size, task))
 
     def close(self) -> None:
-        """End the threads, and give BLAS its own back."""
+        """Ends the threads, and lifts the limit on BLAS's threads."""
         self._task = None
         if self._threads:
             self._start.wait()
@@ -135,7 +136,7 @@ class Team:
         if kind is None:
             self.close()
             return
-        # The exception may have left `run` half-way, with threads at its barriers: they end, and nobody waits for them.
+        # The exception may have left `run` half-way, with threads at its barriers: they end, without being joined.
         self._start.abort()
         self._end.abort()
         self._limits.restore_original_limits()
@@ -155,5 +156,5 @@ class Team:
         try:
             with workspace.frame():
                 self._task(index, workspace)
-        except BaseException as error:  # handed to the caller of run
+        except BaseException as error:  # raised again by run
             self._errors[index] = error

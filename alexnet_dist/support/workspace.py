@@ -1,4 +1,4 @@
-"""Scratch memory for kernels: allocated in the first step, used again ever after."""
+"""Scratch memory for kernels: allocated in the first step, reused in all later ones."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,10 +25,10 @@ def zeros(shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> np.ndarray:
 
 
 class Workspace:
-    """Scratch memory of one thread, or of a team together: a stack of arrays.
+    """Scratch memory of one thread, or shared by a team: a stack of arrays.
 
-    `with workspace.frame():` gives back at its end what was taken inside it. Contents are never cleared: whoever takes an
-    array writes it before reading it.
+    `with workspace.frame():` releases at its end the arrays taken inside it. Arrays are never cleared: they must be
+    written before they are read.
     """
 
     def __init__(self) -> None:

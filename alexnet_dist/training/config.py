@@ -1,4 +1,4 @@
-"""What a training run is made from: one field a flag, validated once."""
+"""The configuration of a training run: one field for each flag, validated once."""
 
 import math
 from dataclasses import dataclass, fields
@@ -11,13 +11,13 @@ from alexnet_dist.training.optim import OPTIMIZERS, hyperparameter_owners
 from alexnet_dist.training.schedule import SCHEDULERS, Schedule
 from alexnet_dist.training.strategies import sync_choices
 
-GLOBAL_BATCH = 128  # where neither flag says another
+GLOBAL_BATCH = 128  # if neither flag is given
 CROPS = ("random-resized", "paper", "none")
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The flags of `alexnet-train` under their own names; --help says what each means. JSON can hold all of it."""
+    """The flags of `alexnet-train` under their own names; --help says what each means. JSON can represent all of them."""
 
     data: str = "images.list"
     val: str | None = None
@@ -106,9 +106,9 @@ class TrainingConfig:
         self._refuse_idle_hyperparameters()
 
     def _refuse_idle_hyperparameters(self) -> None:
-        """A flag of another optimizer would do nothing."""
+        """Raises UserError for a flag of another optimizer, which would do nothing."""
         for name, owners in hyperparameter_owners().items():
-            default = getattr(TrainingConfig, name, None)  # an optimizer of somebody's own may have others
+            default = getattr(TrainingConfig, name, None)  # optimizers that users add may have others
             if self.opt not in owners and getattr(self, name, default) != default:
                 raise UserError(
                     f"--{name.replace('_', '-')} is of --opt {' or '.join(owners)}, and does nothing with --opt {self.opt}: "
@@ -128,9 +128,9 @@ class TrainingConfig:
             values["sample"] = tuple(values["sample"])
         return cls(**values)
 
-    def batch_of_all(self, size: int) -> int:
-        """The global batch on `size` ranks."""
-        return self.batch_size * size if self.batch_size is not None else self.global_batch or GLOBAL_BATCH
+    def global_batch_on(self, ranks: int) -> int:
+        """The global batch on this many ranks."""
+        return self.batch_size * ranks if self.batch_size is not None else self.global_batch or GLOBAL_BATCH
 
     def schedule(self, global_batch: int) -> Schedule:
         """The learning rates, scaled with the global batch where --lr-reference-batch asks for it."""

@@ -42,7 +42,7 @@ class Stopwatch:
             self._recorder.add(name, start, end, PHASES)
 
     def waited(self, name: str, seconds: float) -> None:
-        """So many of a phase's seconds were spent waiting for other ranks."""
+        """Moves seconds of a phase that were spent waiting for other ranks to the phase `wait`."""
         self.seconds[name] -= seconds
         self.seconds["wait"] += seconds
 
@@ -54,9 +54,9 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class StepSpec:
-    """What a step computes: `batch` is the most images that this rank has in one; `smoothing` is that of the labels.
+    """What a step computes. `batch` is the largest number of images that this rank has in a step.
 
-    `conv` is one of convolutions.MODES. `largest_node` splits nodes into groups of so many ranks (comm/node.py).
+    `smoothing` is that of the labels, `conv` one of convolutions.MODES. `largest_node`: see `largest` in comm/node.py.
     """
 
     network: Network
@@ -69,7 +69,7 @@ class StepSpec:
 
 
 class Engine:
-    """One rank's part in the training of a network, which `strategy` of STRATEGIES keeps the same on all ranks.
+    """One rank's part in the training of a network, which `strategy`, a name in STRATEGIES, keeps the same on all ranks.
 
     Where the strategy can't run this network, or a node has no room for the memory that it shares, all ranks raise
     NotPossible. The forward pass of `net` is collective: a strategy may divide layers among ranks.
@@ -132,8 +132,8 @@ class Engine:
     def step(self, batch: Batch, global_count: int, step_index: int, lr: float) -> Sums:
         """One step of the optimizer on the mean loss of the global batch; returns its sums over all ranks.
 
-        `batch` is this rank's part of the global batch, and may be empty; `global_count` is how many images of the whole
-        can be read, `step_index` counts the run's steps before this one.
+        `batch` is this rank's part of the global batch, and may be empty; `global_count` is how many images of the global
+        batch can be read, `step_index` counts the run's steps before this one.
         """
         watch, strategy = self.watch, self.strategy
         self._updater.begin(lr, step_index)
@@ -144,7 +144,7 @@ class Engine:
                 logits, batch.labels, dlogits, total=max(global_count, 1), smoothing=self.spec.smoothing
             )
             top1, top5 = count_correct(logits, batch.labels)
-            mine = Sums(loss, top1, top5, int((batch.labels >= 0).sum()))
+            own_sums = Sums(loss, top1, top5, int((batch.labels >= 0).sum()))
         watch.waited("forward", strategy.waited())
         with watch.phase("backward"):
             self.net.backward(dlogits, strategy)
@@ -153,7 +153,7 @@ class Engine:
             strategy.finish()
         watch.waited("update", strategy.waited())
         with watch.phase("wait"):
-            return Sums(*self.world.sum(list(mine)))
+            return Sums(*self.world.sum(list(own_sums)))
 
     def _open(self, options: StrategyOptions) -> Strategy:
         entry, spec = STRATEGIES[self.strategy_name], self.spec

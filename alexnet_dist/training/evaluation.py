@@ -42,7 +42,7 @@ class Evaluation:
 
 
 def evaluate(net: AlexNet, images: ImageSource, world: World, workers: int) -> Evaluation:
-    """Runs the network over the list, each rank over its shard. Raises SharedError if no image could be read."""
+    """Evaluates the network on the list, each rank on its shard. Raises SharedError if no image could be read."""
     size = net.network.image_size
     scratch = empty((net.batch, net.network.num_classes))
     sums = Sums()
@@ -67,7 +67,7 @@ def evaluate(net: AlexNet, images: ImageSource, world: World, workers: int) -> E
             sums = sums.plus(Sums(loss, top1, top5, len(batch.labels) - len(batch.broken)))
             broken += batch.broken
     total = Sums(*world.sum(list(sums)))
-    complaints = world.all_texts(broken)
+    messages = world.all_texts(broken)
     if total.images == 0:
-        raise SharedError(f"none of the {len(images)} images of {images.source} could be read; first: {complaints[0]}")
-    return Evaluation(total, tuple(complaints))
+        raise SharedError(f"none of the {len(images)} images of {images.source} could be read; first: {messages[0]}")
+    return Evaluation(total, tuple(messages))

@@ -31,7 +31,7 @@ class _Group:
         self._group = parser.add_argument_group(title)
 
     def __call__(self, *names: str, help: str, **options: Any) -> None:
-        """As add_argument. What is not given stays None, so that a --config file can say it."""
+        """As add_argument. A flag that is not given stays None, so that a --config file can set it."""
         default = getattr(TrainingConfig, names[0].removeprefix("--").replace("-", "_"))
         if default not in (None, "", ()):
             shown = {True: "yes", False: "no"}[default] if isinstance(default, bool) else default
@@ -40,7 +40,7 @@ class _Group:
 
 
 def build_parser() -> cli.Parser:
-    """The flags of alexnet-train, under torchvision's reference names where both have one."""
+    """The flags of alexnet-train, named like those of torchvision's reference script where both have them."""
     parser = cli.Parser("alexnet-train", DESCRIPTION, EXAMPLES)
     parser.add_argument(
         "--config", metavar="TOML", help="a file with flags: a line `name = value`; the command line wins"
@@ -83,16 +83,16 @@ def _add_optimisation(add: _Group) -> None:
     add("--batch-size", "-batchsize", type=int, metavar="N", help="the same, said as images a step of each rank")
     add("--opt", choices=OPTIMIZERS, help="sgd with momentum; lars, for large batches; adamw")
     add("--lr", type=float, help="learning rate for the global batch, after warmup")
-    add("--momentum", type=float, help="of the steps before" + _of("momentum"))
+    add("--momentum", type=float, help="of the steps before" + _owners("momentum"))
     add("--weight-decay", type=float, help="added to the gradient; adamw: taken off the weights")
-    add("--trust-coefficient", type=float, metavar="F", help="of each layer's rate" + _of("trust_coefficient"))
-    add("--beta1", type=float, help="decay of the gradients' mean" + _of("beta1"))
-    add("--beta2", type=float, help="decay of the squared gradients' mean" + _of("beta2"))
-    add("--eps", type=float, help="keeps steps finite where gradients are tiny" + _of("eps"))
+    add("--trust-coefficient", type=float, metavar="F", help="of each layer's rate" + _owners("trust_coefficient"))
+    add("--beta1", type=float, help="decay of the gradients' mean" + _owners("beta1"))
+    add("--beta2", type=float, help="decay of the squared gradients' mean" + _owners("beta2"))
+    add("--eps", type=float, help="keeps steps finite where gradients are tiny" + _owners("eps"))
     add("--label-smoothing", type=float, metavar="F", help="share of the target that goes to all classes alike")
 
 
-def _of(field: str) -> str:
+def _owners(field: str) -> str:
     """Which optimizers a hyperparameter belongs to, for --help."""
     return f" ({', '.join(hyperparameter_owners()[field])})"
 
@@ -133,19 +133,19 @@ def parse_config(argv: Iterable[str]) -> TrainingConfig:
 
 def read_config(args: argparse.Namespace) -> TrainingConfig:
     """The configuration: defaults, then --config, then the flags that were given. Raises UserError."""
-    values = _given(build_parser().parse_args(_flags_in(Path(args.config)))) if args.config else {}
-    given = _given(args)
-    if given.keys() & {"global_batch", "batch_size"}:  # two flags for one thing: the command line's wins here too
-        values = {name: value for name, value in values.items() if name not in ("global_batch", "batch_size")}
-    return TrainingConfig.from_flags(values | given)
+    in_file = _set_flags(build_parser().parse_args(_flags_in(Path(args.config)))) if args.config else {}
+    on_command_line = _set_flags(args)
+    if on_command_line.keys() & {"global_batch", "batch_size"}:  # alternatives: the command line's replaces the file's
+        in_file = {name: value for name, value in in_file.items() if name not in ("global_batch", "batch_size")}
+    return TrainingConfig.from_flags(in_file | on_command_line)
 
 
-def _given(args: argparse.Namespace) -> dict[str, object]:
+def _set_flags(args: argparse.Namespace) -> dict[str, object]:
     return {name: value for name, value in vars(args).items() if value is not None}
 
 
 def _flags_in(file: Path) -> list[str]:
-    """A TOML file's `name = value` as command-line flags, so that one parser judges both."""
+    """A TOML file's `name = value` as command-line flags, so that one parser checks both."""
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

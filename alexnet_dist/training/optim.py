@@ -1,8 +1,8 @@
 """The optimizers, in place on ranges of the flat buffers. OPTIMIZERS is their table, by the names of --opt.
 
-An optimizer declares the buffers that it keeps besides the parameters (`state`), and whether it works value by value
-(`elementwise`): then it updates each block of the parameters while its gradient is in the cache. Otherwise it is called
-when all gradients are there, with the norms of the layer's parameter that the range is a part of.
+An optimizer declares the buffers that it keeps besides the parameters (`state`), and whether it is `elementwise`: then it
+updates each block of the parameters while its gradient is in the cache. Otherwise it is called when all gradients are
+complete, on ranges within one parameter, with the norms of that parameter and of its gradient.
 """
 
 import math
@@ -21,8 +21,8 @@ BLOCK = 1 << 18  # floats: parameters, state and gradient of a block stay in the
 class StepContext:
     """What an update depends on besides its arrays. `index` counts the run's steps before this one.
 
-    Of the parameter that the range belongs to, for optimizers that aren't elementwise: whether it is a bias, and the
-    Euclidean norms of all of it and of its gradient.
+    For optimizers that aren't elementwise: whether the parameter that the range belongs to is a bias, and the Euclidean
+    norms of the whole parameter and of its gradient.
     """
 
     lr: float
@@ -174,13 +174,13 @@ def hyperparameters(name: str) -> tuple[str, ...]:
 
 
 def hyperparameter_owners() -> dict[str, list[str]]:
-    """Of each hyperparameter, the names of the optimizers that have it."""
+    """For each hyperparameter, the names of the optimizers that have it."""
     names = sorted({field for name in OPTIMIZERS for field in hyperparameters(name)})
     return {field: [name for name in OPTIMIZERS if field in hyperparameters(name)] for field in names}
 
 
 def make_optimizer(name: str, config: object) -> Optimizer:
     """The optimizer with this name of OPTIMIZERS; a field that `config` doesn't have keeps its default."""
-    given = {field: getattr(config, field) for field in hyperparameters(name) if hasattr(config, field)}
-    optimizer: Optimizer = OPTIMIZERS[name](**given)
+    values = {field: getattr(config, field) for field in hyperparameters(name) if hasattr(config, field)}
+    optimizer: Optimizer = OPTIMIZERS[name](**values)
     return optimizer

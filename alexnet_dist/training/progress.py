@@ -1,4 +1,4 @@
-"""How far a run has come: all that its continuation depends on, besides parameters and momentum."""
+"""How far a run has come: all that its continuation depends on, besides parameters and the optimizer's state."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -39,5 +39,5 @@ class Progress:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Progress":
-        """From what JSON has made of asdict(progress)."""
+        """From asdict(progress) that was written as JSON and read again."""
         return cls(**{**fields, "sums": Sums(*fields["sums"]), "plateau": Plateau(**fields["plateau"])})

@@ -1,4 +1,4 @@
-"""What a run says while it trains, in sentences for people and in figures for programs."""
+"""What a run reports while it trains: a log for people, metrics for programs."""
 
 import json
 import math
@@ -18,11 +18,11 @@ from alexnet_dist.training.schedule import Plateau
 if TYPE_CHECKING:
     from alexnet_dist.training.setup import Run
 
-STUCK_AFTER = 2000  # steps in which even ImageNet should have begun to move
+STUCK_AFTER = 2000  # steps after which the loss should have begun to fall, even on ImageNet
 
 
 class Report:
-    """The log and the metrics of a run of `config`, with a global batch of so many images and so many classes."""
+    """The log and the metrics of a run."""
 
     def __init__(self, out: RunLog, config: TrainingConfig, global_batch: int, num_classes: int) -> None:
         self._out, self._config, self._global_batch, self._num_classes = out, config, global_batch, num_classes
@@ -30,7 +30,7 @@ class Report:
         self.start_clock()
 
     def start_clock(self) -> None:
-        """Called where steps begin, so that their speed leaves out what came before."""
+        """To be called before the first of several steps, so that their speed doesn't include what came before."""
         self._step_mark = self._line_mark = time.perf_counter()
         self._line_images = 0.0
 
@@ -64,7 +64,7 @@ class Report:
         self._line_mark, self._line_images = now, 0.0
 
     def epoch(self, progress: Progress, result: Evaluation, seconds: float, skipped: int) -> None:
-        """What an epoch has brought: `result` of its validation, which took `seconds`."""
+        """The results of an epoch: its training loss, and `result` of its validation, which took `seconds`."""
         train = progress.sums.means()
         log.info(
             "epoch %d/%d  train loss %.4f top-1 %.2f%%  validation %s  (%s)",
@@ -83,25 +83,25 @@ class Report:
         self.warn_if_stuck()
 
     def plateau(self, before: Plateau, after: Plateau) -> None:
-        """What the validation error has led to."""
+        """A reduction of the learning rate, or the end of training, if the validation error has led to one."""
         if after.reductions > before.reductions:
             log.info("the validation error has stopped improving: reduction %d of the learning rate", after.reductions)
         if after.finished:
             log.info("the validation error has stopped improving at the last learning rate: training ends")
 
     def resumed(self, progress: Progress) -> None:
-        """The lines of metrics that follow continue from here; those of later steps before it are of another way."""
+        """Marks in the metrics where a run continues: any earlier lines of later steps are not part of it."""
         self._out.metrics("resume", epoch=progress.epoch, step=progress.step)
 
     def complete(self, progress: Progress) -> None:
-        """The run has come to its end."""
+        """The end of the run."""
         log.info("finished after %d epochs and %d steps", progress.epoch, progress.step)
         if progress.skipped:
             log.warning("in all epochs together, %d times an image could not be read", progress.skipped)
         self._out.metrics("complete", epoch=progress.epoch, step=progress.step, skipped=progress.skipped)
 
     def warn_if_stuck(self) -> None:
-        """Says early that a run does not learn: its latest losses are still no better than guessing."""
+        """Warns early of a run that does not learn: its latest losses are still no better than guessing."""
         loss, guessing = sum(self._losses) / max(len(self._losses), 1), math.log(self._num_classes)
         if loss > 0.99 * guessing:
             log.warning(
@@ -126,17 +126,17 @@ def duration(seconds: float) -> str:
 
 
 def log_run_header(run: "Run") -> None:
-    """Logs what people ask about afterwards: the network, the data, how batch, ranks, threads and learning rate belong
-    together, and where a resumed run goes on."""
+    """Logs what people ask about afterwards: the network, the data, batch, ranks, threads and learning rate, and where a
+    resumed run continues."""
     config, sources, batch, ranks = run.config, run.sources, run.global_batch, run.world.size
     for line in summary(run.network).splitlines():
         log.info("%s", line)
     classes = run.network.num_classes
     log.info("%d training and %d validation images, %d classes", len(sources.train), len(sources.val), classes)
-    given = "--batch-size" if config.batch_size else "--global-batch" if config.global_batch else "default"
+    batch_flag = "--batch-size" if config.batch_size else "--global-batch" if config.global_batch else "default"
     share = f"{batch / ranks:g}"
     log.info(
-        "%d ranks of %d threads; global batch %d (%s), %s images a rank", ranks, run.team.size, batch, given, share
+        "%d ranks of %d threads; global batch %d (%s), %s images a rank", ranks, run.team.size, batch, batch_flag, share
     )
     scaled = (
         f"{config.lr:g} scaled from a batch of {config.lr_reference_batch}" if config.lr_reference_batch else "as given"
@@ -152,7 +152,7 @@ def log_run_header(run: "Run") -> None:
 
 
 def _log_resumption(run: "Run", state: dict[str, Any]) -> None:
-    """Logs where the run goes on, and what is not as it was: flags, and the list of images."""
+    """Logs where the run continues, and what has changed: flags, and the list of images."""
     progress = run.progress
     log.info("resumed after %d epochs and %d steps", progress.epoch, progress.step_in_epoch)
     for name, value in json.loads(json.dumps(asdict(run.config))).items():

@@ -1,4 +1,4 @@
-"""Sample images, watched while the network learns: after each epoch rank 0 says what it takes them for."""
+"""Sample images: after each epoch rank 0 logs the class that the network predicts for each."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ class Samples:
         self._before = [""] * len(paths)
 
     def report(self, net: AlexNet, class_names: list[str] | None) -> None:
-        """Collective: logs the most probable class of each sample, and what it was the time before."""
+        """Collective: logs the most probable class of each sample, and that of the previous report."""
         probabilities = predict(net, self.images, len(self.paths))
         for index, (path, of_sample) in enumerate(zip(self.paths, probabilities, strict=False)):
             best = most_probable(of_sample, 1)[0]

@@ -1,4 +1,4 @@
-"""The learning rate as a function of the epoch so far, and of the validation error. Pure: rank 0 asks, all are told."""
+"""The learning rate as a function of the epoch so far, and of the validation errors. Pure functions, without MPI."""
 
 import math
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ class Schedule:
     power: float = 1.0  # polynomial
     lr_min: float = 0.0  # cosine and polynomial end here
     patience: int = 5  # plateau: epochs without improvement before a reduction
-    reductions: int = 3  # plateau: so many, and at the next plateau training stops
+    reductions: int = 3  # plateau: how many; at the plateau after the last one training stops
 
     def rate(self, epoch: float, plateau: "Plateau") -> float:
         """The learning rate after `epoch` epochs, a fraction in the middle of one."""
@@ -39,7 +39,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Plateau:
-    """What the validation errors so far have led to."""
+    """The state that the validation errors so far have led to."""
 
     best: float = math.inf
     bad_epochs: int = 0

@@ -1,4 +1,4 @@
-"""From a configuration to a training run that is ready to begin: one record, which Trainer loops over."""
+"""From a configuration to a training run that is ready to begin: one record, which Trainer takes."""
 
 import json
 import math
@@ -46,7 +46,7 @@ class Inputs:
     @property
     def global_batch(self) -> int:
         """Images a step over all ranks."""
-        return self.config.batch_of_all(self.world.size)
+        return self.config.global_batch_on(self.world.size)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Run(Inputs):
 
 @contextmanager
 def open_run(config: TrainingConfig, world: World, sources: Sources | None = None) -> Iterator[Run]:
-    """Collective: the run, whose memory, threads and files are given back at the end.
+    """Collective: the run, whose memory, threads and files are released at the end.
 
     Without `sources` the images are those of the lists that the configuration names. What is wrong with the input is
     raised as SharedError.
@@ -76,13 +76,13 @@ def open_run(config: TrainingConfig, world: World, sources: Sources | None = Non
         run = _begin(inputs, team)
         try:
             yield run
-            run.engine.close()  # collective: not after an error, when some ranks may not come here
+            run.engine.close()  # collective: not after an error, when some ranks may not get here
         finally:
             run.report.close()
 
 
 def read_inputs(config: TrainingConfig, world: World, sources: Sources | None = None) -> Inputs:
-    """Collective: reads the lists, unless `sources` are given, and looks whether the run can write. Raises SharedError."""
+    """Collective: reads the lists, unless `sources` are given, and checks that the run can write. Raises SharedError."""
     folder = RunFolder(Path(config.output_dir), config.keep)
     with world.shared_errors():
         sources = sources or open_sources(config)
@@ -98,8 +98,8 @@ def read_inputs(config: TrainingConfig, world: World, sources: Sources | None = 
                 if file:
                     check_writable(Path(file))
     train_list = sources.train.fingerprint()
-    read = [train_list, sources.val.fingerprint(), sources.num_classes, asdict(config)]
-    world.require_same(json.dumps(read), "what is read from the lists, --class-names or --config")
+    inputs = [train_list, sources.val.fingerprint(), sources.num_classes, asdict(config)]
+    world.require_same(json.dumps(inputs), "what is read from the lists, --class-names or --config")
     return Inputs(config, world, sources, train_list, network, folder)
 
 
@@ -126,10 +126,10 @@ def make_network(config: TrainingConfig, num_classes: int) -> Network:
 
 
 def step_spec(config: TrainingConfig, network: Network, ranks: int) -> StepSpec:
-    """What each of so many ranks computes in a step."""
+    """What each of `ranks` ranks computes in a step."""
     return StepSpec(
         network,
-        batch=math.ceil(config.batch_of_all(ranks) / ranks),
+        batch=math.ceil(config.global_batch_on(ranks) / ranks),
         optimizer=make_optimizer(config.opt, config),
         smoothing=config.label_smoothing,
         seed=config.seed,
@@ -138,7 +138,7 @@ def step_spec(config: TrainingConfig, network: Network, ranks: int) -> StepSpec:
 
 
 def _begin(inputs: Inputs, team: Team) -> Run:
-    """All that is slow: reading the training state, and opening and filling an engine."""
+    """The slow part: reads the training state, opens an engine and fills its parameters."""
     config, world, folder = inputs.config, inputs.world, inputs.folder
     with world.shared_errors():
         samples = Samples(config.sample, config.image_size, world.rank)
@@ -146,7 +146,7 @@ def _begin(inputs: Inputs, team: Team) -> Run:
     state = world.broadcast_json(state)
     timeline: Timeline | NullTimeline = NullTimeline()
     if config.timeline:
-        world.sum([0])  # whoever leaves an exchange last leaves it soon after the others: one moment for all clocks
+        world.sum([0])  # all ranks leave a reduction at nearly the same time: their clocks start together
         timeline = Timeline()
     spec = step_spec(config, inputs.network, world.size)
 
@@ -157,7 +157,7 @@ def _begin(inputs: Inputs, team: Team) -> Run:
     engine, why = choose_engine(before or config.sync, spec, world, open_engine)
     engine.fill(partial(restore_or_initialize, inputs, state))
     with world.shared_errors():
-        out = RunLog(folder.path, speaks=world.rank == 0)
+        out = RunLog(folder.path, enabled=world.rank == 0)
         if world.rank == 0:
             folder.begin()
     return Run(
@@ -183,22 +183,22 @@ def _read_state(inputs: Inputs) -> dict[str, Any] | None:
     state = checkpoint.read_header(path).training
     if state is None:
         raise UserError(f"{path} holds no training state. Start from it with --load-pretrained")
-    before = {"opt": "sgd", **state}  # states from before there was a choice
-    said = {"seed": "a seed of", "global-batch": "a global batch of", "opt": "the optimizer"}
+    stored = {"opt": "sgd", **state}  # states of version 0.1 don't name it: there was only SGD
+    phrases = {"seed": "a seed of", "global-batch": "a global batch of", "opt": "the optimizer"}
     for name, value in (("seed", config.seed), ("global-batch", inputs.global_batch), ("opt", config.opt)):
-        if before[name] != value:
+        if stored[name] != value:
             raise UserError(
-                f"{path} was trained with {said[name]} {before[name]}, not {value}, and continues only "
-                f"with the same: give --{name} {before[name]}"
+                f"{path} was trained with {phrases[name]} {stored[name]}, not {value}, and continues only "
+                f"with the same: give --{name} {stored[name]}"
             )
     return state
 
 
 def _strategy_before(config: TrainingConfig, state: dict[str, Any] | None, ranks: int) -> str | None:
-    """The strategy that a run keeps which is resumed on as many ranks, so that it continues to the bit; else None."""
+    """The stored strategy if a run resumes on the same number of ranks, so that it continues bit for bit; else None."""
     if config.sync == "auto" and state is not None and state.get("ranks") == ranks:
-        before = str(state["sync"])
-        return {"immediate": "local"}.get(before, before)  # its name in files of version 0.1
+        stored = str(state["sync"])
+        return {"immediate": "local"}.get(stored, stored)  # its name in files of version 0.1
     return None
 
 

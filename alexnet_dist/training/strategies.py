@@ -1,6 +1,6 @@
 """The table of strategies: how ranks keep their parameters the same, by the names of --sync.
 
-It can be read without MPI; only to open a strategy imports what it is made of.
+It can be imported without MPI: the module of a strategy is imported when it is opened.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ FLOAT = 4  # bytes
 
 @dataclass(frozen=True)
 class Demand:
-    """What the memory of a strategy depends on: the network, the optimizer, a rank's images, and the ranks of each node."""
+    """What the memory of a strategy depends on: the network, the optimizer, images of a rank, and ranks of each node."""
 
     network: Network
     optimizer: Optimizer
@@ -49,16 +49,16 @@ class Demand:
 
     @property
     def classifier_start(self) -> int:
-        """Which of them is the classifier's first."""
+        """The index of the classifier's first parameter."""
         return layer_table(self.network).classifier_start
 
     @property
     def copies(self) -> int:
-        """How many buffers of the parameters' size one copy of the parameters is, with the optimizer's state."""
+        """How many buffers of the parameters' size hold the parameters and the optimizer's state."""
         return 1 + len(self.optimizer.state)
 
 
-def _nothing(demand: Demand) -> int:
+def _no_memory(demand: Demand) -> int:
     return 0
 
 
@@ -66,17 +66,17 @@ def _nothing(demand: Demand) -> int:
 class StrategyEntry:
     """One strategy.
 
-    `open` is given the World, or the Node where the strategy shares memory among the ranks of a node. Both memories are
-    in bytes. `classifier`, where there is one, takes the place of the network's own in training; what it is given is the
-    network, the strategy that was opened, and this rank's team. `refuses` says why the strategy can't run a network; "" if
-    it can.
+    `open` is called with the World, or with the Node if the strategy shares memory among the ranks of a node. Both
+    memories are in bytes. `classifier`, if given, makes the classifier that replaces the network's own in training, from
+    the network, the strategy that was opened, and this rank's team. `refuses` says why the strategy can't run a network;
+    "" if it can.
     """
 
     open: Callable[[Any, "StrategyOptions"], "Strategy"]
-    memory_of_a_rank: Callable[[Demand], int] = _nothing
-    shared_memory_of_a_node: Callable[[Demand], int] = _nothing
+    memory_of_a_rank: Callable[[Demand], int] = _no_memory
+    shared_memory_of_a_node: Callable[[Demand], int] = _no_memory
     shares_memory: bool = False
-    many_ranks: bool = True  # one alone is what the others are for
+    many_ranks: bool = True  # False: for a world of one rank only
     classifier: Callable[[AlexNet, Any, Any], Classifier] | None = None
     refuses: Callable[[Network], str] = lambda network: ""
 
@@ -129,7 +129,7 @@ def _world_classifier(net: AlexNet, strategy: Any, team: Any) -> Classifier:
     return WorldClassifier(net, strategy, team)
 
 
-def _refuses_others_than_linear(network: Network) -> str:
+def _why_not_hybrid(network: Network) -> str:
     for layer in layer_table(network).classifier:
         if not isinstance(layer.layer, (Dropout, Linear, ReLU)):
             return f"ranks can't share the work of {layer.name}"
@@ -145,10 +145,10 @@ STRATEGIES: dict[str, StrategyEntry] = {
         shared_memory_of_a_node=_hybrid_memory,
         shares_memory=True,
         classifier=_world_classifier,
-        refuses=_refuses_others_than_linear,
+        refuses=_why_not_hybrid,
     ),
 }
-FALLBACK = "allreduce"  # needs nothing but messages
+FALLBACK = "allreduce"  # needs no shared memory
 
 
 def for_many_ranks() -> list[str]:

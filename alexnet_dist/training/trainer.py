@@ -1,4 +1,4 @@
-"""The loop of a training run: epochs of steps, validation, learning rate, checkpoints. One path for any number of ranks."""
+"""The loop of a training run: epochs of steps, validation, learning rate, checkpoints. The same for any number of ranks."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from alexnet_dist.data.source import ImageSource
 from alexnet_dist.errors import SharedError, UserError
 from alexnet_dist.runs import checkpoint
 from alexnet_dist.runs.log import log
-from alexnet_dist.runs.timeline import WORKING, Timeline, slowest, write_trace
+from alexnet_dist.runs.timeline import WORK_PHASES, Timeline, slowest, write_trace
 from alexnet_dist.support.files import write_text
 from alexnet_dist.support.randomness import Purpose, generator
 from alexnet_dist.support.signals import StopSignals
@@ -38,8 +38,8 @@ class Trainer:
         self.progress = run.progress
         self._workers = run.config.workers or run.team.size
         self._saved_step = run.progress.step if run.resumed else -1
-        self._named: set[str] = set()  # broken images that have been named
-        self._worked = dict.fromkeys(WORKING, 0.0)  # this rank's seconds by phase in this epoch
+        self._reported: set[str] = set()  # messages about broken images that have been logged
+        self._work_seconds = dict.fromkeys(WORK_PHASES, 0.0)  # this rank's seconds by phase in this epoch
 
     def run(self) -> int:
         """Trains to the end, or until a signal or the plateau stops it; returns the exit code."""
@@ -87,7 +87,7 @@ class Trainer:
         )
 
     def _train_epoch(self, loader: Loader) -> bool:
-        """The steps of this epoch that are still to do; False if a signal has stopped them."""
+        """Runs the remaining steps of this epoch; False if a signal has stopped it."""
         watch = self.engine.watch
         self.report.start_clock()
         first = self.progress.step_in_epoch
@@ -105,7 +105,7 @@ class Trainer:
                     self.progress = replace(self.progress, broken=self.progress.broken + int(broken))
                     self._report_broken(self.world.all_texts(batch.broken), self.progress.broken, self.sources.train)
                 self._step(batch, int(global_count), loader.steps)
-        # Validation may take long, or end the run: what has been learned until here is safe.
+        # Validation may take long, or fail: what has been learned so far is saved first.
         if self.progress.step != self._saved_step:
             self._save_state()
         return True
@@ -124,33 +124,33 @@ class Trainer:
             sums=before.sums.plus(sums),
         )
         seconds = self.engine.watch.take()
-        self._worked = {phase: before + seconds[phase] for phase, before in self._worked.items()}
+        self._work_seconds = {phase: before + seconds[phase] for phase, before in self._work_seconds.items()}
         self.report.step(self.progress, sums, lr, seconds, steps)
         if config.save_every and self.progress.step % config.save_every == 0:
             self._save_state()
 
-    def _divergence(self, sign: str) -> str:
+    def _divergence(self, symptom: str) -> str:
         return (
-            f"{sign} after {self.progress.step} steps: training has diverged. Lower --lr (now {self.config.lr:g}) or "
+            f"{symptom} after {self.progress.step} steps: training has diverged. Lower --lr (now {self.config.lr:g}) or "
             "warm up (--lr-warmup-epochs); the checkpoints there are from before that"
         )
 
-    def _report_broken(self, complaints: list[str], broken: int, images: ImageSource) -> None:
-        """Names images that could not be read, `broken` in all so far; raises SharedError where that is too many."""
+    def _report_broken(self, messages: list[str], broken: int, images: ImageSource) -> None:
+        """Logs images that could not be read, `broken` in all so far; raises SharedError if that is too many."""
         if self.config.strict:
-            raise SharedError(complaints[0])
-        for complaint in complaints:
-            if complaint not in self._named:
-                log.warning("skipped: %s", complaint)
-        self._named |= set(complaints)
+            raise SharedError(messages[0])
+        for message in messages:
+            if message not in self._reported:
+                log.warning("skipped: %s", message)
+        self._reported |= set(messages)
         if broken > self.config.max_bad * len(images) or broken == len(images):
             raise SharedError(
                 f"{broken} of the {len(images)} images of {images.source} can't be read, more than --max-bad "
-                f"{self.config.max_bad:g} allows; the latest: {complaints[-1]}"
+                f"{self.config.max_bad:g} allows; the latest: {messages[-1]}"
             )
 
     def _finish_epoch(self) -> None:
-        """Validates; rank 0 decides on the learning rate and all are told; the epoch is reported and saved."""
+        """Validates; rank 0 decides on the learning rate and broadcasts it; the epoch is reported and saved."""
         start = time.perf_counter()
         result = evaluate(self.engine.net, self.sources.val, self.world, self._workers)
         if result.broken:
@@ -170,8 +170,8 @@ class Trainer:
 
     def _report_slowest(self) -> None:
         """Logs which rank the others have waited for in this epoch."""
-        everyone = [json.loads(text) for text in self.world.all_texts([json.dumps(self._worked)])]
-        self._worked = dict.fromkeys(WORKING, 0.0)
+        everyone = [json.loads(text) for text in self.world.all_texts([json.dumps(self._work_seconds)])]
+        self._work_seconds = dict.fromkeys(WORK_PHASES, 0.0)
         if sentence := slowest(everyone, self.world.all_hosts()):
             log.info("%s", sentence)
 
@@ -194,7 +194,7 @@ class Trainer:
             if values is not None:
                 if not np.isfinite(values).all():
                     raise UserError(self._divergence("a weight is not finite"))
-                # The best weights first: a run that dies in between does this epoch's end again.
+                # The best weights first: a run that is killed in between repeats the end of this epoch.
                 if best or (self.progress.step_in_epoch == 0 and not self.folder.best.exists()):
                     self._save_weights(self.folder.best, values)
                 self._save_training(self.folder.state(self.progress.step), values, state)

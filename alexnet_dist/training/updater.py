@@ -21,17 +21,17 @@ class Updater:
         self.optimizer, self._specs = optimizer, parameters.specs
         self._edges = np.array([lo for lo, _ in parameters.ranges.values()] + [parameters.size])
         self.state = optimizer.state
-        # Of each parameter the sum of its squares, then of each its gradient's.
+        # The sum of squares of each parameter, then that of each parameter's gradient.
         self.partials = 0 if optimizer.elementwise else 2 * len(self._specs)
         self._squares: dict[tuple[int, int], tuple[float, float]] = {}  # by parameter and start of the block
         self._contexts: list[StepContext] = []  # of each parameter
 
     def bind(self, values: np.ndarray, state: dict[str, np.ndarray]) -> None:
-        """The flat buffers, which a strategy has allocated."""
+        """Sets the flat buffers, which a strategy has allocated."""
         self._values, self._state = values, [state[name] for name in self.state]
 
     def begin(self, lr: float, step_index: int) -> None:
-        """What the next step is."""
+        """Sets the learning rate and the index of the next step."""
         self._step = StepContext(lr, step_index)
 
     def apply(self, lo: int, hi: int, gradient: np.ndarray, workspace: Workspace) -> None:
@@ -43,7 +43,7 @@ class Updater:
             self._update(slice(start, end), gradient[start - lo : end - lo], self._contexts[index], workspace)
 
     def measure(self, lo: int, hi: int, gradient: np.ndarray, workspace: Workspace) -> None:
-        """Takes [lo, hi) into the partial sums."""
+        """Adds what [lo, hi) contributes to the partial sums."""
         with workspace.frame():
             scratch = workspace.take((hi - lo,))
             for index, start, end in self._parts(lo, hi):
@@ -60,7 +60,7 @@ class Updater:
         return sums.reshape(-1)
 
     def complete(self, sums: np.ndarray) -> None:
-        """Learns the sums [partials] over all ranges."""
+        """Receives the sums [partials] over all ranges."""
         norms = np.sqrt(sums.reshape(2, len(self._specs)))
         self._contexts = [
             replace(self._step, is_bias=spec.is_bias, parameter_norm=float(of_values), gradient_norm=float(of_gradient))

@@ -81,8 +81,8 @@ def test_help_shows_the_configurations_defaults():
 
 
 def test_batch_and_learning_rate():
-    assert TrainingConfig().batch_of_all(8) == 128
-    assert TrainingConfig(batch_size=8).batch_of_all(4) == 32
-    assert TrainingConfig(global_batch=96).batch_of_all(4) == 96
+    assert TrainingConfig().global_batch_on(8) == 128
+    assert TrainingConfig(batch_size=8).global_batch_on(4) == 32
+    assert TrainingConfig(global_batch=96).global_batch_on(4) == 96
     assert TrainingConfig(lr=0.02).schedule(256).lr == 0.02
     assert TrainingConfig(lr=0.02, lr_reference_batch=128).schedule(256).lr == 0.04

@@ -1,1 +1,1 @@
-"""The layers in execution, a file each: blocks that bind shapes, parameters and memory to kernels."""
+"""The blocks that run the layers, a file for each kind: they bind shapes, parameters and memory to kernels."""

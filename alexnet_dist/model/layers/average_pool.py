@@ -33,7 +33,7 @@ class AveragePool:
         """The gradient of x to dx."""
         if dx is None:
             return
-        out = dx  # for the closure, which doesn't know that it isn't None
+        out = dx  # for mypy: in the closure, dx might be None again
 
         def task(part: slice, workspace: Workspace) -> None:
             pool.adaptive_avgpool_backward(dy[part], self.rows, self.columns, out[part], workspace=workspace)

@@ -1,4 +1,4 @@
-"""What the blocks have in common: what they are bound to, and what the network asks of them.
+"""What the blocks have in common: what they are made from, and the protocol by which the network runs them.
 
 A block runs one or a few layers over the batch with the whole team. Legend: N images.
 """
@@ -18,7 +18,7 @@ Allocate = Callable[[tuple[int, ...]], np.ndarray]  # an uninitialised float32 a
 
 @dataclass(frozen=True)
 class DropoutKey:
-    """What the masks of one step depend on: positions [N] are the images' places in the global batch."""
+    """What the masks of one step depend on: positions [N] are the images' positions in the global batch."""
 
     seed: int
     step: int
@@ -41,7 +41,7 @@ class LayerParameters:
 
 
 class Workers(Protocol):
-    """What a fully connected layer needs of a team: a Team, or something larger that divides work in the same way."""
+    """What a fully connected layer needs of a team: a Team, or the teams of several ranks that divide work like one."""
 
     def for_chunks(self, count: int, size: int, task: Callable[[slice, Workspace], object]) -> None: ...
 
@@ -71,7 +71,7 @@ class Division:
 
 @dataclass(frozen=True)
 class BlockContext:
-    """Who computes a block, for up to how many images, and where its memory comes from.
+    """Which threads compute a block, for up to how many images, and where its memory comes from.
 
     `workers` run the fully connected layers: the team itself, or the teams of all ranks of a node, and then `allocate`
     makes memory that all of them see; `division` says which part of these layers they run. `training` asks for what
@@ -87,9 +87,9 @@ class BlockContext:
 
 
 class Block(Protocol):
-    """One or a few layers in execution."""
+    """Runs one or a few layers."""
 
-    y: np.ndarray  # [batch, *output shape]: what forward fills and returns a part of
+    y: np.ndarray  # [batch, *output shape]; forward fills and returns its first N images
 
     def forward(self, x: np.ndarray, dropout: DropoutKey | None) -> np.ndarray:
         """y [N, ...] of x [N, ...], valid until the next call; with a key, dropout is on."""
@@ -98,7 +98,7 @@ class Block(Protocol):
     def backward(self, x: np.ndarray, dy: np.ndarray, dx: np.ndarray | None, sink: GradientSink) -> None:
         """Gradients of the parameters to the sink, and that of x to dx unless it is None; dy may be overwritten.
 
-        x is that of the latest forward pass. Where there is a dx, it is complete before the sink gets the gradient of
-        the weights that it was made with: a sink may update weights as soon as it has their gradient.
+        x is that of the latest forward pass. dx, if any, must be complete before the sink gets the gradient of the
+        weights: a sink may update weights as soon as it has their gradient.
         """
         ...

@@ -16,13 +16,13 @@ from alexnet_dist.model.layers.base import BlockContext, DropoutKey, LayerParame
 from alexnet_dist.model.parameters import GradientSink
 from alexnet_dist.support.workspace import Workspace, empty
 
-POOLED = 2  # images that a thread pools at once, in its cache
-HANDED_OVER = 1 << 18  # floats of the weights' gradient that go to the sink at once
+IMAGES_PER_TASK = 2  # that a thread pools at once, in its cache
+SINK_BLOCK = 1 << 18  # floats of the weights' gradient that go to the sink at once
 
 
 @dataclass(frozen=True)
 class ConvShape:
-    """What a ConvBlock does besides the convolution to map (P, Q, K): pooling {"kernel", "stride"} or None, ReLU or not."""
+    """Shapes of a ConvBlock's map (P, Q, K) and output; pooling: {"kernel", "stride"} or None; whether there is a ReLU."""
 
     map: tuple[int, ...]
     output: tuple[int, ...]
@@ -31,10 +31,10 @@ class ConvShape:
 
 
 class ConvBlock:
-    """Convolution, max-pooling where there is one, bias, ReLU where there is one.
+    """Convolution, optional max-pooling, bias, optional ReLU.
 
     Bias and ReLU come after the pooling: the maximum of ReLUs is the ReLU of the maximum, on a quarter of the data. The
-    map between convolution and pooling lives only in scratch memory; backward needs just the places of the maxima.
+    map between convolution and pooling is only in scratch memory; backward needs just the positions of the maxima.
     """
 
     def __init__(
@@ -47,9 +47,11 @@ class ConvBlock:
         self.winners: pool.Winners | None = None
         if shape.pooling and context.training:
             rows = pool.used_extent(shape.output[0], **shape.pooling)
-            halves = ((batch, rows, *shape.output[1:]), (batch, *shape.output))
-            self.winners = (empty(halves[0], np.uint8), empty(halves[1], np.uint8))
-        self._bias_gradients = empty((batch if context.training else 0, len(parameters.b)))  # a row for each image
+            self.winners = (
+                empty((batch, rows, *shape.output[1:]), np.uint8),
+                empty((batch, *shape.output), np.uint8),
+            )
+        self._bias_gradients = empty((batch if context.training else 0, len(parameters.b)))  # of each image
         self._prepared = False
 
     def forward(self, x: np.ndarray, dropout: DropoutKey | None) -> np.ndarray:
@@ -61,71 +63,71 @@ class ConvBlock:
             with self.team.shared.frame():
                 z = self.team.shared.take((part.stop - part.start, *self.convolution.map_shape))
                 self.convolution.forward(self.team, x[part], z)
-                self._forward_rest(z, part)
+                self._pool_and_activate(z, part)
         return self.y[: len(x)]
 
-    def _forward_rest(self, z: np.ndarray, part: slice) -> None:
+    def _pool_and_activate(self, z: np.ndarray, part: slice) -> None:
         """From the map to y: pooling, bias, ReLU."""
-        whole = self.y[part]
+        output = self.y[part]
         winners = [array[part] for array in self.winners or ()]
 
         def task(images: slice, rows: slice, workspace: Workspace) -> None:
-            y = whole[images, rows]
-            proper = z[images, rows, : self.map_shape[1]]
+            y = output[images, rows]
+            values = z[images, rows, : self.map_shape[1]]
             if self.pooling:
                 lo = rows.start * self.pooling["stride"]
                 used = slice(lo, lo + pool.used_extent(y.shape[1], **self.pooling))
-                proper = z[images, used, : self.map_shape[1]]
-                places = (winners[0][images, used], winners[1][images, rows]) if winners else None
-                pool.maxpool_forward(proper, y, places, **self.pooling, workspace=workspace)
-                proper = y
-            np.add(proper, self.parameters.b, out=y)
+                values = z[images, used, : self.map_shape[1]]
+                positions = (winners[0][images, used], winners[1][images, rows]) if winners else None
+                pool.maxpool_forward(values, y, positions, **self.pooling, workspace=workspace)
+                values = y
+            np.add(values, self.parameters.b, out=y)
             if self.relu:
                 pointwise.relu_forward_(y)
 
-        self.team.for_rows(len(z), whole.shape[1], POOLED, task)
+        self.team.for_rows(len(z), output.shape[1], IMAGES_PER_TASK, task)
 
     def backward(self, x: np.ndarray, dy: np.ndarray, dx: np.ndarray | None, sink: GradientSink) -> None:
         """Gradients of the parameters to the sink, and of x to dx unless that is None; dy is overwritten.
 
-        The weights may change after this, and before the next call of forward.
+        The weights may change between this and the next call of forward.
         """
         with self.team.shared.frame():
             du = self.team.shared.take(self.convolution.gradient_shape)
             for part in self._chunks(len(x)):
                 with self.team.shared.frame():
                     dz = self.team.shared.take((part.stop - part.start, *self.convolution.map_shape))
-                    self._backward_rest(dy, dz, part)
+                    self._backward_to_map(dy, dz, part)
                     dx_part = None if dx is None else dx[part]
                     self.convolution.backward(self.team, x[part], dz, dx_part, du, add=part.start > 0)
             dw = self.team.shared.take(self.parameters.w.shape)
             self.convolution.finish(self.team, du, dw)
-            self._hand_over(dw.reshape(-1), len(x), sink)
+            self._pass_gradients(dw.reshape(-1), len(x), sink)
         self._prepared = False
 
-    def _backward_rest(self, dy: np.ndarray, dz: np.ndarray, part: slice) -> None:
+    def _backward_to_map(self, dy: np.ndarray, dz: np.ndarray, part: slice) -> None:
         """From dy to the gradient of the map: ReLU, bias, pooling."""
         rows, columns, _ = self.map_shape
 
         def task(images: slice, workspace: Workspace) -> None:
-            whole = dz[images]
+            padded = dz[images]
             images = slice(part.start + images.start, part.start + images.stop)
             dy_part = dy[images]
             if self.relu:
                 pointwise.relu_backward_(self.y[images], dy_part, workspace)
             pointwise.bias_backward(dy_part, self._bias_gradients[images])
-            whole[:, rows:] = 0
-            whole[:, :, columns:] = 0
-            proper = whole[:, :rows, :columns]
+            padded[:, rows:] = 0
+            padded[:, :, columns:] = 0
+            gradient = padded[:, :rows, :columns]
             if self.winners and self.pooling:
                 winners = self.winners[0][images], self.winners[1][images]
-                pool.maxpool_backward(dy_part, winners, proper, **self.pooling, workspace=workspace)
+                pool.maxpool_backward(dy_part, winners, gradient, **self.pooling, workspace=workspace)
             else:
-                proper[...] = dy_part
+                gradient[...] = dy_part
 
-        self.team.for_chunks(len(dz), POOLED, task)
+        self.team.for_chunks(len(dz), IMAGES_PER_TASK, task)
 
-    def _hand_over(self, dw: np.ndarray, n: int, sink: GradientSink) -> None:
+    def _pass_gradients(self, dw: np.ndarray, n: int, sink: GradientSink) -> None:
         start = self.parameters.b_start
         with sink.block(start, start + len(self.parameters.b), self.team.workspaces[0]) as gradient:
             np.add.reduce(self._bias_gradients[:n], axis=0, out=gradient)
@@ -135,9 +137,9 @@ class ConvBlock:
             with sink.block(start + lo, start + hi, workspace) as gradient:
                 gradient[...] = dw[lo:hi]
 
-        self.team.for_each(dw.size, HANDED_OVER, task)
+        self.team.for_each(dw.size, SINK_BLOCK, task)
 
     def _chunks(self, n: int) -> Iterator[slice]:
-        """The batch in the convolution's chunks: an empty one if there is no image, for gradients that are zero."""
+        """The batch in the convolution's chunks; one empty chunk if there is no image, so that the gradients are zero."""
         for start in range(0, max(n, 1), self.convolution.chunk):
             yield slice(start, min(start + self.convolution.chunk, n))

@@ -1,4 +1,4 @@
-"""Dropout, a fully connected layer and ReLU as one block: the workers have blocks of the weights' rows.
+"""Dropout, a fully connected layer and ReLU as one block: the workers divide the rows of the weights among them.
 
 Legend: N images, I inputs, O outputs.
 """
@@ -13,16 +13,16 @@ from alexnet_dist.model.parameters import GradientSink
 from alexnet_dist.support.randomness import Purpose, generator
 from alexnet_dist.support.workspace import Workspace
 
-BLOCK = 1 << 20  # about as many weights to one block of the gradients
-FORWARD_ROWS = 512  # of the weights, to one product of the forward pass
-CHUNK = 16  # images to one task of what goes value by value
+BLOCK = 1 << 20  # weights in one block of the gradients, about
+FORWARD_ROWS = 512  # of the weights, in one product of the forward pass
+CHUNK = 16  # images in one task of an elementwise operation
 
 
 @dataclass(frozen=True)
 class LinearShape:
-    """What a LinearBlock does besides the products: dropout of its x with a probability, or 0; ReLU or not.
+    """What a LinearBlock does besides the products: the probability of dropout of its x, and whether there is a ReLU.
 
-    `index` tells the layers' dropout masks apart.
+    `index` is part of the key of the dropout masks, so that each layer has its own.
     """
 
     index: int
@@ -31,7 +31,7 @@ class LinearShape:
 
 
 class LinearBlock:
-    """Dropout where there is one, a fully connected layer, ReLU where there is one.
+    """Optional dropout, a fully connected layer, optional ReLU.
 
     Where the layer is divided among nodes (`context.division`), forward and backward are done in their parts: drop,
     multiply; backward_relu, backward_data, backward_weight, backward_drop. Between them the nodes exchange what they own
@@ -52,7 +52,7 @@ class LinearBlock:
         masks = context.training and shape.dropout > 0
         self.mask = context.allocate((images if masks else 0, self.owned.stop - self.owned.start))
         self.x = context.allocate((context.batch if masks or not division.whole else 0, self.inputs))
-        self._input = self.y  # what forward multiplied; backward needs it again
+        self._input = self.y  # x after dropout, of the latest forward pass
         self._dropped = False
 
     def forward(self, x: np.ndarray, dropout: DropoutKey | None) -> np.ndarray:
