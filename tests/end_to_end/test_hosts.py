@@ -1,0 +1,140 @@
+"""Training on several hosts is training on one: every strategy, equal and unequal numbers of ranks, and what they send."""
+
+import contextlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hosts import Impossible, connected_hosts
+from launcher import MPIRUN, SMALL, Job, events, needs_mpirun, steps, train
+from safetensors.numpy import load_file
+
+pytestmark = needs_mpirun
+
+STEPS = 20
+FLAGS = ["--data", "train.list", "--val", "val.list", "--global-batch", "12", "--epochs", "5", "--lr", "0.003"]
+PROBE = """
+import json
+from alexnet_dist.comm.node import Node
+from alexnet_dist.comm.world import World
+world = World()
+node = Node(world)
+if world.rank == 0:
+    print(json.dumps([node.nodes, node.sizes, node.number]))
+node.close()
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, pictures):
+    folder = tmp_path_factory.mktemp("hosts")
+    pictures.write_list(folder / "train.list", 45)  # steps of 12, 12, 12 and 9 images
+    pictures.write_list(folder / "val.list", 7)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory):
+    """Three of them; a job that wants fewer uses the first ones."""
+    with contextlib.ExitStack() as stack:
+        try:
+            hosts = stack.enter_context(connected_hosts(tmp_path_factory.mktemp("etc"), 3))
+        except Impossible as error:
+            pytest.skip(f"several hosts are not possible here: {error}")
+        yield hosts
+
+
+def run(hosts, ranks, words, cwd) -> Job:
+    """A Python command on so many ranks of each host, to its end."""
+    with Job(hosts.mpirun(MPIRUN, ranks, list(map(str, words)), cwd), cwd) as job:
+        return job.wait().ok()
+
+
+def train_on(hosts, ranks, folder, name, *flags) -> Path:
+    """The folder of a run; the last one of each flag wins, as SMALL has some, too."""
+    output = ["--output-dir", name, "--save", f"{name}.safetensors"]
+    run(hosts, ranks, ["-m", "alexnet_dist.train", *SMALL, *FLAGS, *output, *flags], folder)
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    train(1, [*FLAGS, "--output-dir", "alone", "--save", "alone.safetensors"], folder).ok()
+    return folder / "alone"
+
+
+def assert_same_training(ours, alone, first=1):
+    """Losses within 1e-4, the first within 1e-6, parameters within 1e-4 of the largest, the same validation answers."""
+    losses, expected = steps(ours, first=first), steps(alone, first=first)
+    assert list(losses) == list(expected) == list(range(first, STEPS + 1))
+    assert first > 1 or losses[1] == pytest.approx(expected[1], rel=1e-6)
+    assert list(losses.values()) == pytest.approx(list(expected.values()), rel=1e-4)
+    one, other = (load_file(f"{folder}.safetensors") for folder in (alone, ours))
+    for key, value in one.items():
+        np.testing.assert_allclose(other[key], value, rtol=0, atol=1e-4 * np.abs(value).max(), err_msg=key)
+    answers = [[entry["validation"]["top1"] for entry in events(folder, "epoch")] for folder in (ours, alone)]
+    assert answers[0] == answers[1][-len(answers[0]) :]
+
+
+@pytest.mark.parametrize("ranks", [(1, 1), (2, 2), (2, 1), (1, 1, 1)], ids=str)
+def test_mpi_sees_the_nodes(hosts, tmp_path, ranks):
+    done = run(hosts, ranks, ["-c", PROBE], tmp_path)
+    assert json.loads(done.out.strip().splitlines()[-1]) == [len(ranks), list(ranks), 0]
+
+
+@pytest.mark.parametrize("ranks", [(1, 1), (2, 2), (2, 1), (4, 4), (1, 1, 1)], ids=str)
+@pytest.mark.parametrize("sync", ["allreduce", "sharded", "hybrid"])
+def test_hosts_train_as_one_rank_does(hosts, folder, alone, sync, ranks):
+    ours = train_on(hosts, ranks, folder, f"{sync}-{'-'.join(map(str, ranks))}", "--sync", sync)
+    assert f"gradients: {sync} (as asked for)" in (ours / "train.log").read_text()
+    assert_same_training(ours, alone)
+
+
+@pytest.mark.parametrize("opt", ["lars", "adamw"])
+def test_other_optimizers_on_hosts_that_divide_the_layers(hosts, folder, opt):
+    flags = ["--opt", opt, "--lr", {"lars": 0.5, "adamw": 0.0002}[opt]]
+    train(1, [*FLAGS, *flags, "--output-dir", opt, "--save", f"{opt}.safetensors"], folder).ok()
+    ours = train_on(hosts, (2, 1), folder, f"{opt}-2-1", "--sync", "hybrid", *flags)
+    assert list(steps(ours).values()) == pytest.approx(list(steps(folder / opt).values()), rel=1e-3)
+
+
+def test_a_run_moves_from_one_host_to_two_and_back_in_the_middle_of_an_epoch(hosts, folder, alone):
+    flags = ["--sync", "hybrid", "--save-every", 1, "--keep", STEPS]
+    whole = train_on(hosts, (2,), folder, "moves-1", *flags)
+    state = whole / "checkpoint-00000006.safetensors"
+    there = train_on(hosts, (1, 1), folder, "moves-2", *flags, "--resume", state)
+    assert_same_training(there, alone, first=7)
+    state = there / "checkpoint-00000013.safetensors"
+    assert_same_training(train_on(hosts, (2,), folder, "moves-3", *flags, "--resume", state), alone, first=14)
+
+
+def test_resumed_on_the_same_hosts_to_the_bit(hosts, folder):
+    flags = ["--sync", "hybrid", "--save-every", 1, "--keep", STEPS]
+    whole = train_on(hosts, (2, 1), folder, "bits-1", *flags)
+    again = train_on(hosts, (2, 1), folder, "bits-2", *flags, "--resume", whole / "checkpoint-00000006.safetensors")
+    assert steps(again) == steps(whole, first=7)
+    one, other = (load_file(f"{run}.safetensors") for run in (whole, again))
+    assert all(np.array_equal(one[key], other[key]) for key in one)
+
+
+def bytes_of_a_step(hosts, ranks, folder, sync):
+    """What leaves each host in a step; the difference of two runs leaves out what comes before and after the steps."""
+    sent, made = [], []
+    for epochs in (1, 5):
+        before = hosts.sent()
+        name = f"wire-{epochs}-{sync}-{'-'.join(map(str, ranks))}"
+        run_folder = train_on(hosts, ranks, folder, name, "--sync", sync, "--epochs", epochs)
+        sent.append(np.subtract(hosts.sent(), before))
+        made.append(len(steps(run_folder)))
+    return (sent[1] - sent[0])[: len(ranks)] / (made[1] - made[0])
+
+
+@pytest.mark.parametrize("ranks", [(2, 2), (1, 1, 1)], ids=str)
+def test_nothing_is_sent_twice(hosts, folder, ranks):
+    # N hosts that sum so many bytes have to send 2 (N - 1) / N of them each: their shares of the others' parts, to be
+    # summed there, and the sum of their own part to all others.
+    measured = bytes_of_a_step(hosts, ranks, folder, "sharded")
+    size = sum(value.nbytes for value in load_file(folder / "alone.safetensors").values())
+    expected = 2 * (len(ranks) - 1) / len(ranks) * size
+    assert measured == pytest.approx([expected] * len(ranks), rel=0.1)  # headers, and what the hosts say to each other
