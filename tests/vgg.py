@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from alexnet_dist.model.architecture import Conv2d, Dropout, Linear, MaxPool2d, Network, ReLU
+from alexnet_dist.model.architecture import AdaptiveAvgPool2d, Conv2d, Dropout, Linear, MaxPool2d, Network, ReLU
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,7 @@ class VggLike(Network):
     num_classes: int = 5
     image_size: int = 20
     hidden: int = 1
+    classifier_pool: bool = False  # a layer in the classifier that ranks can't share the work of
 
     def layers(self):
         features = [
@@ -25,7 +26,7 @@ class VggLike(Network):
             MaxPool2d(kernel=2, stride=2),
             Conv2d(7, kernel=3, padding=1),
         ]
-        classifier = []
+        classifier = [AdaptiveAvgPool2d(3)] if self.classifier_pool else []
         for _ in range(self.hidden):
             classifier += [Linear(24), ReLU(), Dropout(self.dropout)]
         return features, [*classifier, Linear(self.num_classes)]

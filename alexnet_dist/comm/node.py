@@ -40,14 +40,49 @@ def require_room(node: "Node", size: int) -> None:
     Without this check, MPICH ends in a bus error where shared memory runs out.
     """
     size += SLACK
-    too_small = node.room() < size
+    too_small = shared_memory_room() < size
     shortage = [
-        f"{os.uname().nodename} has {node.room() / 1e6:.0f} MB left in {SHARED_MEMORY}, not {size / 1e6:.0f} MB"
+        f"{os.uname().nodename} has {shared_memory_room() / 1e6:.0f} MB left in {SHARED_MEMORY}, not {size / 1e6:.0f} MB"
     ]
     messages = node.world.all_texts(shortage if too_small and node.rank == 0 else [])
     if messages:
         node.close()
         raise NoSharedMemory(messages[0])
+
+
+def shared_memory_room() -> int:
+    """Bytes of shared memory that are left on this host."""
+    try:
+        left = os.statvfs(SHARED_MEMORY)
+    except OSError:  # this host has none
+        return 0
+    return left.f_bavail * left.f_frsize
+
+
+def _ranks_of_node(world: World, largest: int | None) -> Any:
+    comm = world.comm.Split_type(MPI.COMM_TYPE_SHARED, world.rank)
+    if largest is None:
+        return comm
+    part = comm.Split(comm.rank // largest, comm.rank)
+    comm.Free()
+    return part
+
+
+def _sizes_and_number(world: World, comm: MPI.Intracomm) -> tuple[list[int], int]:
+    """How many ranks each node has, and which of them is this one; in the order of their first ranks."""
+    first = np.array([world.rank], np.int64)
+    comm.Bcast(first)
+    firsts = [int(text) for text in world.all_texts([str(first[0])])]  # of each rank, the first rank of its node
+    order = sorted(set(firsts))
+    return [firsts.count(rank) for rank in order], order.index(int(first[0]))
+
+
+def nodes_of(world: World, largest: int | None = None) -> tuple[list[int], int]:
+    """Collective: how many ranks each node has, and the number of this rank's; `largest` as for Node."""
+    comm = _ranks_of_node(world, largest)
+    sizes, number = _sizes_and_number(world, comm)
+    comm.Free()
+    return sizes, number
 
 
 class Node:
@@ -59,16 +94,10 @@ class Node:
 
     def __init__(self, world: World, largest: int | None = None) -> None:
         self.world = world
-        self.comm: Any = world.comm.Split_type(MPI.COMM_TYPE_SHARED, world.rank)
-        if largest is not None:
-            whole, self.comm = self.comm, self.comm.Split(self.comm.rank // largest, self.comm.rank)
-            whole.Free()
+        self.comm: Any = _ranks_of_node(world, largest)
         self.rank, self.size = self.comm.rank, self.comm.size
-        first = np.array([world.rank], np.int64)
-        self.comm.Bcast(first)
-        firsts = [int(text) for text in world.all_texts([str(first[0])])]  # of each rank, the first rank of its node
-        self.sizes = [firsts.count(rank) for rank in sorted(set(firsts))]  # ranks of each node
-        self.nodes, self.number = len(self.sizes), sorted(set(firsts)).index(int(first[0]))
+        self.sizes, self.number = _sizes_and_number(world, self.comm)
+        self.nodes = len(self.sizes)
         # The nodes' first ranks in the order of the nodes; only they use it.
         self.leaders = world.comm.Split(0 if self.rank == 0 else MPI.UNDEFINED, world.rank)
         self._windows: list[MPI.Win] = []
@@ -105,11 +134,6 @@ class Node:
         total = np.array([value], np.int64)
         self.comm.Allreduce(MPI.IN_PLACE, total, MPI.SUM)
         return int(total[0])
-
-    def room(self) -> int:
-        """Bytes of shared memory that are left on this node. Not collective."""
-        left = os.statvfs(SHARED_MEMORY)
-        return left.f_bavail * left.f_frsize
 
     def barrier(self) -> None:
         """Returns when all ranks of the node have called it; what they wrote to shared memory before is then seen."""

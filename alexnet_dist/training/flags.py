@@ -120,7 +120,9 @@ def _add_run(add: _Group) -> None:
     add("--print-freq", type=int, metavar="STEPS", help="steps from one line of progress to the next")
     add("--threads", type=int, metavar="N", help="threads a rank (default: this node's cores shared by its ranks)")
     add(
-        "--sync", choices=sync_choices(), help="how ranks share gradients: auto measures which of the others is fastest"
+        "--sync",
+        choices=sync_choices(),
+        help="how ranks share gradients: auto picks what sends least, measure what is fastest",
     )
     add("--timeline", metavar="FILE", help="at the end, write what each rank did when, as a trace for chrome://tracing")
     add("--seed", type=int, help="of initial weights, order, crops and dropout")

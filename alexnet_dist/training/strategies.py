@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 from alexnet_dist.model.architecture import Dropout, Linear, Network, ReLU, layer_table
 from alexnet_dist.model.network import AlexNet, Classifier
 from alexnet_dist.support.division import divide
+from alexnet_dist.training.activation_sizes import FLOAT, activation_bytes, activations_sent
 from alexnet_dist.training.optim import Optimizer
 
 if TYPE_CHECKING:
     from alexnet_dist.comm.node import Node
     from alexnet_dist.comm.strategy import Strategy, StrategyOptions
     from alexnet_dist.comm.world import World
-
-FLOAT = 4  # bytes
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,11 @@ class Demand:
         parts = [(divide(rows, self.ranks_of_nodes)[self.node], length) for _, rows, length in matrices]
         return sum((part.stop - part.start) * length for part, length in parts)
 
+    def exchanged(self, floats: int) -> int:
+        """Bytes that each node has to send for the sum of so many floats: two parts of the number of nodes."""
+        nodes = len(self.ranks_of_nodes)
+        return 2 * (nodes - 1) * FLOAT * floats // nodes
+
     @property
     def size(self) -> int:
         """How many parameters there are."""
@@ -58,7 +62,7 @@ class Demand:
         return 1 + len(self.optimizer.state)
 
 
-def _no_memory(demand: Demand) -> int:
+def _nothing(demand: Demand) -> int:
     return 0
 
 
@@ -66,6 +70,7 @@ def _no_memory(demand: Demand) -> int:
 class StrategyEntry:
     """One strategy.
 
+    `sent` is how many bytes a node sends to others in a step, without headers of messages, where MPI sends nothing twice.
     `open` is called with the World, or with the Node if the strategy shares memory among the ranks of a node. Both
     memories are in bytes. `classifier`, if given, makes the classifier that replaces the network's own in training, from
     the network, the strategy that was opened, and this rank's team. `refuses` says why the strategy can't run a network;
@@ -73,8 +78,9 @@ class StrategyEntry:
     """
 
     open: Callable[[Any, "StrategyOptions"], "Strategy"]
-    memory_of_a_rank: Callable[[Demand], int] = _no_memory
-    shared_memory_of_a_node: Callable[[Demand], int] = _no_memory
+    sent: Callable[[Demand], int] = _nothing
+    memory_of_a_rank: Callable[[Demand], int] = _nothing
+    shared_memory_of_a_node: Callable[[Demand], int] = _nothing
     shares_memory: bool = False
     many_ranks: bool = True  # False: for a world of one rank only
     classifier: Callable[[AlexNet, Any, Any], Classifier] | None = None
@@ -114,13 +120,20 @@ def _sharded_memory(demand: Demand) -> int:
 
 
 def _hybrid_memory(demand: Demand) -> int:
-    from alexnet_dist.training.world_classifier import activation_bytes
-
     convolutions, owned = demand.classifier_start, demand.owned
     state = (convolutions + owned) * demand.copies
     gradients = convolutions * demand.ranks + owned * (not demand.optimizer.elementwise)
-    activations = activation_bytes(demand.network, list(demand.ranks_of_nodes), demand.node, demand.batch)
+    activations = activation_bytes(demand.network, demand.ranks_of_nodes, demand.node, demand.batch)
     return FLOAT * (state + gradients) + activations
+
+
+def _gradient_sent(demand: Demand) -> int:
+    return demand.exchanged(demand.size)
+
+
+def _hybrid_sent(demand: Demand) -> int:
+    activations = activations_sent(demand.network, demand.ranks_of_nodes, demand.node, demand.batch)
+    return activations + demand.exchanged(demand.classifier_start)
 
 
 def _world_classifier(net: AlexNet, strategy: Any, team: Any) -> Classifier:
@@ -138,10 +151,13 @@ def _why_not_hybrid(network: Network) -> str:
 
 STRATEGIES: dict[str, StrategyEntry] = {
     "local": StrategyEntry(_open_local, many_ranks=False),
-    "allreduce": StrategyEntry(_open_allreduce, memory_of_a_rank=_allreduce_memory),
-    "sharded": StrategyEntry(_open_sharded, shared_memory_of_a_node=_sharded_memory, shares_memory=True),
+    "allreduce": StrategyEntry(_open_allreduce, _gradient_sent, memory_of_a_rank=_allreduce_memory),
+    "sharded": StrategyEntry(
+        _open_sharded, _gradient_sent, shared_memory_of_a_node=_sharded_memory, shares_memory=True
+    ),
     "hybrid": StrategyEntry(
         _open_hybrid,
+        _hybrid_sent,
         shared_memory_of_a_node=_hybrid_memory,
         shares_memory=True,
         classifier=_world_classifier,
@@ -157,5 +173,5 @@ def for_many_ranks() -> list[str]:
 
 
 def sync_choices() -> list[str]:
-    """What --sync can be: `auto` chooses one of the others."""
-    return ["auto", *for_many_ranks()]
+    """What --sync can be: `auto` chooses by a rule, `measure` by measuring, one of the others."""
+    return ["auto", "measure", *for_many_ranks()]

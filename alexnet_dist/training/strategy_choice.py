@@ -1,4 +1,4 @@
-"""Which strategy a run uses: the one that was asked for, or the fastest of those measured."""
+"""Which strategy a run uses: the one that was asked for, the one that a rule picks, or the fastest of those measured."""
 
 import time
 from collections.abc import Callable
@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from alexnet_dist.comm.node import nodes_of, shared_memory_room
 from alexnet_dist.comm.strategy import NotPossible
 from alexnet_dist.comm.world import World
 from alexnet_dist.data.loader import Batch
+from alexnet_dist.support.memory import available_memory
 from alexnet_dist.training.engine import Engine, StepSpec
 from alexnet_dist.training.strategies import FALLBACK, STRATEGIES, Demand, for_many_ranks
 
@@ -26,20 +28,75 @@ class Choice(NamedTuple):
 
 
 def choose_engine(name: str, spec: StepSpec, world: World, open_engine: OpenEngine) -> Choice:
-    """Collective: an engine for `spec`, with the strategy that --sync names, which `open_engine` opens.
+    """Collective: an engine for `spec`, with the strategy that --sync names, which `open_engine` opens."""
+    if name == "auto":
+        name, why = by_rule(spec, world)
+        return _open_or_fall_back(name, open_engine, why)
+    if name == "measure":
+        return _fastest(spec, world, open_engine)
+    return _open_or_fall_back(name, open_engine, "as asked for")
 
-    `auto` measures some steps of each strategy on noise, takes the fastest and opens it anew. Strategies that aren't
-    possible here are left out, and so is FALLBACK if others are possible and there is no memory for its replicas.
+
+def _open_or_fall_back(name: str, open_engine: OpenEngine, why: str) -> Choice:
+    try:
+        return Choice(open_engine(name), why)
+    except NotPossible as error:
+        return Choice(open_engine(FALLBACK), f"{name} is not possible: {error}")
+
+
+def by_rule(spec: StepSpec, world: World) -> tuple[str, str]:
+    """Collective: the strategy that sends the least, and why; the same command on the same hosts gives the same.
+
+    Inside a node everything goes through memory, where `hybrid` moves the least. Between nodes its activations grow with
+    the batch, gradients don't. A strategy for which a host lacks memory, or which can't run the network, is left out.
     """
-    if name != "auto":
-        return _as_asked(name, open_engine)
+    if world.size == 1:
+        return "local", "one rank has nobody to exchange gradients with"
+    sizes, node = nodes_of(world, spec.largest_node)
+    demand = Demand(spec.network, spec.optimizer, spec.batch, tuple(sizes), node)
+    sent = {name: round(world.largest(STRATEGIES[name].sent(demand)) / 1e6, 1) for name in for_many_ranks()}
+    order = sorted(("hybrid", "sharded"), key=lambda name: sent[name])  # of equals the first
+    rejections = []
+    for name in [*order, FALLBACK]:
+        reason = STRATEGIES[name].refuses(spec.network) or _memory_shortage(name, demand, world)
+        if not reason or name == FALLBACK:
+            break
+        rejections.append(f"not {name}: {reason}")
+    if len(sizes) == 1:
+        why = "on one node, ranks share memory" if STRATEGIES[name].shares_memory else "what is left"
+    else:
+        images = spec.batch * world.size
+        amounts = ", ".join(f"{candidate} {sent[candidate]:g} MB" for candidate in order)
+        why = f"each of {len(sizes)} nodes sends at most, in a step of {images} images: {amounts}"
+    return name, "; ".join([why, *rejections])
+
+
+def _memory_shortage(name: str, demand: Demand, world: World) -> str:
+    """Collective: why a host lacks memory for what a strategy keeps there; empty if none does."""
+    entry, host = STRATEGIES[name], world.all_hosts()[world.rank]
+    shared, room, available = entry.shared_memory_of_a_node(demand), shared_memory_room(), available_memory()
+    needed = shared + demand.ranks * entry.memory_of_a_rank(demand)
+    messages = []
+    if shared > room:
+        messages.append(
+            f"it takes {shared / 1e6:.0f} MB of shared memory on {host}, which has {room / 1e6:.0f} MB left"
+        )
+    if needed > available:
+        messages.append(f"it takes {needed / 1e6:.0f} MB of the {available / 1e6:.0f} MB available on {host}")
+    return next(iter(world.all_texts(messages[:1])), "")
+
+
+def _fastest(spec: StepSpec, world: World, open_engine: OpenEngine) -> Choice:
+    """Collective: the engine whose steps on noise are the fastest; of those that are possible, opened anew."""
     if world.size == 1:
         return Choice(open_engine("local"), "one rank has nobody to exchange gradients with")
+    sizes, node = nodes_of(world, spec.largest_node)
+    demand = Demand(spec.network, spec.optimizer, spec.batch, tuple(sizes), node)
     seconds: dict[str, float] = {}
     rejections = []
     # Those that share memory first: if one works, the others may be left out.
     for candidate in sorted(for_many_ranks(), key=lambda candidate: not STRATEGIES[candidate].shares_memory):
-        if seconds and (reason := _memory_shortage(candidate, spec, world)):
+        if seconds and (reason := _memory_shortage(candidate, demand, world)):
             rejections.append(f"not {candidate}: {reason}")
             continue
         try:
@@ -52,31 +109,8 @@ def choose_engine(name: str, spec: StepSpec, world: World, open_engine: OpenEngi
         del engine
     best = min(seconds, key=lambda candidate: seconds[candidate])
     measured = ", ".join(f"{candidate} {1e3 * value:.0f} ms" for candidate, value in seconds.items())
-    return Choice(open_engine(best), "; ".join([f"measured a step: {measured}", *rejections]))
-
-
-def _as_asked(name: str, open_engine: OpenEngine) -> Choice:
-    try:
-        return Choice(open_engine(name), "as asked for")
-    except NotPossible as error:
-        return Choice(open_engine(FALLBACK), f"{name} is not possible: {error}")
-
-
-def _memory_shortage(name: str, spec: StepSpec, world: World) -> str:
-    """Collective: why a host lacks memory for what its ranks would hold privately; empty if none does."""
-    hosts = world.all_hosts()
-    host = hosts[world.rank]
-    ranks = hosts.count(host)
-    demand = Demand(spec.network, spec.optimizer, spec.batch, (ranks,), 0)
-    need, available = ranks * STRATEGIES[name].memory_of_a_rank(demand), available_memory()
-    message = f"its replicas take {need / 1e6:.0f} MB of the {available / 1e6:.0f} MB available on {host}"
-    return next(iter(world.all_texts([message] if need > available else [])), "")
-
-
-def available_memory() -> int:
-    """Bytes of memory that are available to programs on this host."""
-    with open("/proc/meminfo") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    warning = "another run may find another one the fastest, and then differs in rounding"
+    return Choice(open_engine(best), "; ".join([f"measured a step: {measured}", warning, *rejections]))
 
 
 def seconds_of_a_step(engine: Engine) -> float:

@@ -8,7 +8,6 @@ gradients of the weights are computed. Logits go to the nodes whose images they 
 Inside a node, activations lie in memory that its ranks share. Legend: N images of all ranks, I inputs.
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,13 +15,13 @@ import numpy as np
 from alexnet_dist.comm.hybrid import Hybrid
 from alexnet_dist.comm.node import NodeTeam
 from alexnet_dist.comm.spread import Part, Spread
-from alexnet_dist.model.architecture import Linear, Network, layer_table
 from alexnet_dist.model.layers.base import Block, BlockContext, Division, DropoutKey
 from alexnet_dist.model.layers.linear import LinearBlock
 from alexnet_dist.model.network import AlexNet
 from alexnet_dist.model.parameters import GradientSink
 from alexnet_dist.support.division import divide
 from alexnet_dist.support.threads import Team
+from alexnet_dist.training.activation_sizes import linear_shapes, spread_floats
 
 ALL = slice(None)
 
@@ -44,37 +43,6 @@ class NodeDivision(Division):
     @property
     def whole(self) -> bool:
         return False
-
-
-def linear_shapes(network: Network) -> list[tuple[int, int]]:
-    """Inputs and outputs of the fully connected layers."""
-    layers = [layer for layer in layer_table(network).classifier if isinstance(layer.layer, Linear)]
-    return [(math.prod(layer.input), layer.output[0]) for layer in layers]
-
-
-def spread_floats(network: Network, sizes: list[int], number: int, batch: int) -> tuple[int, int]:
-    """What node `number` sends and receives in any of the exchanges at most, in floats; each rank has `batch` images."""
-    total, own, others = sum(sizes) * batch, sizes[number] * batch, len(sizes) - 1
-    shapes = linear_shapes(network)
-    mine = divide(shapes[-1][1], sizes)[number]
-    send = receive = total * (mine.stop - mine.start) + own * shapes[-1][1]  # logits, and more than their gradients
-    for index, (inputs, _) in enumerate(shapes):
-        mine = divide(inputs, sizes)[number]
-        owned = own * inputs if index == 0 else total * (mine.stop - mine.start)
-        rest = total * inputs - owned
-        # To gather, a node sends what it owns and receives the rest; to sum, it sends the rest and each sends what it owns.
-        send, receive = max(send, owned, rest), max(receive, rest, others * owned)
-    return (send, receive) if others else (0, 0)
-
-
-def activation_bytes(network: Network, sizes: list[int], number: int, batch: int) -> int:
-    """Bytes of shared memory that a WorldClassifier takes at most on node `number`; each rank has `batch` images."""
-    shapes = linear_shapes(network)
-    total, own = sum(sizes) * batch, sizes[number] * batch
-    # Of each layer the output, the dropout's mask and what it leaves; the features, the logits and two gradients.
-    floats = sum(total * (2 * inputs + outputs) for inputs, outputs in shapes)
-    floats += own * (shapes[0][0] + 2 * shapes[-1][1]) + 2 * total * max(inputs for inputs, _ in shapes)
-    return 4 * (floats + sum(spread_floats(network, sizes, number, batch)))
 
 
 class WorldClassifier:

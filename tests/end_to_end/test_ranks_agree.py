@@ -61,6 +61,17 @@ def test_ranks_threads_and_strategy_do_not_change_the_training(run, alone, ranks
         np.testing.assert_allclose(other[name], one[name], rtol=0, atol=1e-4 * np.abs(one[name]).max(), err_msg=name)
 
 
+def test_auto_chooses_the_same_again_and_again(run):
+    metrics = []
+    for number in range(3):
+        losses, weights = run(f"again-{number}", 2, "--global-batch", BATCH, "--sync", "auto")
+        log = (weights.parent / f"again-{number}" / "train.log").read_text()
+        assert "gradients: hybrid (on one node, ranks share memory)" in log
+        arrays = {name: array.tobytes() for name, array in load_file(weights).items()}
+        metrics.append((losses, arrays))
+    assert metrics[0] == metrics[1] == metrics[2]
+
+
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_batch_of_a_rank_is_the_global_batch_said_otherwise(run, ranks):
     of_a_rank, its_weights = run(f"{ranks}-of-a-rank", ranks, "--batch-size", 5)
