@@ -54,7 +54,8 @@ from scaling_model import (
     powers_of_two,
     residuals,
 )
-from sync import STRATEGIES, compare, serve_on_ranks
+from sync import STRATEGIES, compare
+from workers import serve_on_ranks
 
 from alexnet_dist.model.architecture import Network, parameter_map
 from alexnet_dist.support.threads import available_cores

