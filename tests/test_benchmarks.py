@@ -59,6 +59,38 @@ def test_breakdown():
     assert sum(rows.values()) <= 1.001 * result["step_ms"]
 
 
+def test_sync_on_hosts():
+    command = [
+        sys.executable,
+        str(FOLDER / "sync.py"),
+        "--hosts",
+        "2",
+        "--rate",
+        "10gbit",
+        "--batch",
+        "2",
+        "--rounds",
+        "1",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    if "are not possible" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(done.stdout.splitlines()[-1])["results"]
+    sent = {name: result[name]["megabytes_sent"] for name in ("allreduce", "sharded", "hybrid", "hybrid, one host")}
+    assert all(244 < host < 256 for name in ("allreduce", "sharded") for host in sent[name])
+    assert all(9.8 < host < 11 for host in sent["hybrid"])  # of which the convolutions' gradients are 9.9
+    assert sent["hybrid, one host"] == [0, 0]
+    assert all(result[name]["images_per_second"] > 0 for name in sent)
+
+
+def test_a_rate_needs_hosts():
+    command = [sys.executable, str(FOLDER / "sync.py"), "--rate", "1gbit"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "--rate is of the network between --hosts" in done.stderr
+
+
 def test_scaling():
     result = last_line("scaling.py", "--ranks", "1", "--batch", "1", "--rounds", "1", "--nodes", "4")
     assert [(step["strategy"], step["nodes"]) for step in result["predictions"]] == [
