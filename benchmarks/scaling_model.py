@@ -4,26 +4,43 @@ Alpha-beta: an Allreduce of n bytes over p ranks takes ceil(log2 p) alpha + 2 (p
 algorithm, and a ring's for long messages: everyone sends and receives each byte twice, but for its own share. Alpha is a
 round of halving together with the round of gathering that mirrors it, so two messages; beta is seconds a byte.
 
-A step on N nodes is a step on one node, measured with all that happens inside it, and an exchange among the nodes:
+A step on N nodes is a step on one node, measured with all that happens inside it, and an exchange among the nodes. What a
+node sends in a step is `sent` of the table of strategies (training/strategies.py), which a test compares with the bytes on
+the cable (tests/end_to_end/test_hosts.py). Messages are counted here, one after another, each with its latency:
 
-- sharded and hybrid put one gradient a node on the wire. They differ inside the node only, which is measured.
-- allreduce puts one a rank on the wire, all through the node's one link: the worst case, of a library that ignores which
-  ranks share a node. One that sums inside the node first, or a ring in the order of the nodes, sends as little as sharded.
-- Sums of what has arrived take the cores' time, at the speed measured here when all ranks add at once.
+- sharded: the first ranks of the nodes sum one gradient a node, an Allreduce for each bucket, while the others wait: so
+  one core of a node adds what arrives.
+- allreduce puts one gradient a rank on the wire, all through the node's one link: the worst case, of a library that ignores
+  which ranks share a node. One that sums inside the node first, or a ring in the order of the nodes, sends as little as
+  sharded. Each rank adds what arrives.
+- hybrid: the convolutions' gradient as with sharded, in smaller buckets, and activations: a message to each other node in
+  each of 8 exchanges (forward 3 gathers and the logits, backward their gradients and 3 sums), and the header, which tells
+  who has which images, in ceil(log2 N). All ranks add the partial sums. Bytes grow with the global batch, not with the
+  parameters. Layers are divided in parts of 16 outputs: on more than 256 nodes some own none, and the others send more.
 
-The two bounds: nothing of the exchange is hidden behind the node's step, or all of it but the sums, which need the cores.
+Arithmetic is divided as on one node: with hybrid a node computes its share of the fully connected layers' outputs for all
+images, which is as much as all outputs for its own images. That both take the same time is assumed, and so is that each
+node updates all parameters, though with hybrid it updates its share only.
+
+The two bounds: nothing of the exchange is hidden behind the node's step, or all of it but the sums, which need the cores,
+and the half of hybrid's activations for which the next layer waits (forward, and the gradients of the logits).
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from alexnet_dist.comm.buckets import BUCKET
+from alexnet_dist.comm.buckets import BUCKET, SMALL_BUCKET
+from alexnet_dist.model.architecture import Network
+from alexnet_dist.training.activation_sizes import FLOAT, activations_sent, linear_shapes
+from alexnet_dist.training.optim import SGD
+from alexnet_dist.training.strategies import STRATEGIES, Demand
 
 IMAGES = 1_281_167  # of ImageNet's training set
+TIE = 0.1  # strategies whose speeds differ by less count as equally fast: this machine drifts by as much between steps
 
 # arXiv 1709.05011 (You, Zhang, Hsieh, Demmel, Keutzer): AlexNet with batch normalisation and LARS, batch 32K, 100 epochs,
 # 58.6 % top-1. Its abstract there counts 1024 CPUs (Skylake); as published (ICPP 2018), 2048 Xeon Platinum 8160.
@@ -96,6 +113,10 @@ class Line:
     def __call__(self, images: float) -> float:
         return self.fixed + self.per_image * images
 
+    def faster(self, times: float) -> "Line":
+        """That of a node so many times as fast."""
+        return Line(self.fixed / times, self.per_image / times)
+
 
 def fit_line(points: Sequence[tuple[int, float]]) -> Line:
     """Through (images, seconds) that were measured. With a single batch size, seconds are assumed proportional to images."""
@@ -114,6 +135,9 @@ class Prediction:
     local: float  # the step on one node
     wire: float
     sums: float
+    exposed: float  # of the wire's time, what nothing can hide
+    sent: float  # bytes of a node
+    messages: int  # of a node, one after another
 
     @property
     def slowest(self) -> float:
@@ -122,8 +146,8 @@ class Prediction:
 
     @property
     def quickest(self) -> float:
-        """The wire hidden behind everything else."""
-        return max(self.local + self.sums, self.wire)
+        """The wire hidden behind everything else, as far as it can be."""
+        return max(self.local + self.sums, self.wire - self.exposed) + self.exposed
 
     def speed(self, hidden: bool) -> float:
         """Images a second."""
@@ -146,28 +170,89 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Node:
+    """A node of the cluster."""
+
+    cores: int
+    ranks: int
+    summing: float  # seconds a core needs to add a byte to another while the node's other ranks do so, too
+
+
+@dataclass(frozen=True)
 class Cluster:
-    """Nodes like this machine, and the network between them."""
+    """Equal nodes, and the network between them."""
 
     link: Link
-    ranks: int  # of each node
-    size: float  # bytes of a gradient
-    summing: float  # seconds a rank needs to add a byte to another while its node's other ranks do so, too
+    node: Node
+    network: Network = field(default_factory=Network)
 
-    def wire(self, strategy: str, nodes: int) -> float:
-        """Seconds for the exchange among the nodes."""
-        buckets = math.ceil(self.size / (4 * BUCKET))
-        return self.link.allreduce(self.size * (self.ranks if strategy == "allreduce" else 1), nodes, buckets)
+    def demand(self, nodes: int, batch: int) -> Demand:
+        """The last of the nodes: divided by 16, layers leave it the largest part. All have as many images as the fullest."""
+        return Demand(self.network, SGD(), math.ceil(batch / nodes), (1,) * nodes, nodes - 1)
 
-    def sums(self, strategy: str, nodes: int) -> float:
-        """Seconds in which each rank adds what it receives: the whole gradient, or its slice."""
-        mine = self.size if strategy == "allreduce" else self.size / self.ranks
-        return (nodes - 1) / nodes * mine * self.summing
+    def sent(self, strategy: str, nodes: int, batch: int) -> int:
+        """Bytes that a node sends in a step of `batch` images of all nodes, without headers of messages."""
+        of_each = STRATEGIES[strategy].sent(self.demand(nodes, batch))
+        return of_each * self.node.ranks if strategy == "allreduce" else of_each
+
+    def activations(self, strategy: str, nodes: int, batch: int) -> int:
+        """The part of `sent` that is activations and their gradients."""
+        demand = self.demand(nodes, batch)
+        sizes = demand.ranks_of_nodes
+        return activations_sent(self.network, sizes, demand.node, demand.batch) if strategy == "hybrid" else 0
+
+    def messages(self, strategy: str, nodes: int) -> tuple[int, int]:
+        """Messages that a rank sends to other nodes one after another in a step, and those of them that nothing hides."""
+        rounds, demand = math.ceil(math.log2(nodes)), self.demand(nodes, nodes)
+        if strategy != "hybrid":
+            return 2 * rounds * math.ceil(demand.size / BUCKET), 0
+        layers = len(linear_shapes(self.network))
+        exposed = rounds + (layers + 2) * (nodes - 1)  # the header, gathers, logits and their gradients
+        sums = layers * (nodes - 1) + 2 * rounds * math.ceil(demand.classifier_start / SMALL_BUCKET)
+        return exposed + sums, exposed
+
+    def sums(self, strategy: str, nodes: int, batch: int) -> float:
+        """Seconds in which cores add what arrives: one core of a rank the gradients, all cores the partial sums."""
+        demand = self.demand(nodes, batch)
+        gradient = demand.classifier_start if strategy == "hybrid" else demand.size
+        partial_sums = self.activations(strategy, nodes, batch) / 2
+        return (FLOAT * gradient * (nodes - 1) / nodes + partial_sums / self.node.cores) * self.node.summing
+
+    def memory(self, nodes: int, batch: int) -> int:
+        """Bytes of shared memory that hybrid takes of a node: above all activations of the whole batch."""
+        return STRATEGIES["hybrid"].shared_memory_of_a_node(self.demand(nodes, batch))
+
+    def break_even(self, nodes: int) -> float:
+        """The global batch with which hybrid sends as many bytes as sharded."""
+        nothing, some = (self.sent("hybrid", nodes, images) for images in (0, 1000 * nodes))
+        return (self.sent("sharded", nodes, 0) - nothing) / (some - nothing) * 1000 * nodes
 
     def predict(self, strategy: str, local: Line, nodes: int, batch: int) -> Prediction:
-        """`batch`: of all nodes. The others wait for the node with the most images."""
-        seconds = local(math.ceil(batch / nodes))
-        return Prediction(strategy, nodes, batch, seconds, self.wire(strategy, nodes), self.sums(strategy, nodes))
+        """`batch`: of all nodes. The others wait for the node with the most images. `local`: a node's step."""
+        sent, (messages, waited_for) = self.sent(strategy, nodes, batch), self.messages(strategy, nodes)
+        latency = self.link.alpha / 2
+        return Prediction(
+            strategy,
+            nodes,
+            batch,
+            local=local(math.ceil(batch / nodes)),
+            wire=sent * self.link.beta + messages * latency,
+            sums=self.sums(strategy, nodes, batch),
+            exposed=self.activations(strategy, nodes, batch) / 2 * self.link.beta + waited_for * latency,
+            sent=sent,
+            messages=messages,
+        )
+
+
+def fastest(steps: Sequence[Prediction], hidden: bool) -> list[tuple[int, tuple[str, ...]]]:
+    """From which number of nodes on which strategies are the fastest: all within TIE of the best. One node is left out."""
+    runs: list[tuple[int, tuple[str, ...]]] = []
+    for nodes in sorted({step.nodes for step in steps if step.nodes > 1}):
+        speeds = {step.strategy: step.speed(hidden) for step in steps if step.nodes == nodes}
+        names = tuple(sorted(name for name, speed in speeds.items() if speed >= (1 - TIE) * max(speeds.values())))
+        if not runs or runs[-1][1] != names:
+            runs.append((nodes, names))
+    return runs
 
 
 def powers_of_two(largest: int) -> list[int]:

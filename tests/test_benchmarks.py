@@ -92,15 +92,32 @@ def test_a_rate_needs_hosts():
 
 
 def test_scaling():
-    result = last_line("scaling.py", "--ranks", "1", "--batch", "1", "--rounds", "1", "--nodes", "4")
-    assert [(step["strategy"], step["nodes"]) for step in result["predictions"]] == [
-        (name, nodes) for nodes in (1, 2, 4) for name in ("allreduce", "sharded", "hybrid")
+    flags = ("--nodes", "4", "--bandwidth", "1", "100", "--global-batch", "2", "128", "--cores", "8")
+    result = last_line("scaling.py", "--ranks", "1", "--batch", "1", "--rounds", "1", *flags)
+    names = ("allreduce", "sharded", "hybrid")
+    assert [
+        tuple(step[key] for key in ("cores", "gigabits", "images", "nodes", "strategy"))
+        for step in result["predictions"]
+    ] == [
+        (cores, gigabits, batch, nodes, name)
+        for cores in (1, 8)
+        for gigabits in (1, 100)
+        for batch in (2, 128)
+        for nodes in (1, 2, 4)[: min(batch, 3)]  # no more nodes than images
+        for name in names
     ]
     for step in result["predictions"]:
-        assert (step["wire"] > 0) == (step["nodes"] > 1)
+        assert (step["wire"] > 0) == (step["sent"] > 0) == (step["messages"] > 0) == (step["nodes"] > 1)
         assert 0 < step["none_hidden"]["images_per_second"] <= step["all_hidden"]["images_per_second"]
         assert step["none_hidden"]["minutes"] >= step["all_hidden"]["minutes"] > 0
-    assert result["cluster"]["summing"] > 0
+    assert [(entry["cores"], entry["gigabits"], entry["batch"]) for entry in result["fastest"]] == [
+        (cores, gigabits, batch) for cores in (1, 8) for gigabits in (1, 100) for batch in (2, 128)
+    ]
+    for entry in result["fastest"]:
+        for bound in ("none_hidden", "all_hidden"):
+            assert entry[bound][0]["from_nodes"] == 2
+            assert all(run["strategies"] and set(run["strategies"]) <= set(names) for run in entry[bound])
+    assert result["node"]["summing"] > 0
     assert result["fit"] is None  # a single rank has nothing to sum
 
 

@@ -3,6 +3,7 @@
 import threading
 
 BUCKET = 1 << 22  # floats in a bucket; 16 MB was the fastest of the sizes measured
+SMALL_BUCKET = 1 << 19  # for the convolutions' gradients alone: their exchange begins early in backward
 
 
 class Buckets:

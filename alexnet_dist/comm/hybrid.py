@@ -17,6 +17,7 @@ from dataclasses import replace
 import numpy as np
 from mpi4py import MPI
 
+from alexnet_dist.comm.buckets import SMALL_BUCKET
 from alexnet_dist.comm.exchange import Exchange, NodeStrategy
 from alexnet_dist.comm.local import updating
 from alexnet_dist.comm.node import Node
@@ -24,8 +25,6 @@ from alexnet_dist.comm.spread import Spread
 from alexnet_dist.comm.strategy import StrategyOptions, Summed
 from alexnet_dist.support.division import divide
 from alexnet_dist.support.workspace import Workspace
-
-BUCKET = 1 << 19  # floats of the convolutions' gradients: small enough that their exchange begins early in backward
 
 Range = tuple[int, int]
 
@@ -46,7 +45,7 @@ class Hybrid(NodeStrategy):
         self._owned = [owned_ranges(options, node.sizes, number) for number in range(node.nodes)]
         start, mine = options.classifier_start, self._owned[node.number]
         super().__init__(node, options, [(0, start), *mine])
-        self.exchange = Exchange(node, replace(options, bucket=min(BUCKET, options.bucket)), 0, start)
+        self.exchange = Exchange(node, replace(options, bucket=min(SMALL_BUCKET, options.bucket)), 0, start)
         stored = [(lo - start, hi - start) for lo, hi in mine] if options.update.partials else []
         self._gradient = node.shared((options.size - start if stored else 0,), used=stored)
         self.spread: Spread | None = None
