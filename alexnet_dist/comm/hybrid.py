@@ -50,6 +50,12 @@ class Hybrid(NodeStrategy):
         self._gradient = node.shared((options.size - start if stored else 0,), used=stored)
         self.spread: Spread | None = None
 
+    def poll(self) -> None:
+        """Makes progress with both exchanges. Main thread only."""
+        super().poll()
+        if self.spread is not None:
+            self.spread.poll()
+
     def block(self, lo: int, hi: int, workspace: Workspace) -> AbstractContextManager[np.ndarray]:
         """The part [lo, hi) of the gradient, to be filled; it is all of convolutions or all of the classifier."""
         if lo < self._options.classifier_start:

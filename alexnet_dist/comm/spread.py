@@ -1,7 +1,7 @@
 """Matrices that are divided among the nodes, in parts of rows or of columns: gathered on all, or summed at their owners.
 
 The node's ranks work through memory that they share, and only its first rank sends and receives: one message for each
-pair of nodes, whatever the number of ranks. A world of one node copies nothing and sends nothing.
+pair of nodes, whatever the number of ranks. A world of one node sends nothing.
 """
 
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ class Spread:
             self.copy(values, array)
 
     def start_sum(self, matrix: np.ndarray, parts: Sequence[Part]) -> None:
-        """Begins to send each node its part of this node's matrix, which may change after that."""
+        """Begins to send each node its part of this node's matrix; finish_sum needs this node's own part of it."""
         own = matrix[parts[self._node.number]]
         self._arrived = self._views(self._incoming, [own.shape] * len(self.others))
         self._start(self._pack([matrix[parts[number]] for number in self.others]), self._arrived)

@@ -91,8 +91,10 @@ class AlexNet:
         self.parameters = self._table.parameters
         self._views, self._conv = self.parameters.views(flat), conv
         context = BlockContext(batch, team, team, training)
-        self.features = self._bind(self._table.features, context, data=False)
-        self.classifier: Classifier = classifier(self) if classifier else self.bind_classifier(context)
+        self.features = self._chain(self._table.features, context, data=False)
+        self.classifier: Classifier = (
+            classifier(self) if classifier else self._chain(self._table.classifier, context, data=True)
+        )
 
     def forward(self, x: np.ndarray, dropout: DropoutKey | None = None) -> np.ndarray:
         """Logits [N, classes] of normalised images x [N, H, W, 3]; valid until the next call. A key turns dropout on."""
@@ -113,15 +115,17 @@ class AlexNet:
         """The blocks of features and classifier, in the order in which they run."""
         return [*self.features.blocks, *self.classifier.blocks]
 
-    def bind_classifier(self, context: BlockContext) -> Chain:
-        """The layers of the classifier with memory of their own, on this network's parameters."""
-        return self._bind(self._table.classifier, context, data=True)
+    def classifier_blocks(self, context: BlockContext) -> list[Block]:
+        """Blocks for the layers of the classifier with memory of their own, on this network's parameters."""
+        return self._blocks(self._table.classifier, context, data=True)
 
-    def _bind(self, layers: list[PlacedLayer], context: BlockContext, data: bool) -> Chain:
-        """A chain of these layers; `data`: the gradient of its x will be needed."""
+    def _blocks(self, layers: list[PlacedLayer], context: BlockContext, data: bool) -> list[Block]:
         # The classifier's masks count from 0; those of features, which AlexNet doesn't have, begin at a number far above.
-        binder = Binder(self.parameters, self._views, context, self._conv, data, 0 if data else 1 << 16)
-        blocks = bind(layers, binder)
+        return bind(layers, Binder(self.parameters, self._views, context, self._conv, data, 0 if data else 1 << 16))
+
+    def _chain(self, layers: list[PlacedLayer], context: BlockContext, data: bool) -> Chain:
+        """A chain of these layers; `data`: the gradient of its x will be needed."""
+        blocks = self._blocks(layers, context, data)
         inputs = [layer.input for layer in layers[:1]] * data + [block.y.shape[1:] for block in blocks[:-1]]
         largest = max((math.prod(shape) for shape in inputs), default=0)
         return Chain(blocks, context.batch * largest if context.training else 0, context.allocate)

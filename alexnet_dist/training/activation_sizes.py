@@ -18,6 +18,11 @@ def linear_shapes(network: Network) -> list[tuple[int, int]]:
     return [(math.prod(layer.input), layer.output[0]) for layer in layers]
 
 
+def widest(shapes: Sequence[tuple[int, int]]) -> int:
+    """The most values of an image of which a gradient is stored: some layer's inputs, or the logits."""
+    return max(*(inputs for inputs, _ in shapes), shapes[-1][1])
+
+
 def spread_floats(network: Network, sizes: Sequence[int], number: int, batch: int) -> tuple[int, int]:
     """What node `number` sends and receives in any of the exchanges at most, in floats."""
     total, own, others = sum(sizes) * batch, sizes[number] * batch, len(sizes) - 1
@@ -37,9 +42,15 @@ def activation_bytes(network: Network, sizes: Sequence[int], number: int, batch:
     """Bytes of shared memory that a WorldClassifier takes at most on node `number`."""
     shapes = linear_shapes(network)
     total, own = sum(sizes) * batch, sizes[number] * batch
-    # Of each layer the output, the dropout's mask and what it leaves; the features, the logits and two gradients.
-    floats = sum(total * (2 * inputs + outputs) for inputs, outputs in shapes)
-    floats += own * (shapes[0][0] + 2 * shapes[-1][1]) + 2 * total * max(inputs for inputs, _ in shapes)
+    floats = 0
+    for index, (inputs, outputs) in enumerate(
+        shapes
+    ):  # all of x, the outputs computed here, the masks of what is owned
+        mine, computed = divide(inputs, sizes)[number], divide(outputs, sizes)[number]
+        mask = own * inputs if index == 0 else total * (mine.stop - mine.start)
+        floats += total * (inputs + computed.stop - computed.start) + mask
+    # The features, the logits and their gradients, and two gradients of a layer's x.
+    floats += own * (shapes[0][0] + 2 * shapes[-1][1]) + 2 * total * widest(shapes)
     return FLOAT * (floats + sum(spread_floats(network, sizes, number, batch)))
 
 

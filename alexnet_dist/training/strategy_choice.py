@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alexnet_dist.comm.node import nodes_of, shared_memory_room
+from alexnet_dist.comm.node import SLACK, nodes_of, shared_memory_room
 from alexnet_dist.comm.strategy import NotPossible
 from alexnet_dist.comm.world import World
 from alexnet_dist.data.loader import Batch
@@ -41,7 +41,7 @@ def _open_or_fall_back(name: str, open_engine: OpenEngine, why: str) -> Choice:
     try:
         return Choice(open_engine(name), why)
     except NotPossible as error:
-        return Choice(open_engine(FALLBACK), f"{name} is not possible: {error}")
+        return Choice(open_engine(FALLBACK), f"{name} is not possible: {error} (it was chosen because: {why})")
 
 
 def by_rule(spec: StepSpec, world: World) -> tuple[str, str]:
@@ -77,7 +77,7 @@ def _memory_shortage(name: str, demand: Demand, world: World) -> str:
     shared, room, available = entry.shared_memory_of_a_node(demand), shared_memory_room(), available_memory()
     needed = shared + demand.ranks * entry.memory_of_a_rank(demand)
     messages = []
-    if shared > room:
+    if demand.ranks > 1 and shared + SLACK > room:
         messages.append(
             f"it takes {shared / 1e6:.0f} MB of shared memory on {host}, which has {room / 1e6:.0f} MB left"
         )

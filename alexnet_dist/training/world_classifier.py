@@ -21,7 +21,7 @@ from alexnet_dist.model.network import AlexNet
 from alexnet_dist.model.parameters import GradientSink
 from alexnet_dist.support.division import divide
 from alexnet_dist.support.threads import Team
-from alexnet_dist.training.activation_sizes import linear_shapes, spread_floats
+from alexnet_dist.training.activation_sizes import linear_shapes, spread_floats, widest
 
 ALL = slice(None)
 
@@ -59,11 +59,11 @@ class WorldClassifier:
         shapes = linear_shapes(net.network)
         division = NodeDivision(node.sizes, node.number, own)
         context = BlockContext(total, team, workers, True, node.shared, division)
-        self._linear = [block for block in net.bind_classifier(context).blocks if isinstance(block, LinearBlock)]
+        self._linear = [block for block in net.classifier_blocks(context) if isinstance(block, LinearBlock)]
         self.blocks: Sequence[Block] = self._linear
         self._spread = Spread(node, workers, *spread_floats(net.network, node.sizes, node.number, net.batch))
         strategy.spread = self._spread
-        self._gradients = [node.shared((total * max(inputs for inputs, _ in shapes),)) for _ in range(2)]
+        self._gradients = [node.shared((total * widest(shapes),)) for _ in range(2)]
         self._features = node.shared((own, shapes[0][0]))
         self._logits, self._dlogits = (node.shared((own, shapes[-1][1])) for _ in range(2))
         # Of each node, how many images each of its ranks has, and all their positions in the global batch.

@@ -40,7 +40,7 @@ from alexnet_dist.support.threads import Team
 from alexnet_dist.training.engine import Engine, StepSpec
 from alexnet_dist.training.optim import SGD
 from alexnet_dist.training.strategies import STRATEGIES, Demand
-world, spec = World(), StepSpec(Network(num_classes=100, image_size=67, width=0.5), 2, SGD())
+world, spec = World(), StepSpec(Network(num_classes=100, image_size=67, width=0.5), 64, SGD())
 
 def used():
     left = os.statvfs("/dev/shm")
@@ -50,11 +50,11 @@ before = used()
 with Team(1) as team:
     engine = Engine(spec, world, team, "hybrid")
     engine.fill(lambda values, _: initialize(engine.parameters, values, "he", seed=0))
-    x = np.zeros((2, 67, 67, 3), np.float32)
-    engine.step(Batch(x, np.zeros(2, int), np.arange(2)), 2 * world.size, 0, 0.01)
+    x = np.zeros((64, 67, 67, 3), np.float32)
+    engine.step(Batch(x, np.zeros(64, int), np.arange(64)), 64 * world.size, 0, 0.01)
     world.sum([0])
     node = engine.strategy.node
-    demand = Demand(spec.network, spec.optimizer, 2, tuple(node.sizes), node.number)
+    demand = Demand(spec.network, spec.optimizer, 64, tuple(node.sizes), node.number)
     found = [used() - before, STRATEGIES["hybrid"].shared_memory_of_a_node(demand), 8 * engine.parameters.size]
     everyone = [json.loads(text) for text in world.all_texts([json.dumps(found)])]
     if world.rank == 0:
@@ -128,9 +128,9 @@ def test_a_host_holds_its_share_and_no_more(hosts, tmp_path, ranks):
     done = run(hosts, ranks, ["-c", MEMORY], tmp_path)
     found = json.loads(done.out.strip().splitlines()[-1])
     for used, planned, parameters_and_momentum in found:
-        assert used == pytest.approx(planned, rel=0.05)
+        assert 0.93 * planned < used < planned + (1 << 20)  # what MPI itself takes there
         # All parameters and their momentum on one host, hardly more than half of them on each of two.
-        assert 1.0 < used / (parameters_and_momentum / len(ranks)) < 1.3
+        assert 1.0 < used / (parameters_and_momentum / len(ranks)) < 1.9
 
 
 @pytest.mark.parametrize("ranks", [(1, 1), (2, 2), (2, 1), (4, 4), (1, 1, 1)], ids=str)

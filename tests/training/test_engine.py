@@ -10,7 +10,7 @@ from alexnet_dist.comm.world import World
 from alexnet_dist.data.loader import Batch
 from alexnet_dist.data.sharding import share
 from alexnet_dist.errors import SharedError, UserError
-from alexnet_dist.model.architecture import layer_table
+from alexnet_dist.model.architecture import Network, layer_table
 from alexnet_dist.model.parameters import initialize
 from alexnet_dist.support.threads import Team
 from alexnet_dist.training.engine import Engine, StepSpec
@@ -76,6 +76,16 @@ def test_many_ranks_equal_one_with_an_optimizer_that_needs_norms(strategy, large
         expected_losses, expected_values = train(alone, team, batches, "local", optimizer=lars)
     assert losses == pytest.approx(expected_losses, rel=1e-4)
     assert np.abs(values - expected_values).max() < 1e-5 * np.abs(expected_values).max()
+
+
+@pytest.mark.parametrize("largest_node", [None, 1])
+def test_more_classes_than_inputs_of_any_layer(largest_node):
+    network = Network(num_classes=700, image_size=67, width=1 / 64)
+    batches = [images(network, n, seed=n) for n in (16, 5)]
+    with Team(1) as team:
+        losses, _ = train(World(), team, batches, "hybrid", network=network, largest_node=largest_node)
+        expected, _ = train(World(MPI.COMM_SELF), team, batches, "local", network=network)
+    assert losses == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("strategy", ["sharded", "hybrid"])
