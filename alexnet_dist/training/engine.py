@@ -137,6 +137,7 @@ class Engine:
         """
         watch, strategy = self.watch, self.strategy
         self._updater.begin(lr, step_index)
+        strategy.waited()  # what validation or a checkpoint has waited since is not this step's
         with watch.phase("forward"):
             logits = self.net.forward(batch.images, DropoutKey(self.spec.seed, step_index, batch.positions))
             dlogits = self._dlogits[: len(batch.labels)]

@@ -145,3 +145,15 @@ def test_time_is_accounted_for_by_phase():
         assert set(seconds) == {"data", "forward", "backward", "wait", "update"}
         assert all(seconds[phase] > 0 for phase in ("forward", "backward", "wait", "update"))
         assert not any(engine.watch.take().values())
+
+
+def test_waiting_between_steps_is_not_the_next_steps():
+    with Team(1) as team:
+        engine = Engine(StepSpec(SMALL, 4, SGD()), World(), team, "hybrid")
+        engine.fill(lambda values, _: initialize(engine.parameters, values, "he", seed=1))
+        x, labels = images(SMALL, 4)
+        for index in range(2):
+            engine.strategy.node._waited += 100.0  # as in a validation
+            engine.step(Batch(x, labels, np.arange(4)), 4 * World().size, index, 0.01)
+            assert all(0 <= seconds < 50 for seconds in engine.watch.take().values())
+        engine.close()
