@@ -129,12 +129,6 @@ class Node:
         self.comm.Barrier()
         return array
 
-    def sum(self, value: int) -> int:
-        """The sum of `value` over the node's ranks."""
-        total = np.array([value], np.int64)
-        self.comm.Allreduce(MPI.IN_PLACE, total, MPI.SUM)
-        return int(total[0])
-
     def barrier(self) -> None:
         """Returns when all ranks of the node have called it; what they wrote to shared memory before is then seen."""
         self._barriers += 1

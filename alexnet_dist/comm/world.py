@@ -57,10 +57,6 @@ class World:
         """The sums over the ranks of some numbers, in float64 (exact for integers below 2**53)."""
         return [float(value) for value in self._reduced(values, MPI.SUM)]
 
-    def smallest(self, value: float) -> float:
-        """The smallest of the ranks' numbers."""
-        return float(self._reduced([value], MPI.MIN)[0])
-
     def largest(self, value: float) -> float:
         """The largest of the ranks' numbers."""
         return float(self._reduced([value], MPI.MAX)[0])

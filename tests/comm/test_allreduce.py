@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from updates import Calls, Norms, options
+from updates import Calls, Norms, hand_over, options
 
 from alexnet_dist.comm.allreduce import Allreduce
 from alexnet_dist.comm.world import World
@@ -34,12 +34,7 @@ def test_sums_over_ranks_whatever_the_order_of_blocks(size, bucket):
     strategy = Allreduce(world, options(size, Calls(apply), team, bucket=bucket))
     for step in (1, 2):
         updated.clear()
-        for index in rng.permutation(len(blocks)):
-            lo, hi = blocks[index]
-            with strategy.block(lo, hi, Workspace()) as gradient:
-                gradient[...] = step * (world.rank + 1) * ramp[lo:hi]
-            if index % 3 == 0:
-                strategy.poll()
+        hand_over(strategy, blocks, rng, step * (world.rank + 1) * ramp)
         strategy.finish()
         assert sorted(index for lo, hi in updated for index in range(lo, hi)) == list(range(size))
     team.close()

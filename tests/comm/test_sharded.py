@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from updates import Calls, Norms, options
+from updates import Calls, Norms, hand_over, options
 
 from alexnet_dist.comm.hybrid import Hybrid
 from alexnet_dist.comm.node import Node, NodeTeam, NoSharedMemory, open_node, require_room
@@ -46,12 +46,7 @@ def test_sums_over_ranks_whatever_the_order_of_blocks(size, bucket, largest):
     with node_of(world, largest) as node, Team(2) as team:
         strategy = Sharded(node, options(size, Calls(apply), team, bucket=bucket))
         for step in (1, 2):
-            for index in rng.permutation(len(blocks)):
-                lo, hi = blocks[index]
-                with strategy.block(lo, hi, Workspace()) as gradient:
-                    gradient[...] = step * (world.rank + 1) * ramp[lo:hi]
-                if index % 3 == 0:
-                    strategy.poll()
+            hand_over(strategy, blocks, rng, step * (world.rank + 1) * ramp)
             strategy.finish()
             # Every parameter has been updated once in each step, by whichever rank owns it, and all see it.
             assert (strategy.state["momentum"] == step).all()

@@ -5,6 +5,7 @@ import threading
 import numpy as np
 
 from alexnet_dist.comm.strategy import StrategyOptions
+from alexnet_dist.support.workspace import Workspace
 
 
 class Calls:
@@ -44,3 +45,13 @@ class Norms(Calls):
 def options(size, update, team, classifier_start=0, **more):
     """A strategy's options."""
     return StrategyOptions(size, classifier_start, update, team, **more)
+
+
+def hand_over(strategy, blocks, rng, gradient):
+    """Fills the blocks (lo, hi) with their parts of a gradient, in another order each time, as threads would."""
+    for index in rng.permutation(len(blocks)):
+        lo, hi = blocks[index]
+        with strategy.block(lo, hi, Workspace()) as block:
+            block[...] = gradient[lo:hi]
+        if index % 3 == 0:
+            strategy.poll()

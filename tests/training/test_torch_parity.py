@@ -1,26 +1,25 @@
 """Against PyTorch, where it is installed: the same logits, gradients and losses from the same weights."""
 
+import importlib
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mpi4py import MPI
+
+from alexnet_dist.comm.world import World
+from alexnet_dist.data.loader import Batch
+from alexnet_dist.model.architecture import Network
+from alexnet_dist.model.parameters import initialize
+from alexnet_dist.support.threads import Team
+from alexnet_dist.support.workspace import Workspace
+from alexnet_dist.training.engine import Engine, StepSpec
+from alexnet_dist.training.optim import SGD, AdamW, StepContext
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install 'alexnet_dist[bench]')")
-
-from mpi4py import MPI  # noqa: E402 (after the skip)
-
-from alexnet_dist.comm.world import World  # noqa: E402
-from alexnet_dist.data.loader import Batch  # noqa: E402
-from alexnet_dist.model.architecture import Network  # noqa: E402
-from alexnet_dist.model.parameters import initialize  # noqa: E402
-from alexnet_dist.support.threads import Team  # noqa: E402
-from alexnet_dist.support.workspace import Workspace  # noqa: E402
-from alexnet_dist.training.engine import Engine, StepSpec  # noqa: E402
-from alexnet_dist.training.optim import SGD, AdamW, StepContext  # noqa: E402
-
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from torch_alexnet import alexnet  # noqa: E402
+alexnet = importlib.import_module("torch_alexnet").alexnet  # it imports torch
 
 # Full size, and a small one whose map is averaged to 6 x 6.
 # Relative, of each parameter's gradient. Winograd's rounding, 1e-5 of the largest value, now and then turns a near tie of

@@ -12,7 +12,14 @@ from alexnet_dist.runs import checkpoint
 # Written by version 0.1 on one rank, after an epoch of six steps on the images below, with its default strategy.
 STATE = Path(__file__).with_name("state-of-version-0.1.safetensors")
 # What version 0.1 went on with, on an Intel Xeon.
-LOSSES = [1.080592252310909, 0.812796064309731, 0.8133012271194805, 0.8172624119989981, 0.7992166258953142, 0.5257711565587002]  # fmt: skip # noqa: E501
+LOSSES = [
+    1.080592252310909,
+    0.812796064309731,
+    0.8133012271194805,
+    0.8172624119989981,
+    0.7992166258953142,
+    0.5257711565587002,
+]
 
 
 @pytest.fixture(scope="module")
