@@ -12,8 +12,8 @@ import numpy as np
 
 from alexnet_dist import cli
 from alexnet_dist.data.augment import load_for_evaluation
+from alexnet_dist.data.class_names import read_class_names
 from alexnet_dist.data.decode import IMAGE_SUFFIXES, ImageError
-from alexnet_dist.data.image_list import read_class_names
 from alexnet_dist.errors import UserError
 from alexnet_dist.model.network import AlexNet
 from alexnet_dist.model.predict import most_probable, predict

@@ -15,10 +15,10 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_dist.data.text import BYTE_ORDER_MARK, read_bytes
 from alexnet_dist.errors import UserError
 
 MAX_CLASSES = 65536  # without a number of classes to check against, a greater class id is taken for a mistake
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ def read_image_list(path: str | Path, num_classes: int | None = None) -> ImageLi
     class id that isn't a whole number from 0 to num_classes - 1.
     """
     source = Path(path)
-    text = _read(source, "image list")
+    text = read_bytes(source, "image list")
     labels, lines, starts, ends = array("i"), array("i"), array("q"), array("q")
     start, number = len(BYTE_ORDER_MARK) if text.startswith(BYTE_ORDER_MARK) else 0, 0
     while start < len(text):
@@ -93,32 +93,6 @@ def read_image_list(path: str | Path, num_classes: int | None = None) -> ImageLi
     return ImageList(
         source, text, np.array(labels, narrow), np.array(lines, narrow), np.array(starts, wide), np.array(ends, wide)
     )
-
-
-def read_class_names(path: str | Path) -> list[str]:
-    """The names of classes 0, 1, ...: one a line. Raises UserError if the file can't be read or is empty."""
-    names = _read(Path(path), "file of class names").removeprefix(BYTE_ORDER_MARK).decode(errors="replace")
-    if not names.strip():
-        raise UserError(f"{path} names no classes; give it one class name a line, that of class 0 first")
-    return [name.strip() for name in names.rstrip().split("\n")]
-
-
-def class_names_beside(list_path: str | Path) -> list[str] | None:
-    """The names in `classes.txt` in the list's folder, or None if there is no such file."""
-    path = Path(list_path).parent / "classes.txt"
-    return read_class_names(path) if path.exists() else None
-
-
-def _read(path: Path, what: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"the {what} {path} doesn't exist; check the path, or write it with alexnet-prepare") from None
-    except IsADirectoryError:
-        raise UserError(f"the {what} {path} is a folder; name the file in it") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"the {what} {path} can't be read: {reason}") from None
 
 
 def _class_id(field: bytes, num_classes: int | None, source: Path, number: int, line: bytes) -> int:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from alexnet_dist.data.image_list import class_names_beside, read_class_names, read_image_list
+from alexnet_dist.data.class_names import class_names_beside, read_class_names
+from alexnet_dist.data.image_list import read_image_list
 from alexnet_dist.data.source import ImageSource, hold_out
 from alexnet_dist.errors import UserError
 

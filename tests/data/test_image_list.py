@@ -6,11 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet_dist.data.image_list import (
-    class_names_beside,
-    read_class_names,
-    read_image_list,
-)
+from alexnet_dist.data.image_list import read_image_list
 from alexnet_dist.errors import UserError
 
 
@@ -124,16 +120,6 @@ def test_subset_keeps_its_own_lines(tmp_path):
     assert [part.path(index).name for index in range(len(part))] == ["c", "a"]
     assert part.where(0) == f"{tmp_path}/images.list:3: {tmp_path}/c"
     assert part.labels.tolist() == [2, 0]
-
-
-def test_class_names(tmp_path):
-    assert class_names_beside(tmp_path / "images.list") is None
-    write(tmp_path, "\ufefftench\r\ngreat white shark\r\n\r\nfour\r\n\r\n".encode(), "classes.txt")
-    assert class_names_beside(tmp_path / "images.list") == ["tench", "great white shark", "", "four"]
-    with pytest.raises(UserError, match=r"none\.txt doesn't exist"):
-        read_class_names(tmp_path / "none.txt")
-    with pytest.raises(UserError, match="names no classes"):
-        read_class_names(write(tmp_path, b"\n", "empty.txt"))
 
 
 def test_a_million_lines_take_little_memory(tmp_path):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from alexnet_dist.data.class_names import class_names_beside
 from alexnet_dist.data.decode import decode
-from alexnet_dist.data.image_list import class_names_beside, read_image_list
+from alexnet_dist.data.image_list import read_image_list
 from alexnet_dist.prepare import main
 
 

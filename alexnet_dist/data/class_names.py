@@ -1,0 +1,47 @@
+"""The names of classes: read from a file of one name a line, and matched with those that a network was trained with."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from alexnet_dist.data.text import BYTE_ORDER_MARK, read_bytes
+from alexnet_dist.errors import UserError
+
+SHOWN = 3  # names of a difference that a message shows
+
+
+def read_class_names(path: str | Path) -> list[str]:
+    """The names of classes 0, 1, ...: one a line. Raises UserError if the file can't be read or is empty."""
+    names = read_bytes(Path(path), "file of class names").removeprefix(BYTE_ORDER_MARK).decode(errors="replace")
+    if not names.strip():
+        raise UserError(f"{path} names no classes; give it one class name a line, that of class 0 first")
+    return [name.strip() for name in names.rstrip().split("\n")]
+
+
+def class_names_beside(list_path: str | Path) -> list[str] | None:
+    """The names in `classes.txt` in the list's folder, or None if there is no such file."""
+    path = Path(list_path).parent / "classes.txt"
+    return read_class_names(path) if path.exists() else None
+
+
+def class_order(trained: Sequence[str] | None, wanted: Sequence[str] | None, file: object) -> list[int] | None:
+    """Which of a network's classes is each of the wanted ones; None where they are the same, or names aren't known.
+
+    `trained` are the names in the network's `file`. Raises UserError, with the difference, if the names are others.
+    """
+    if trained is None or wanted is None or list(trained) == list(wanted):
+        return None
+    known = {name: number for number, name in enumerate(trained)}
+    if len(known) == len(trained) == len(wanted) and known.keys() == set(wanted):
+        return [known[name] for name in wanted]
+    differences = [
+        f"{'only there' if there else 'only here'}: {', '.join(map(repr, names[:SHOWN]))}{', ...' * (len(names) > SHOWN)}"
+        for there, names in (
+            (True, [name for name in trained if name not in wanted]),
+            (False, [name for name in wanted if name not in known]),
+        )
+        if names
+    ] or ["a name stands there or here more than once"]
+    raise UserError(
+        f"{file} was trained with other classes ({'; '.join(differences)}). Give the list that belongs to it, or say "
+        "--ignore-class-names to take them by their numbers"
+    )
