@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alexnet_dist.comm.node import open_node, require_room
+from alexnet_dist.comm.node import Node, require_room
 from alexnet_dist.comm.strategy import NotPossible, Strategy, StrategyOptions
 from alexnet_dist.comm.world import World
 from alexnet_dist.data.loader import Batch
@@ -162,7 +162,7 @@ class Engine:
             raise NotPossible(why)
         if not entry.shares_memory:
             return entry.open(self.world, options)
-        node = open_node(self.world, spec.largest_node)
+        node = Node(self.world, spec.largest_node)
         demand = Demand(spec.network, spec.optimizer, spec.batch, tuple(node.sizes), node.number)
         require_room(node, entry.shared_memory_of_a_node(demand))
         return entry.open(node, options)

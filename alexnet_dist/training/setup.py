@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from alexnet_dist.comm.node import nodes_of
 from alexnet_dist.comm.world import World
 from alexnet_dist.data.sources import SourcePaths, Sources, read_sources
 from alexnet_dist.errors import UserError
@@ -55,6 +56,7 @@ class Run(Inputs):
 
     team: Team
     schedule: Schedule
+    nodes: list[int]  # how many ranks each has
     engine: Engine
     why_strategy: str
     progress: Progress  # where it begins
@@ -153,7 +155,8 @@ def _begin(inputs: Inputs, team: Team) -> Run:
     def open_engine(strategy: str) -> Engine:
         return Engine(spec, world, team, strategy, timeline)
 
-    before = _strategy_before(config, state, world.size)
+    nodes = nodes_of(world)[0]
+    before = _strategy_before(config, state, nodes)
     engine, why = choose_engine(before or config.sync, spec, world, open_engine)
     engine.fill(partial(restore_or_initialize, inputs, state))
     with world.shared_errors():
@@ -164,6 +167,7 @@ def _begin(inputs: Inputs, team: Team) -> Run:
         **vars(inputs),
         team=team,
         schedule=config.schedule(inputs.global_batch),
+        nodes=nodes,
         engine=engine,
         why_strategy="as before" if before == engine.strategy_name else why,
         progress=Progress.from_json(state["progress"]) if state else Progress(),
@@ -194,9 +198,10 @@ def _read_state(inputs: Inputs) -> dict[str, Any] | None:
     return state
 
 
-def _strategy_before(config: TrainingConfig, state: dict[str, Any] | None, ranks: int) -> str | None:
-    """The stored strategy if a run resumes on the same number of ranks, so that it continues bit for bit; else None."""
-    if config.sync == "auto" and state is not None and state.get("ranks") == ranks:
+def _strategy_before(config: TrainingConfig, state: dict[str, Any] | None, nodes: list[int]) -> str | None:
+    """The stored strategy if a run resumes on the same nodes, so that it continues bit for bit; else None."""
+    same = state is not None and state.get("ranks") == sum(nodes) and state.get("nodes", nodes) == nodes
+    if config.sync == "auto" and state is not None and same:
         stored = str(state["sync"])
         return {"immediate": "local"}.get(stored, stored)  # its name in files of version 0.1
     return None

@@ -71,8 +71,9 @@ class StrategyEntry:
     """One strategy.
 
     `sent` is how many bytes a node sends to others in a step, without headers of messages, where MPI sends nothing twice.
-    `open` is called with the World, or with the Node if the strategy shares memory among the ranks of a node. Both
-    memories are in bytes. `classifier`, if given, makes the classifier that replaces the network's own in training, from
+    `open` is called with the World, or with the Node if the strategy shares memory among the ranks of a node. All
+    memories are in bytes; that of a checkpoint is what the node takes besides, for a while, to read or write one.
+    `classifier`, if given, makes the classifier that replaces the network's own in training, from
     the network, the strategy that was opened, and this rank's team. `refuses` says why the strategy can't run a network;
     "" if it can.
     """
@@ -80,6 +81,7 @@ class StrategyEntry:
     open: Callable[[Any, "StrategyOptions"], "Strategy"]
     sent: Callable[[Demand], int] = _nothing
     memory_of_a_rank: Callable[[Demand], int] = _nothing
+    memory_of_a_checkpoint: Callable[[Demand], int] = _nothing
     shared_memory_of_a_node: Callable[[Demand], int] = _nothing
     shares_memory: bool = False
     many_ranks: bool = True  # False: for a world of one rank only
@@ -127,6 +129,12 @@ def _hybrid_memory(demand: Demand) -> int:
     return FLOAT * (state + gradients) + activations
 
 
+def _gathered(demand: Demand) -> int:
+    """The first node gathers what the others own."""
+    several = len(demand.ranks_of_nodes) > 1
+    return FLOAT * demand.size * demand.copies if several and demand.node == 0 else 0
+
+
 def _gradient_sent(demand: Demand) -> int:
     return demand.exchanged(demand.size)
 
@@ -158,6 +166,7 @@ STRATEGIES: dict[str, StrategyEntry] = {
     "hybrid": StrategyEntry(
         _open_hybrid,
         _hybrid_sent,
+        memory_of_a_checkpoint=_gathered,
         shared_memory_of_a_node=_hybrid_memory,
         shares_memory=True,
         classifier=_world_classifier,

@@ -210,6 +210,7 @@ class Trainer:
             "train list": run.train_list,
             "sync": engine.strategy_name,
             "ranks": self.world.size,
+            "nodes": run.nodes,
             "config": asdict(self.config),
         }
         header = checkpoint.Header(run.network, self.sources.class_names, training)

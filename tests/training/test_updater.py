@@ -12,7 +12,7 @@ from optimizers64 import REFERENCES
 from vgg import VggLike
 
 from alexnet_dist.comm.hybrid import owned_ranges
-from alexnet_dist.comm.node import open_node
+from alexnet_dist.comm.node import Node
 from alexnet_dist.comm.strategy import StrategyOptions
 from alexnet_dist.comm.world import World
 from alexnet_dist.model.architecture import layer_table
@@ -56,7 +56,7 @@ def train(opt, name, largest_node, world, team):
     updater = Updater(OPTIMIZERS[opt](), PARAMETERS)
     options = StrategyOptions(PARAMETERS.size, START, updater, team, TABLE.classifier_matrices, bucket=700)
     entry = STRATEGIES[name]
-    strategy = entry.open(open_node(world, largest_node) if entry.shares_memory else world, options)
+    strategy = entry.open(Node(world, largest_node) if entry.shares_memory else world, options)
     updater.bind(strategy.values, strategy.state)
     start = None
     if world.rank == 0:
