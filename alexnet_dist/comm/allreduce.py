@@ -40,8 +40,11 @@ class Allreduce:
     @contextmanager
     def block(self, lo: int, hi: int, workspace: Workspace) -> Iterator[np.ndarray]:
         """The part [lo, hi) of the gradient, to be filled."""
-        yield self.gradients[lo:hi]
-        self._buckets.mark_filled(lo, hi)
+        parts = self._options.parts
+        with parts.adding(self.gradients[lo:hi], workspace) as gradient:
+            yield gradient
+        if parts.last:
+            self._buckets.mark_filled(lo, hi)
         if threading.current_thread() is threading.main_thread():
             self.poll()
 

@@ -56,8 +56,11 @@ class Exchange:
     @contextmanager
     def block(self, lo: int, hi: int, workspace: Workspace) -> Iterator[np.ndarray]:
         """The part [lo, hi) of the gradient, to be filled."""
-        yield self._mine[lo - self._lo : hi - self._lo]
-        self._buckets.mark_filled(lo, hi)
+        parts = self._options.parts
+        with parts.adding(self._mine[lo - self._lo : hi - self._lo], workspace) as gradient:
+            yield gradient
+        if parts.last:
+            self._buckets.mark_filled(lo, hi)
         if threading.current_thread() is threading.main_thread():
             self._announce()
 

@@ -1,12 +1,13 @@
 """What the strategies have in common: their options, their protocol, and updates that need norms first."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
 from alexnet_dist.comm.buckets import BUCKET
+from alexnet_dist.comm.parts import Parts
 from alexnet_dist.model.parameters import GradientSink
 from alexnet_dist.support.threads import Team
 from alexnet_dist.support.workspace import Workspace
@@ -58,7 +59,8 @@ class StrategyOptions:
     """What every strategy needs: `size` parameters, of which those from `classifier_start` on are the classifier's.
 
     Each of `matrices` is one of these: (where it begins, its rows, the length of a row), one row for each output of a
-    layer. `bucket` is how many floats are exchanged at once; `record` is called after each exchange.
+    layer. `bucket` is how many floats are exchanged at once; `record` is called after each exchange. `parts` says which part
+    of a step the gradients belong to that are handed over.
     """
 
     size: int
@@ -68,6 +70,7 @@ class StrategyOptions:
     matrices: tuple[tuple[int, int, int], ...] = ()
     bucket: int = BUCKET
     record: Record = no_record
+    parts: Parts = field(default_factory=Parts)
 
 
 class Strategy(GradientSink, Protocol):
