@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 
-from alexnet_dist.comm.strategy import StrategyOptions, Summed, update_with_norms
+from alexnet_dist.comm.strategy import StrategyOptions, Summed, swap_ranges_, update_with_norms
 from alexnet_dist.support.workspace import Workspace, zeros
 
 
@@ -81,6 +81,10 @@ class Local:
 
     def distribute_(self, array: np.ndarray, whole: np.ndarray | None) -> None:
         """There are no others."""
+
+    def swap_(self, one: np.ndarray, other: np.ndarray) -> None:
+        """The replica's arrays exchange their contents."""
+        swap_ranges_(one, other, [(0, self._options.size)], self._options.team)
 
     def close(self) -> None:
         """Does nothing: garbage collection frees the replica."""

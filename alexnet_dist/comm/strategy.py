@@ -99,6 +99,10 @@ class Strategy(GradientSink, Protocol):
         """Collective: `values` or one of `state` becomes on every rank what rank 0 has filled `whole` with."""
         ...
 
+    def swap_(self, one: np.ndarray, other: np.ndarray) -> None:
+        """Collective: `one` and `other`, of `values` and `state`, exchange their contents on every rank."""
+        ...
+
     def close(self) -> None:
         """Collective: frees what the garbage collector can't (windows, communicators). No array may be used after."""
         ...
@@ -134,6 +138,21 @@ def update_with_norms(
         _for_blocks(part, options, options.update.measure)
     options.update.complete(combine(options.update.take_partials()))
     update_ranges(ranges, options)
+
+
+def swap_ranges_(one: np.ndarray, other: np.ndarray, ranges: list[tuple[int, int]], team: Team) -> None:
+    """The team exchanges the contents of two flat arrays in these ranges."""
+    for lo, hi in ranges:
+
+        def task(start: int, end: int, workspace: Workspace, lo: int = lo) -> None:
+            part = slice(lo + start, lo + end)
+            with workspace.frame():
+                kept = workspace.take((end - start,))
+                np.copyto(kept, one[part])
+                np.copyto(one[part], other[part])
+                np.copyto(other[part], kept)
+
+        team.for_each(hi - lo, UPDATE_BLOCK, task)
 
 
 def _for_blocks(

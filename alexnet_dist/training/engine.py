@@ -21,6 +21,7 @@ from alexnet_dist.runs.timeline import EXCHANGE, PHASES, NullTimeline, Recorder
 from alexnet_dist.support.threads import Team
 from alexnet_dist.support.workspace import empty
 from alexnet_dist.training.optim import Optimizer
+from alexnet_dist.training.optim_wrappers import AVERAGE
 from alexnet_dist.training.progress import Sums
 from alexnet_dist.training.strategies import STRATEGIES, Demand
 from alexnet_dist.training.updater import Updater
@@ -134,6 +135,21 @@ class Engine:
         values = self.strategy.whole(self.values)
         state = {name: self.strategy.whole(array) for name, array in self.state.items()}
         return values, {name: array for name, array in state.items() if array is not None}
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Collective: the network has the averaged weights inside, if the optimizer keeps an average of them.
+
+        Not to be used further after an exception inside, which may be one rank's alone: the others can't be waited for.
+        """
+        self._swap_average()
+        yield
+        self._swap_average()
+
+    def _swap_average(self) -> None:
+        if AVERAGE in self.state:
+            self.strategy.swap_(self.values, self.state[AVERAGE])
+            self.net.weights_changed()
 
     def close(self) -> None:
         """Collective: frees what the strategy shares between ranks. The engine must not be used after."""

@@ -81,14 +81,20 @@ def _add_optimisation(add: _Group) -> None:
     add("--epochs", "-epochs", type=int, metavar="N", help="passes over the training images")
     add("--global-batch", type=int, metavar="N", help=f"images a step over all ranks (default: {GLOBAL_BATCH})")
     add("--batch-size", "-batchsize", type=int, metavar="N", help="the same, said as images a step of each rank")
+    add("--accumulate", type=int, metavar="N", help="compute a step's images in N parts, with the memory of one part")
     add("--opt", choices=OPTIMIZERS, help="sgd with momentum; lars, for large batches; adamw")
     add("--lr", type=float, help="learning rate for the global batch, after warmup")
     add("--momentum", type=float, help="of the steps before" + _owners("momentum"))
+    add("--nesterov", action=argparse.BooleanOptionalAction, help="look ahead along it" + _owners("nesterov"))
     add("--weight-decay", type=float, help="added to the gradient; adamw: taken off the weights")
+    owners = _owners("bias_weight_decay")
+    add("--bias-weight-decay", type=float, metavar="F", help=f"of biases, if not as --weight-decay{owners}")
     add("--trust-coefficient", type=float, metavar="F", help="of each layer's rate" + _owners("trust_coefficient"))
     add("--beta1", type=float, help="decay of the gradients' mean" + _owners("beta1"))
     add("--beta2", type=float, help="decay of the squared gradients' mean" + _owners("beta2"))
     add("--eps", type=float, help="keeps steps finite where gradients are tiny" + _owners("eps"))
+    add("--clip-grad-norm", type=float, metavar="X", help="scale the gradient of all weights to at most this L2 norm")
+    add("--ema-decay", type=float, metavar="D", help="validate and save a moving average of the weights, such as 0.999")
     add("--label-smoothing", type=float, metavar="F", help="share of the target that goes to all classes alike")
 
 
@@ -118,6 +124,7 @@ def _add_run(add: _Group) -> None:
     add("--keep", type=int, metavar="N", help="how many checkpoints to keep besides the best weights")
     add("--sample", nargs="+", metavar="IMAGE", help="log after each epoch what these images are taken for")
     add("--print-freq", type=int, metavar="STEPS", help="steps from one line of progress to the next")
+    add("--validate-every", type=int, metavar="EPOCHS", help="validate after so many epochs, and after the last")
     add("--threads", type=int, metavar="N", help="threads a rank (default: this node's cores shared by its ranks)")
     add(
         "--sync",
