@@ -71,9 +71,9 @@ class AlexNet:
     """The network with the memory for up to `batch` images.
 
     `flat` holds the parameters as `parameter_map(network)` says; it is read, never written, and may change only before the
-    first forward pass, between a backward pass and the next forward one, and before a call of `weights_changed`. `training` allocates what backward and
-    dropout need besides; `conv` is one of convolutions.MODES; `classifier` makes what takes the place of a Chain of the
-    classifier's layers. Raises ValueError for a table that no blocks can run.
+    first forward pass, between a backward pass and the next forward one, and before a call of `weights_changed`.
+    `training` allocates what backward and dropout need besides; `conv` is one of convolutions.MODES; `classifier` makes what
+    takes the place of a Chain of the classifier's layers. Raises ValueError for a table that no blocks can run.
     """
 
     def __init__(
