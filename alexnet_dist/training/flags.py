@@ -12,6 +12,7 @@ from alexnet_dist.model.convolutions import MODES
 from alexnet_dist.model.parameters import INITIALIZERS
 from alexnet_dist.training.config import CROPS, GLOBAL_BATCH, TrainingConfig
 from alexnet_dist.training.optim import OPTIMIZERS, hyperparameter_owners
+from alexnet_dist.training.recipes import FOLDER, recipe_file, recipe_list
 from alexnet_dist.training.schedule import SCHEDULERS
 from alexnet_dist.training.strategies import sync_choices
 
@@ -41,7 +42,10 @@ class _Group:
 
 def build_parser() -> cli.Parser:
     """The flags of alexnet-train, named like those of torchvision's reference script where both have them."""
-    parser = cli.Parser("alexnet-train", DESCRIPTION, EXAMPLES)
+    parser = cli.Parser("alexnet-train", DESCRIPTION, f"{EXAMPLES}\n\nrecipes (files in {FOLDER}):\n{recipe_list()}")
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="flags of a recipe, see below; --config and the command line win over it"
+    )
     parser.add_argument(
         "--config", metavar="TOML", help="a file with flags: a line `name = value`; the command line wins"
     )
@@ -141,12 +145,21 @@ def parse_config(argv: Iterable[str]) -> TrainingConfig:
 
 
 def read_config(args: argparse.Namespace) -> TrainingConfig:
-    """The configuration: defaults, then --config, then the flags that were given. Raises UserError."""
-    in_file = _set_flags(build_parser().parse_args(_flags_in(Path(args.config)))) if args.config else {}
+    """The configuration: defaults, then --recipe, then --config, then the flags that were given. Raises UserError."""
     on_command_line = _set_flags(args)
-    if on_command_line.keys() & {"global_batch", "batch_size"}:  # alternatives: the command line's replaces the file's
-        in_file = {name: value for name, value in in_file.items() if name not in ("global_batch", "batch_size")}
-    return TrainingConfig.from_flags(in_file | on_command_line)
+    in_file = _set_flags_in(Path(args.config)) if args.config else {}
+    recipe = on_command_line.get("recipe", in_file.get("recipe"))
+    in_recipe = _set_flags_in(recipe_file(str(recipe))) if recipe else {}
+    values: dict[str, object] = {}
+    for layer in (in_recipe, in_file, on_command_line):
+        if layer.keys() & {"global_batch", "batch_size"}:  # alternatives: one replaces the other
+            values = {name: value for name, value in values.items() if name not in ("global_batch", "batch_size")}
+        values |= layer
+    return TrainingConfig.from_flags(values)
+
+
+def _set_flags_in(file: Path) -> dict[str, object]:
+    return _set_flags(build_parser().parse_args(_flags_in(file)))
 
 
 def _set_flags(args: argparse.Namespace) -> dict[str, object]:
