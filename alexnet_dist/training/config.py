@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+from alexnet_dist.data.augment import INTERPOLATIONS
 from alexnet_dist.errors import UserError
 from alexnet_dist.model.convolutions import MODES
 from alexnet_dist.model.parameters import INITIALIZERS
@@ -27,6 +28,7 @@ class TrainingConfig:
     crop: str = "random-resized"
     flip: bool = True
     color_noise: bool = False
+    interpolation: str = "bilinear"
     workers: int | None = None
     strict: bool = False
     max_bad: float = 0.1
@@ -95,6 +97,7 @@ class TrainingConfig:
         self._require("save_every", self.save_every >= 0, "at least 0 (0: after each epoch only)")
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2**63 - 1")
         self._require("crop", self.crop in CROPS, f"one of {', '.join(CROPS)}")
+        self._require("interpolation", self.interpolation in INTERPOLATIONS, f"one of {', '.join(INTERPOLATIONS)}")
         self._require("conv", self.conv in MODES, f"one of {', '.join(MODES)}")
         self._require("sync", self.sync in sync_choices(), f"one of {', '.join(sync_choices())}")
         self._require("opt", self.opt in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")

@@ -10,7 +10,7 @@ from alexnet_dist import cli
 from alexnet_dist.errors import UserError
 from alexnet_dist.model.convolutions import MODES
 from alexnet_dist.model.parameters import INITIALIZERS
-from alexnet_dist.training.config import CROPS, GLOBAL_BATCH, TrainingConfig
+from alexnet_dist.training.config import CROPS, GLOBAL_BATCH, INTERPOLATIONS, TrainingConfig
 from alexnet_dist.training.optim import OPTIMIZERS, hyperparameter_owners
 from alexnet_dist.training.schedule import SCHEDULERS
 from alexnet_dist.training.strategies import sync_choices
@@ -63,6 +63,7 @@ def _add_data(add: _Group) -> None:
     add("--crop", choices=CROPS, help="training crops: random-resized, paper (256, then a random 224), none")
     add("--flip", action=yes_or_no, help="mirror every other training image")
     add("--color-noise", action=yes_or_no, help="the paper's noise along RGB's principal components")
+    add("--interpolation", choices=sorted(INTERPOLATIONS), help="how images are scaled, in evaluation too")
     add("--workers", type=int, metavar="N", help="threads a rank that decode images (default: as --threads)")
     add("--strict", action=yes_or_no, help="a broken image is an error, not skipped and counted")
     add("--max-bad", type=float, metavar="F", help="give up when so large a share of the images is broken")

@@ -68,7 +68,9 @@ class Trainer:
 
     def _loader(self) -> Loader:
         config, images = self.config, self.sources.train
-        augmentation = Augmentation(config.image_size, config.crop, config.flip, config.color_noise)
+        augmentation = Augmentation(
+            config.image_size, config.crop, config.flip, config.color_noise, config.interpolation
+        )
 
         def load(index: int, epoch: int, out: np.ndarray) -> None:
             rng = generator(config.seed, Purpose.AUGMENT, epoch, index)
