@@ -13,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from alexnet_dist.data.auto_augment import auto_augment
+from alexnet_dist.data.color_jitter import color_jitter
 from alexnet_dist.data.decode import MAX_PIXELS, ImageError, ImageFile, decode, open_image
+from alexnet_dist.data.erasing import erase_
 
 ImageArray = NDArray[np.float32]  # [size, size, 3], C-contiguous: one image of a batch
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
@@ -43,13 +46,20 @@ class Augmentation:
     size: width and height that the network sees. crop: "random-resized" cuts 8 to 100 % of the area at an aspect ratio
     of 3:4 to 4:3 (Szegedy et al., 2015); "paper" scales the short side to 256 and cuts 224 x 224 anywhere (Krizhevsky et
     al., 2012); "none" is evaluation's central crop. flip: half of the images, left to right. color_noise: the paper's
-    shift along the principal components of RGB, one shift an image. interpolation: one of INTERPOLATIONS.
+    shift along the principal components of RGB, one shift an image. color_jitter: a strength for each of
+    color_jitter.CHANGES, or (). auto_augment: one of auto_augment.POLICIES, or None; ra_magnitude, 0 to 30, is that of
+    "ra". random_erasing: the probability that a rectangle is erased. interpolation: one of INTERPOLATIONS, also where
+    "ta_wide" and "ra" turn and shear.
     """
 
     size: int = 224
     crop: str = "random-resized"
     flip: bool = True
     color_noise: bool = False
+    color_jitter: tuple[float, ...] = ()
+    auto_augment: str | None = None
+    ra_magnitude: int = 9
+    random_erasing: float = 0.0
     interpolation: str = "bilinear"
 
 
@@ -72,7 +82,11 @@ def load_for_training(image: ImageFile, augmentation: Augmentation, rng: np.rand
             raise ValueError(f"crop is {other!r}, but must be random-resized, paper or none")
     if flip:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    picture = color_jitter(picture, augmentation.color_jitter, rng)
+    interpolation = INTERPOLATIONS[augmentation.interpolation]
+    picture = auto_augment(picture, augmentation.auto_augment, augmentation.ra_magnitude, interpolation, rng)
     normalize(picture, out, noise if augmentation.color_noise else None)
+    erase_(out, augmentation.random_erasing, rng)
 
 
 def load_for_evaluation(image: ImageFile, size: int, out: ImageArray, interpolation: str = "bilinear") -> None:

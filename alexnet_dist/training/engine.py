@@ -142,7 +142,12 @@ class Engine:
             logits = self.net.forward(batch.images, DropoutKey(self.spec.seed, step_index, batch.positions))
             dlogits = self._dlogits[: len(batch.labels)]
             loss = cross_entropy(
-                logits, batch.labels, dlogits, total=max(global_count, 1), smoothing=self.spec.smoothing
+                logits,
+                batch.labels,
+                dlogits,
+                total=max(global_count, 1),
+                smoothing=self.spec.smoothing,
+                mixed=batch.mixed,
             )
             top1, top5 = count_correct(logits, batch.labels)
             own_sums = Sums(loss, top1, top5, int((batch.labels >= 0).sum()))
