@@ -68,7 +68,8 @@ def load_for_training(image: ImageFile, augmentation: Augmentation, rng: np.rand
 
     The result depends on the arguments alone, so `rng` should be a generator of this image and epoch.
     """
-    # Always drawn, in this order: switching one option off doesn't change the random numbers of the others.
+    # Always drawn, in this order, also by what follows the crop: switching one option off doesn't change the random
+    # numbers of the others.
     flip = rng.random() < 0.5 and augmentation.flip
     noise = EIGENVECTORS @ (EIGENVALUES * rng.normal(0, COLOR_NOISE_STD, 3))
     match augmentation.crop:

@@ -7,9 +7,29 @@ import pytest
 from augmented import PLAIN, evaluated, noisy, saved, to_pixels, trained
 from PIL import Image
 
-from alexnet_dist.data.augment import EIGENVALUES, EIGENVECTORS, STD, paper_box, random_resized_box
+from alexnet_dist.data.augment import EIGENVALUES, EIGENVECTORS, STD, normalize, paper_box, random_resized_box
+from alexnet_dist.data.auto_augment import auto_augment
+from alexnet_dist.data.color_jitter import color_jitter
 from alexnet_dist.data.decode import ImageError, Picture
+from alexnet_dist.data.erasing import erase_
 from alexnet_dist.support.randomness import Purpose, generator
+
+
+@pytest.mark.parametrize("policy", ["ta_wide", "ra"])
+def test_colours_and_operations_follow_the_flip_and_erasing_the_normalisation(tmp_path, policy):
+    path, strengths = saved(tmp_path, 90, 80), (0.4, 0.4, 0.4, 0.1)
+    options = {"color_jitter": strengths, "auto_augment": policy, "ra_magnitude": 12, "random_erasing": 1.0}
+    for sample in range(10):
+        rng = generator(0, Purpose.AUGMENT, 0, sample)
+        rng.random(), rng.normal(0, 0.1, 3)
+        flipped = np.rint(to_pixels(trained(path, sample, 64, crop="none", interpolation="bicubic"))).astype(np.uint8)
+        picture = color_jitter(Image.fromarray(flipped), strengths, rng)
+        picture = auto_augment(picture, policy, 12, Image.Resampling.BICUBIC, rng)
+        expected = np.empty((64, 64, 3), np.float32)
+        normalize(picture, expected)
+        erase_(expected, 1.0, rng)
+        result = trained(path, sample, 64, crop="none", interpolation="bicubic", **options)
+        np.testing.assert_array_equal(result, expected)
 
 
 @pytest.mark.parametrize("crop", ["random-resized", "paper", "none"])

@@ -1,13 +1,17 @@
 """Augmentation and mixup are the same on any number of ranks, and a run that is resumed goes on with them to the bit."""
 
 import json
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from launcher import alone as start_alone
 from launcher import events, needs_mpirun, on_ranks, steps, train
 from safetensors.numpy import load_file
 
-from alexnet_dist.runs.checkpoint import read_header
+from alexnet_dist.model.architecture import parameter_map
+from alexnet_dist.runs.checkpoint import load_weights, save
 
 pytestmark = needs_mpirun
 
@@ -77,10 +81,19 @@ def test_resumed_within_an_epoch_it_continues_to_the_bit(site, plain, flags):
     assert all((after[key] == weights[key]).all() for key in weights)
 
 
-def test_evaluation_scales_images_as_training_did(site, alone):
-    """Its network names the interpolation; with another one, the loss is another."""
-    assert read_header(site / "alone.safetensors").network.interpolation == "bicubic"
-    flags = ["--load", "alone.safetensors", "--data", "val.list", "--threads", 1, "--json"]
-    job = on_ranks(1, ["-m", "alexnet_dist.evaluate", *flags], site).ok()
-    trained = events(site / "alone", "epoch")[-1]["validation"]["loss"]
-    assert json.loads(job.out)["loss"] == pytest.approx(trained, rel=1e-6)
+def test_evaluation_and_inference_scale_images_as_training_did(site, alone):
+    """The file of the weights says how; the same weights under another interpolation see other pixels."""
+    header, flat = load_weights(site / "alone.safetensors")
+    assert header.network.interpolation == "bicubic"
+    network = replace(header.network, interpolation="bilinear")
+    save(site / "bilinear.safetensors", parameter_map(network), flat, {}, replace(header, network=network))
+    image = (site / "val.list").read_text().splitlines()[0].split(" ", 1)[1]
+    losses, answers = [], []
+    for weights in ("alone.safetensors", "bilinear.safetensors"):
+        job = on_ranks(1, ["-m", "alexnet_dist.evaluate", "--load", weights, "--data", "val.list", "--json"], site)
+        losses.append(json.loads(job.ok().out)["loss"])
+        command = ["-m", "alexnet_dist.inference", "--load", weights, "--input", image, "--json"]
+        answers.append(start_alone([sys.executable, *command], site).ok().out)
+    assert losses[0] == pytest.approx(events(site / "alone", "epoch")[-1]["validation"]["loss"], rel=1e-7)
+    assert losses[1] != pytest.approx(losses[0], rel=1e-5)
+    assert answers[0] != answers[1]
