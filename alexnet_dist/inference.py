@@ -15,6 +15,7 @@ from alexnet_dist.data.augment import load_for_evaluation
 from alexnet_dist.data.class_names import read_class_names
 from alexnet_dist.data.decode import IMAGE_SUFFIXES, ImageError
 from alexnet_dist.errors import UserError
+from alexnet_dist.model.architecture import Network
 from alexnet_dist.model.network import AlexNet
 from alexnet_dist.model.predict import most_probable, predict
 from alexnet_dist.runs import checkpoint
@@ -68,13 +69,17 @@ def find_images(inputs: list[str]) -> list[Path]:
     return found
 
 
-def decoded(paths: list[Path], size: int, batch: int) -> Iterator[tuple[list[Path], np.ndarray, list[str]]]:
+def decoded(paths: list[Path], network: Network, batch: int) -> Iterator[tuple[list[Path], np.ndarray, list[str]]]:
     """Batches of readable images: their paths, their pixels [N, size, size, 3], and messages about the others."""
+    size, interpolation = network.image_size, network.interpolation
     rows = empty((min(batch, len(paths)), size, size, 3))
     with ThreadPoolExecutor() as pool:
         for lo in range(0, len(paths), batch):
             names = paths[lo : lo + batch]
-            tasks = [pool.submit(load_for_evaluation, name, size, row) for name, row in zip(names, rows, strict=False)]
+            tasks = [
+                pool.submit(load_for_evaluation, name, size, row, interpolation)
+                for name, row in zip(names, rows, strict=False)
+            ]
             errors = [task.exception() for task in tasks]
             for error in errors:
                 if error is not None and not isinstance(error, ImageError):
@@ -96,7 +101,7 @@ def body(args: argparse.Namespace) -> int:
         header, flat = checkpoint.load_weights(Path(args.load))
         names = class_names(args, header)
         net = AlexNet(header.network, flat, min(args.batch_size, len(paths)), team)
-        for batch, images, broken in decoded(paths, net.network.image_size, args.batch_size):
+        for batch, images, broken in decoded(paths, header.network, args.batch_size):
             for message in broken:
                 print(f"alexnet-inference: {message}", file=sys.stderr)
             failed += len(broken)

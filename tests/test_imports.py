@@ -23,6 +23,7 @@ RULES = {
     "support": {"support", "errors"},
     "support.workspace": {"numpy"},
     "support.randomness": {"numpy"},
+    "support.labels": {"numpy"},
     "support.division": set(),
     "support.threads": {"numpy", "threadpoolctl", "support.workspace"},
     "kernels": {"numpy", "kernels", "support.workspace", "support.labels"},

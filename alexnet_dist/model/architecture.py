@@ -103,12 +103,14 @@ def weight_and_bias(key: str, weight: ParameterSpec) -> tuple[ParameterSpec, Par
 
 @dataclass(frozen=True)
 class Network:
-    """The settings of a network. `width` scales every hidden layer: small networks for tests and small machines."""
+    """The settings of a network. `width` scales every hidden layer: small networks for tests and small machines.
+    `interpolation` is how its images are scaled, one of data.augment.INTERPOLATIONS: what reads them asks for it."""
 
     num_classes: int = 1000
     image_size: int = 224
     dropout: float = 0.5
     width: float = 1.0
+    interpolation: str = "bilinear"
 
     def layers(self) -> tuple[list[Layer], list[Layer]]:
         """torchvision's `features` and `classifier`; a layer's index in its list is its number in a checkpoint's keys."""

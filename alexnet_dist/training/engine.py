@@ -181,7 +181,9 @@ class Engine:
         with watch.phase("forward"):
             logits = self.net.forward(part.images, DropoutKey(self.spec.seed, step_index, part.positions))
             dlogits = self._dlogits[: len(labels)]
-            loss = cross_entropy(logits, labels, dlogits, total=total, smoothing=self.spec.smoothing)
+            loss = cross_entropy(
+                logits, labels, dlogits, total=total, smoothing=self.spec.smoothing, mixed=part.mixed
+            )
             top1, top5 = count_correct(logits, labels)
         watch.waited("forward", strategy.waited())
         with watch.phase("backward"):

@@ -49,7 +49,7 @@ def evaluate(net: AlexNet, images: ImageSource, world: World, workers: int) -> E
     broken: list[str] = []
 
     def load(index: int, epoch: int, out: np.ndarray) -> None:
-        load_for_evaluation(partial(images.open, index), size, out)
+        load_for_evaluation(partial(images.open, index), size, out, net.network.interpolation)
 
     with Loader(
         images,

@@ -10,7 +10,7 @@ from alexnet_dist import cli
 from alexnet_dist.errors import UserError
 from alexnet_dist.model.convolutions import MODES
 from alexnet_dist.model.parameters import INITIALIZERS
-from alexnet_dist.training.config import CROPS, GLOBAL_BATCH, TrainingConfig
+from alexnet_dist.training.config import CROPS, GLOBAL_BATCH, INTERPOLATIONS, POLICIES, TrainingConfig
 from alexnet_dist.training.optim import OPTIMIZERS, hyperparameter_owners
 from alexnet_dist.training.recipes import FOLDER, recipe_file, recipe_list
 from alexnet_dist.training.schedule import SCHEDULERS
@@ -67,6 +67,18 @@ def _add_data(add: _Group) -> None:
     add("--crop", choices=CROPS, help="training crops: random-resized, paper (256, then a random 224), none")
     add("--flip", action=yes_or_no, help="mirror every other training image")
     add("--color-noise", action=yes_or_no, help="the paper's noise along RGB's principal components")
+    add(
+        "--color-jitter",
+        nargs=4,
+        type=float,
+        metavar=("B", "C", "S", "H"),
+        help="change brightness, contrast, saturation by up to this share, hue by up to H (at most 0.5) of the circle",
+    )
+    add("--auto-augment", choices=POLICIES, help="random operations: TrivialAugment Wide, or RandAugment (two)")
+    add("--ra-magnitude", type=int, metavar="N", help="their strength in --auto-augment ra, 0 to 30")
+    add("--random-erasing", type=float, metavar="P", help="probability of erasing a random rectangle")
+    add("--mixup-alpha", type=float, metavar="A", help="mix images in pairs, by shares of Beta(A, A); 0: not")
+    add("--interpolation", choices=INTERPOLATIONS, help="how images are scaled, in evaluation too")
     add("--workers", type=int, metavar="N", help="threads a rank that decode images (default: as --threads)")
     add("--strict", action=yes_or_no, help="a broken image is an error, not skipped and counted")
     add("--max-bad", type=float, metavar="F", help="give up when so large a share of the images is broken")

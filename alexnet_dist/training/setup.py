@@ -124,7 +124,7 @@ def open_sources(config: TrainingConfig) -> Sources:
 
 def make_network(config: TrainingConfig, num_classes: int) -> Network:
     """The network. Raises UserError for images too small for it."""
-    network = Network(num_classes, config.image_size, config.dropout, config.width)
+    network = Network(num_classes, config.image_size, config.dropout, config.width, config.interpolation)
     try:
         layer_table(network)
     except ValueError as error:
@@ -149,7 +149,7 @@ def _begin(inputs: Inputs, team: Team) -> Run:
     """The slow part: reads the training state, opens an engine and fills its parameters."""
     config, world, folder = inputs.config, inputs.world, inputs.folder
     with world.shared_errors():
-        samples = Samples(config.sample, config.image_size, world.rank)
+        samples = Samples(config.sample, inputs.network, world.rank)
         state = _read_state(inputs) if world.rank == 0 else None
     state = world.broadcast_json(state)
     timeline: Timeline | NullTimeline = NullTimeline()

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_dist.data.augment import Augmentation, load_for_training
+from alexnet_dist.data.augment import load_for_training
 from alexnet_dist.data.loader import Batch, Loader
+from alexnet_dist.data.mixup import own_share
 from alexnet_dist.data.source import ImageSource
 from alexnet_dist.errors import SharedError, UserError
 from alexnet_dist.runs import checkpoint
@@ -69,15 +70,19 @@ class Trainer:
 
     def _loader(self) -> Loader:
         config, images = self.config, self.sources.train
-        augmentation = Augmentation(config.image_size, config.crop, config.flip, config.color_noise)
+        augmentation = config.augmentation()
 
         def load(index: int, epoch: int, out: np.ndarray) -> None:
             rng = generator(config.seed, Purpose.AUGMENT, epoch, index)
             load_for_training(partial(images.open, index), augmentation, rng, out)
 
+        def share(index: int, epoch: int) -> float:
+            return own_share(config.mixup_alpha, config.seed, epoch, index)
+
         return Loader(
             images,
             load=load,
+            own_share=share if config.mixup_alpha else None,
             global_batch=self.run_.global_batch,
             rank=self.world.rank,
             size=self.world.size,
