@@ -1,13 +1,16 @@
 """`python -m alexnet_dist.prepare`: writes the lists that training and evaluation read."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from alexnet_dist import cli
+from alexnet_dist.comm.ranks import Ranks
 from alexnet_dist.data.class_names import read_class_names
 from alexnet_dist.preparation.digits import prepare_digits
 from alexnet_dist.preparation.folder import prepare_folder
 from alexnet_dist.preparation.idx import prepare_idx
+from alexnet_dist.preparation.imagenet import JPEG_QUALITY, prepare_imagenet
 from alexnet_dist.preparation.known_names import KNOWN_NAMES
 
 DESCRIPTION = """\
@@ -18,8 +21,8 @@ EXAMPLES = """\
 examples:
   A folder with one folder of images a class; a tenth of each class becomes validation:
     alexnet-prepare folder flowers --output flowers-lists
-  ImageNet, with its own validation images sorted into folders of the same names:
-    alexnet-prepare folder imagenet/train --val-dir imagenet/val --output lists
+  ImageNet, from the archives ILSVRC2012_*.tar or a tree of folders, the short sides 256 pixels long, on 4 ranks:
+    mpirun -n 4 alexnet-prepare imagenet downloads --size 256 --output imagenet
   Fashion-MNIST, from its files or Debian's package dataset-fashion-mnist:
     alexnet-prepare idx /usr/share/datasets/fashion-mnist --names fashion-mnist --output fashion
   1797 handwritten digits to try the trainer with (needs scikit-learn):
@@ -28,11 +31,15 @@ examples:
 
 FOLDER_HELP = "list the images of a folder that holds one folder of images a class"
 IDX_HELP = "write the images of IDX files (MNIST, Fashion-MNIST) as PNG files"
+IMAGENET_HELP = "write the images of ILSVRC2012's archives, or list those of a tree of folders"
 DIGITS_HELP = "write scikit-learn's handwritten digits as images, to try the trainer with"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one subcommand. Returns the exit code: 0, or 2 after a user's mistake, which it prints to stderr."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["imagenet"] and not {"-h", "--help"} & set(argv):
+        return cli.run_on_ranks(build_parser(), argv, _run_imagenet, needs_mpi=False)
     return cli.run(build_parser(), argv, _run)
 
 
@@ -54,19 +61,26 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _run_imagenet(ranks: Ranks, args: argparse.Namespace) -> int:
+    prepare_imagenet(args.source, args.output, ranks, args.size, args.force)
+    return 0
+
+
 def build_parser() -> cli.Parser:
     """The flags of alexnet-prepare."""
     parser = cli.Parser("alexnet-prepare", DESCRIPTION, EXAMPLES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     folder = commands.add_parser("folder", help=FOLDER_HELP, description=FOLDER_HELP)
     idx = commands.add_parser("idx", help=IDX_HELP, description=IDX_HELP)
+    imagenet = commands.add_parser("imagenet", help=IMAGENET_HELP, description=IMAGENET_HELP)
     digits = commands.add_parser("digits", help=DIGITS_HELP, description=DIGITS_HELP)
     _add_folder_flags(folder)
     _add_idx_flags(idx)
+    _add_imagenet_flags(imagenet)
     digits.add_argument("--size", type=int, default=224, help="width and height in pixels (default: %(default)s)")
     for command in (folder, digits):
         command.add_argument("--seed", type=int, default=0, help="of the random split (default: %(default)s)")
-    for command in (folder, idx, digits):
+    for command in (folder, idx, imagenet, digits):
         command.add_argument(
             "--output", type=Path, default=Path(), metavar="DIR", help="where to write (default: here)"
         )
@@ -101,6 +115,22 @@ def _add_idx_flags(idx: argparse.ArgumentParser) -> None:
     names = idx.add_mutually_exclusive_group()
     names.add_argument("--names", choices=sorted(KNOWN_NAMES), help="names of the classes (default: 0, 1, ...)")
     names.add_argument("--class-names", type=Path, metavar="FILE", help="names of the classes, one a line")
+
+
+def _add_imagenet_flags(imagenet: argparse.ArgumentParser) -> None:
+    imagenet.add_argument(
+        "source",
+        type=Path,
+        metavar="SOURCE",
+        help="holds the archives ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz; or "
+        "train/ and val/ with a folder n01440764 a class; or Kaggle's ILSVRC/ with its LOC_ files",
+    )
+    imagenet.add_argument(
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help=f"shrink images to this short side, as JPEG of quality {JPEG_QUALITY} (default: leave them as they are)",
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ BELOW_PROGRAMS = {"cli", "errors", "kernels", "data", "model", "comm", "training
 # longest name that fits a module counts; a folder stands for all that is in it.
 RULES = {
     **{program: {"numpy", "PIL", *BELOW_PROGRAMS} for program in PROGRAMS},
-    "cli": {"errors", "comm.world"},
+    "cli": {"errors", "comm.world", "comm.ranks"},
     "errors": set(),
     "support": {"support", "errors"},
     "support.workspace": {"numpy"},
@@ -30,7 +30,10 @@ RULES = {
     "model": {"numpy", "model", "kernels", "support"},
     "comm": {"numpy", "mpi4py", "comm", "errors", "support", "model.parameters"},
     "runs": {"numpy", "safetensors", "runs", "errors", "model", "support"},
+    "comm.ranks": {"numpy", "errors", "support"},
     "preparation": {"numpy", "PIL", "preparation", "data", "errors", "support"},
+    "preparation.imagenet": {"PIL", "preparation", "comm.ranks", "data", "errors", "support"},
+    "preparation.progress": {"rich"},
     "preparation.digits": {"numpy", "PIL", "sklearn", "preparation", "errors", "support"},
     "training": {"numpy", "training", "comm", "data", "errors", "kernels", "model", "runs", "support"},
     "training.flags": {"training", "cli", "errors", "model"},

@@ -19,6 +19,7 @@ from PIL import Image
 
 from alexnet_dist.errors import UserError
 from alexnet_dist.preparation.lists import Entry, Lists, write_png
+from alexnet_dist.preparation.progress import track
 
 # As MNIST, Fashion-MNIST and KMNIST name them, each with or without .gz
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -52,8 +53,8 @@ class LabelledImages:
 
     def write(self, entries: Sequence[Entry]) -> None:
         """Writes the images to where the entries say."""
-        for pixels, (_, path) in zip(self.images, entries, strict=True):
-            write_png(path, Image.fromarray(pixels))
+        for number in track(range(len(entries)), "images"):
+            write_png(entries[number][1], Image.fromarray(self.images[number]))
 
 
 def prepare_idx(sources: Sequence[Path], output: Path, names: Sequence[str] | None = None, force: bool = False) -> None:

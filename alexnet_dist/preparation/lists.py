@@ -109,10 +109,10 @@ def write_png(path: str, image: Image.Image) -> None:
 def put(path: str, content: bytes) -> None:
     """Writes the file beside its name, then renames it: it is whole or absent, whenever the process is killed.
 
-    It isn't flushed to the disk, which for a million small files would take longer than everything else. Raises
-    UserError.
+    What a killed process has left beside it, the next one overwrites and renames. Nothing is flushed to the disk, which
+    for a million small files would take longer than everything else. Raises UserError.
     """
-    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}.part")
+    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.part")
     with writing(Path(path)):
         try:
             try:
