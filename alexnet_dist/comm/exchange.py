@@ -201,9 +201,10 @@ class NodeStrategy:
 
     def __init__(self, node: Node, options: StrategyOptions, used: list[tuple[int, int]] | None = None) -> None:
         self.node, self._options = node, options
-        self._used = [(0, options.size)] if used is None else used
+        used = [(0, options.size)] if used is None else used
+        self._trained = [(max(lo, options.trained_from), hi) for lo, hi in used if hi > options.trained_from]
         self.values = node.shared((options.size,), used=used)
-        self.state = {name: node.shared((options.size,), used=used) for name in options.update.state}
+        self.state = {name: node.shared((options.size,), used=self._trained) for name in options.update.state}
         self._partials = node.shared((node.size, max(options.update.partials, 1)), np.float64)
 
     def poll(self) -> None:
@@ -234,9 +235,9 @@ class NodeStrategy:
         self.node.broadcast_(array)
 
     def swap_(self, one: np.ndarray, other: np.ndarray) -> None:
-        """Collective: two of the node's arrays exchange their contents, each rank's share of what is used of them."""
+        """Collective: two of the node's arrays exchange their contents, each rank's share of what is trained of them."""
         rank, ranks = self.node.rank, self.node.size
-        mine = [(lo + (hi - lo) * rank // ranks, lo + (hi - lo) * (rank + 1) // ranks) for lo, hi in self._used]
+        mine = [(lo + (hi - lo) * rank // ranks, lo + (hi - lo) * (rank + 1) // ranks) for lo, hi in self._trained]
         self.node.barrier()
         swap_ranges_(one, other, mine, self._options.team)
         self.node.barrier()

@@ -172,6 +172,11 @@ class LayerTable(NamedTuple):
         """Where the parameters lie in a flat buffer: those of the features first."""
         return ParameterMap([spec for layer in self.layers for spec in layer.parameters])
 
+    def first_trained(self, frozen: int) -> int:
+        """Where the trained parameters begin in the flat buffer, if the first `frozen` layers with parameters are not."""
+        layers = [layer for layer in self.layers if layer.parameters]
+        return sum(spec.size for layer in layers[:frozen] for spec in layer.parameters)
+
     @property
     def classifier_start(self) -> int:
         """Where in the flat buffer the classifier's parameters begin."""

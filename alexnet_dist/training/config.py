@@ -26,6 +26,7 @@ class TrainingConfig:
     val_fraction: float = 0.1
     class_names: str | None = None
     num_classes: int | None = None
+    ignore_class_names: bool = False
     crop: str = "random-resized"
     flip: bool = True
     color_noise: bool = False
@@ -77,6 +78,8 @@ class TrainingConfig:
     output_dir: str = "runs/alexnet"
     resume: str | None = None
     load_pretrained: str | None = None
+    freeze: str | None = None
+    head_lr_factor: float = 1.0
     save: str | None = None
     save_every: int = 0
     keep: int = 3
@@ -97,7 +100,7 @@ class TrainingConfig:
         for name in ("global_batch", "batch_size", "workers", "threads", "num_classes", "lr_reference_batch"):
             value = getattr(self, name)
             self._require(name, value is None or value >= 1, "at least 1")
-        for name in ("lr", "width", "lr_step_size", "trust_coefficient", "eps"):
+        for name in ("lr", "head_lr_factor", "width", "lr_step_size", "trust_coefficient", "eps"):
             self._require(name, getattr(self, name) > 0, "more than 0")
         for name in ("weight_decay", "lr_patience", "lr_reductions", "lr_min", "lr_warmup_epochs", "lr_power"):
             self._require(name, getattr(self, name) >= 0, "at least 0")

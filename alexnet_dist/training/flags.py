@@ -64,6 +64,11 @@ def _add_data(add: _Group) -> None:
     add("--val-fraction", type=float, metavar="F", help="the share that is held out without --val")
     add("--class-names", metavar="FILE", help="one name a line (default: classes.txt beside --data, if there)")
     add("--num-classes", type=int, metavar="N", help="default: as many as --class-names, else the largest id + 1")
+    add(
+        "--ignore-class-names",
+        action=yes_or_no,
+        help="a file's classes are those of the list by number, whatever their names",
+    )
     add("--crop", choices=CROPS, help="training crops: random-resized, paper (256, then a random 224), none")
     add("--flip", action=yes_or_no, help="mirror every other training image")
     add("--color-noise", action=yes_or_no, help="the paper's noise along RGB's principal components")
@@ -90,7 +95,18 @@ def _add_network(add: _Group) -> None:
     add("--dropout", type=float, metavar="P", help="probability before the first two fully connected layers")
     add("--init", choices=sorted(INITIALIZERS), help="initial weights: He et al., the paper's, torchvision's")
     add("--conv", choices=MODES, help="convolutions: the faster for each layer (auto), winograd or direct")
-    add("--load-pretrained", "-load_pretrained", metavar="FILE", help="start from these weights (--resume has its own)")
+    add(
+        "--load-pretrained",
+        "-load_pretrained",
+        metavar="FILE",
+        help="start from these weights; for another number of classes, with a new last layer (--resume has its own weights)",
+    )
+    add(
+        "--freeze",
+        metavar="LAYERS",
+        help="leave layers as they are: features, all-but-last, or how many from the first on",
+    )
+    add("--head-lr-factor", type=float, metavar="F", help="the last layer's learning rate is so many times the others'")
 
 
 def _add_optimisation(add: _Group) -> None:

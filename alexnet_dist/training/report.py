@@ -143,7 +143,7 @@ def log_run_header(run: "Run") -> None:
     log.info("learning rate %g for the global batch, not for each rank (%s)", run.schedule.lr, scaled)
     log.info("output: %s", config.output_dir)
     log.info("gradients: %s (%s)", run.engine.strategy_name, run.why_strategy)
-    for block in run.engine.net.features.blocks:
+    for block in run.engine.net.blocks:
         if isinstance(block, ConvBlock):
             log.info("convolution to %s: %s", "x".join(map(str, block.map_shape)), block.convolution.name)
     if run.resumed is not None:

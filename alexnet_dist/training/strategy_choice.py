@@ -58,7 +58,7 @@ def by_rule(spec: StepSpec, world: World) -> tuple[str, str]:
     order = sorted(("hybrid", "sharded"), key=lambda name: sent[name])  # of equals the first
     rejections = []
     for name in [*order, FALLBACK]:
-        reason = STRATEGIES[name].refuses(spec.network) or _memory_shortage(name, demand, world)
+        reason = STRATEGIES[name].refuses(spec.network, spec.frozen) or _memory_shortage(name, demand, world)
         if not reason or name == FALLBACK:
             break
         rejections.append(f"not {name}: {reason}")

@@ -23,6 +23,7 @@ from alexnet_dist.support.randomness import Purpose, generator
 from alexnet_dist.support.signals import StopSignals
 from alexnet_dist.training.evaluation import evaluate
 from alexnet_dist.training.optim_wrappers import AVERAGE
+from alexnet_dist.training.origin import without_state
 from alexnet_dist.training.progress import Progress
 from alexnet_dist.training.report import log_run_header
 from alexnet_dist.training.schedule import Plateau
@@ -60,7 +61,7 @@ class Trainer:
         with self.world.shared_errors():
             if self.world.rank == 0:
                 if self.config.save and values is not None:
-                    self._save_weights(Path(self.config.save), state.get(AVERAGE, values))
+                    self._save_weights(Path(self.config.save), self._validated(values, state))
                 write_text(self.folder.complete, f"step {self.progress.step}\n")
         self.report.complete(self.progress)
         return 0
@@ -211,9 +212,17 @@ class Trainer:
                     raise UserError(self._divergence("a weight is not finite"))
                 # The best weights first: a run that is killed in between repeats the end of this epoch.
                 if best:
-                    self._save_weights(self.folder.best, state.get(AVERAGE, values))
+                    self._save_weights(self.folder.best, self._validated(values, state))
                 self._save_training(self.folder.state(self.progress.step), values, state)
         self._saved_step = self.progress.step
+
+    def _validated(self, values: np.ndarray, state: dict[str, np.ndarray]) -> np.ndarray:
+        """The weights that are validated: their average where one is kept, which it isn't of frozen layers."""
+        if AVERAGE not in state:
+            return values
+        start = self.engine.trained_from
+        state[AVERAGE][:start] = values[:start]
+        return state[AVERAGE]
 
     def _save_training(self, path: Path, values: np.ndarray, state: dict[str, np.ndarray]) -> None:
         run, engine = self.run_, self.engine
@@ -229,7 +238,8 @@ class Trainer:
             "config": asdict(self.config),
         }
         header = checkpoint.Header(run.network, self.sources.class_names, training)
-        checkpoint.save(path, engine.parameters, values, state, header)
+        skip = without_state(run.network, self.config, state)
+        checkpoint.save(path, engine.parameters, values, state, header, skip=skip)
         self.folder.point_latest(path)
 
     def _save_weights(self, path: Path, values: np.ndarray) -> None:
