@@ -53,21 +53,23 @@ def run(parser: Parser, argv: list[str] | None, body: Callable[[argparse.Namespa
         return 0
 
 
-def run_on_ranks(parser: Parser, argv: list[str] | None, body: "Callable[[World, argparse.Namespace], int]") -> int:
+def run_on_ranks(
+    parser: Parser,
+    argv: list[str] | None,
+    body: "Callable[[World, argparse.Namespace], int]",
+    needs_mpi: bool = True,
+) -> int:
     """The exit code of this rank of a program: body's own, or 2 if all ranks raise the same SharedError (rank 0 prints it).
 
     An exception that only one rank raises would leave the others waiting: it is printed with the rank's number, and MPI
-    ends all ranks.
+    ends all ranks. A body that takes `Ranks`, of which World is one kind, doesn't need MPI: it runs alone without it.
     """
     argv = sys.argv[1:] if argv is None else argv
     if {"-h", "--help"} & set(argv):
         parser.print_help()
         return 0
     try:
-        # Imported here, because --help and the programs without MPI don't need it.
-        from alexnet_dist.comm.world import World
-
-        world = World()
+        world = _open_world(needs_mpi)
     except UserError as error:
         return _report(parser, error)
 
@@ -92,6 +94,23 @@ def run_on_ranks(parser: Parser, argv: list[str] | None, body: "Callable[[World,
     except BaseException:  # SystemExit and KeyboardInterrupt of one rank included
         end(traceback.format_exc())
     return 1
+
+
+def _open_world(needs_mpi: bool) -> Any:
+    """All ranks of this MPI run; Ranks() where there is no MPI and it isn't needed. Raises UserError."""
+    # Imported here, because --help and the programs without MPI don't need it.
+    try:
+        from alexnet_dist.comm.world import World
+
+        return World()
+    except UserError:
+        # What MPICH, Open MPI and Slurm tell a process: beside others, it must not take itself for the only one.
+        sizes = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+        if needs_mpi or any(os.environ.get(name, "1") != "1" for name in sizes):
+            raise
+    from alexnet_dist.comm.ranks import Ranks
+
+    return Ranks()
 
 
 def _report(parser: Parser, error: UserError) -> int:

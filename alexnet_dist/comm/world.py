@@ -9,14 +9,12 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
-from alexnet_dist.errors import SharedError, UserError
-from alexnet_dist.support.threads import available_cores
+from alexnet_dist.comm.ranks import Ranks
+from alexnet_dist.errors import UserError
 
 try:
     with warnings.catch_warnings():
@@ -46,7 +44,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
             time.sleep(20e-6)
 
 
-class World:
+class World(Ranks):
     """All ranks of a communicator. Every method is collective unless it says otherwise."""
 
     def __init__(self, comm: MPI.Intracomm | None = None) -> None:
@@ -54,11 +52,9 @@ class World:
         self.rank, self.size = self.comm.rank, self.comm.size
 
     def sum(self, values: list[float]) -> list[float]:
-        """The sums over the ranks of some numbers, in float64 (exact for integers below 2**53)."""
         return [float(value) for value in self._reduced(values, MPI.SUM)]
 
     def largest(self, value: float) -> float:
-        """The largest of the ranks' numbers."""
         return float(self._reduced([value], MPI.MAX)[0])
 
     def _reduced(self, values: list[float], operation: MPI.Op) -> np.ndarray:
@@ -67,15 +63,9 @@ class World:
         return total
 
     def broadcast_(self, array: np.ndarray) -> None:
-        """Overwrites the array with rank 0's."""
         wait_until(self.comm.Ibcast(array, root=0).Test)
 
-    def broadcast_json(self, value: Any) -> Any:
-        """Rank 0's value, which JSON must be able to represent; the others' is ignored."""
-        return json.loads(self.all_texts([json.dumps(value)] if self.rank == 0 else [])[0])
-
     def all_texts(self, texts: list[str]) -> list[str]:
-        """All texts of all ranks, in the order of the ranks, on every rank."""
         mine = np.frombuffer(json.dumps(texts).encode(), np.uint8)
         sizes = np.zeros(self.size, np.int64)
         wait_until(self.comm.Iallgather(np.array([mine.size], np.int64), sizes).Test)
@@ -85,39 +75,7 @@ class World:
         parts = [everyone[end - size : end].tobytes() for size, end in zip(sizes, ends, strict=True)]
         return [text for part in parts for text in json.loads(part)]
 
-    def require_same(self, text: str, what: str) -> None:
-        """Raises SharedError unless all ranks give the same text, for example a fingerprint of what they have read."""
-        texts = self.all_texts([text])
-        for rank, other in enumerate(texts):
-            if other != texts[0]:
-                raise SharedError(f"{what} of rank {rank} ({self.all_hosts()[rank]}) is not that of rank 0")
-
-    def all_hosts(self) -> list[str]:
-        """The name of each rank's host."""
-        return self.all_texts([os.uname().nodename])
-
-    @contextmanager
-    def shared_errors(self) -> Iterator[None]:
-        """If some ranks raise a UserError inside this context, all ranks raise the lowest rank's as a SharedError.
-
-        Inside it there must be no communication that a failed rank would miss.
-        """
-        message: list[str] = []
-        try:
-            yield
-        except UserError as error:
-            message.append(str(error))
-        if self.sum([len(message)])[0]:
-            raise SharedError(self.all_texts(message)[0])
-
-    def node_threads(self) -> int:
-        """How many threads this rank should use: the cores it may run on, divided by the ranks that may run on them."""
-        cores = sorted(os.sched_getaffinity(0))
-        places = self.all_texts([f"{os.uname().nodename} {cores}"])
-        return max(1, available_cores() // places.count(places[self.rank]))
-
     def abort(self) -> None:
-        """Not collective: ends every rank at once, after an unexpected error that the caller has printed."""
         sys.stdout.flush()
         sys.stderr.flush()
         time.sleep(0.1)  # until mpirun has forwarded the output; MPICH's Abort can overtake it

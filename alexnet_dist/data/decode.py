@@ -33,7 +33,8 @@ _ORIENTATION_TAG = 0x0112
 warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
 
 
-ImageFile = str | Path | Callable[[], BinaryIO]  # a path, or a function that opens the file
+# A path, a function that opens the file, or a picture that Pillow has opened or made already (of any format).
+ImageFile = str | Path | Callable[[], BinaryIO] | Image.Image
 
 
 class ImageError(UserError):
@@ -43,7 +44,7 @@ class ImageError(UserError):
 class Picture:
     """An open image whose header has been read. `open_image` makes it."""
 
-    def __init__(self, image: PillowFile.ImageFile) -> None:
+    def __init__(self, image: Image.Image) -> None:
         self._image = image
         self._orientation = _orientation(image)
 
@@ -85,17 +86,18 @@ def open_image(image: ImageFile) -> Iterator[Picture]:
     """
     with ExitStack() as stack:
         with _image_errors():
-            picture = Picture(_open(stack.enter_context(_opened(image))))
+            opened = image if isinstance(image, Image.Image) else _open(stack.enter_context(_opened(image)))
+            picture = Picture(opened)
         yield picture
 
 
 def decode(image: ImageFile) -> Image.Image:
-    """The upright picture of a JPEG or PNG file in RGB. Transparent pixels lie on white. Raises ImageError."""
+    """The upright picture of a JPEG or PNG file, or of Pillow's, in RGB. Transparent pixels lie on white. Raises ImageError."""
     with open_image(image) as picture:
         return picture.rgb()
 
 
-def _opened(image: ImageFile) -> BinaryIO:
+def _opened(image: str | Path | Callable[[], BinaryIO]) -> BinaryIO:
     return image() if callable(image) else open(image, "rb")
 
 
@@ -118,7 +120,7 @@ def _open(file: BinaryIO) -> PillowFile.ImageFile:
     return image
 
 
-def _orientation(image: PillowFile.ImageFile) -> int:
+def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # a broken EXIF block is no reason to reject the picture

@@ -35,9 +35,13 @@ class ImageList:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def name(self, index: int) -> bytes:
+        """The path of image `index` as the list has it."""
+        return self.text[self.starts[index] : self.ends[index]]
+
     def path(self, index: int) -> Path:
         """Where image `index` is. Bytes that aren't UTF-8 come through as the file system has them."""
-        return self.source.parent / os.fsdecode(self.text[self.starts[index] : self.ends[index]])
+        return self.source.parent / os.fsdecode(self.name(index))
 
     def open(self, index: int) -> BinaryIO:
         """The file of image `index`. Raises OSError."""

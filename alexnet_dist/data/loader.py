@@ -44,7 +44,7 @@ class Loader:
 
     `load` fills one row of a batch with an image and must depend on its arguments alone; then the global batches are the
     same for any number of ranks and `workers` (threads), and from any first step. With `shuffle` every epoch has an order
-    of its own, otherwise the list's. The two buffers take 2 * ceil(global_batch / size) * 12 * image_size**2 bytes.
+    of its own, otherwise the list's. `crops` are axes of a row before those of an image: (10,) for ten crops. The two buffers take 2 * ceil(global_batch / size) * 12 * image_size**2 bytes.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Loader:
         load: Load,
         global_batch: int,
         image_size: int = 224,
+        crops: tuple[int, ...] = (),
         rank: int = 0,
         size: int = 1,
         shuffle: bool = False,
@@ -66,7 +67,7 @@ class Loader:
         self._rank, self._size = rank, size
         self._shuffle, self._seed = shuffle, seed
         capacity = -(-min(global_batch, len(images)) // size)
-        self._buffers = np.zeros((2, capacity, image_size, image_size, 3), np.float32)
+        self._buffers = np.zeros((2, capacity, *crops, image_size, image_size, 3), np.float32)
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._busy = False
 

@@ -38,7 +38,7 @@ class Report:
         """A line of metrics for each step, and one of progress for every --print-freq'th and the last of `steps`."""
         now = time.perf_counter()
         took, self._step_mark = now - self._step_mark, now
-        means = sums.means()
+        means = sums.means(self._num_classes)
         self._out.metrics(
             "step",
             epoch=progress.epoch,
@@ -65,7 +65,7 @@ class Report:
 
     def epoch(self, progress: Progress, result: Evaluation, seconds: float, skipped: int) -> None:
         """The results of an epoch: its training loss, and `result` of its validation, which took `seconds`."""
-        train = progress.sums.means()
+        train = progress.sums.means(self._num_classes)
         log.info(
             "epoch %d/%d  train loss %.4f top-1 %.2f%%  validation %s  (%s)",
             progress.epoch + 1, self._config.epochs, train["loss"], 100 * train["top1"], result, duration(seconds),
@@ -77,7 +77,7 @@ class Report:
             epoch=progress.epoch,
             step=progress.step,
             train=train,
-            validation={**result.sums.means(), "images": result.images},
+            validation={**result.means(), "images": result.images},
             skipped=skipped,
         )
         self.warn_if_stuck()

@@ -1,0 +1,79 @@
+"""What ranks say to each other in small exchanges, and the errors that end all of them; by itself, the world of one rank.
+
+It imports no MPI: a program that needs ranks only for speed runs on `Ranks()` where no MPI is installed. `World` is the
+same over MPI.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from alexnet_dist.errors import SharedError, UserError
+from alexnet_dist.support.threads import available_cores
+
+
+class Ranks:
+    """One rank alone. Every method is collective unless it says otherwise."""
+
+    rank, size = 0, 1
+
+    def sum(self, values: list[float]) -> list[float]:
+        """The sums over the ranks of some numbers, in float64 (exact for integers below 2**53)."""
+        return [float(value) for value in values]
+
+    def largest(self, value: float) -> float:
+        """The largest of the ranks' numbers."""
+        return float(value)
+
+    def broadcast_(self, array: np.ndarray) -> None:
+        """Overwrites the array with rank 0's."""
+
+    def all_texts(self, texts: list[str]) -> list[str]:
+        """All texts of all ranks, in the order of the ranks, on every rank."""
+        return list(texts)
+
+    def broadcast_json(self, value: Any) -> Any:
+        """Rank 0's value, which JSON must be able to represent; the others' is ignored."""
+        return json.loads(self.all_texts([json.dumps(value)] if self.rank == 0 else [])[0])
+
+    def require_same(self, text: str, what: str) -> None:
+        """Raises SharedError unless all ranks give the same text, for example a fingerprint of what they have read."""
+        texts = self.all_texts([text])
+        for rank, other in enumerate(texts):
+            if other != texts[0]:
+                raise SharedError(f"{what} of rank {rank} ({self.all_hosts()[rank]}) is not that of rank 0")
+
+    def all_hosts(self) -> list[str]:
+        """The name of each rank's host."""
+        return self.all_texts([os.uname().nodename])
+
+    @contextmanager
+    def shared_errors(self) -> Iterator[None]:
+        """If some ranks raise a UserError inside this context, all ranks raise the lowest rank's as a SharedError.
+
+        Inside it there must be no communication that a failed rank would miss.
+        """
+        message: list[str] = []
+        try:
+            yield
+        except UserError as error:
+            message.append(str(error))
+        if self.sum([len(message)])[0]:
+            raise SharedError(self.all_texts(message)[0])
+
+    def node_threads(self) -> int:
+        """How many threads this rank should use: the cores it may run on, divided by the ranks that may run on them."""
+        cores = sorted(os.sched_getaffinity(0))
+        places = self.all_texts([f"{os.uname().nodename} {cores}"])
+        return max(1, available_cores() // places.count(places[self.rank]))
+
+    def abort(self) -> None:
+        """Not collective: ends every rank at once, after an unexpected error that the caller has printed."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
