@@ -12,6 +12,7 @@ from PIL import Image
 from alexnet_dist import cli
 from alexnet_dist.data.decode import IMAGE_SUFFIXES
 from alexnet_dist.errors import UserError
+from alexnet_dist.preparation.pack import pack, unpack, write_index
 from alexnet_dist.support.files import replacing, write_text
 from alexnet_dist.support.randomness import Purpose, generator
 
@@ -34,12 +35,18 @@ examples:
     alexnet-prepare folder flowers --output flowers-lists
   ImageNet, with its own validation images sorted into folders of the same names:
     alexnet-prepare folder imagenet/train --val-dir imagenet/val --output lists
+  A million small files are slow to read on many file systems; tar files of some hundred megabytes are not:
+    alexnet-prepare pack lists/images.list --output train-shards
   1797 handwritten digits to try the trainer with (needs scikit-learn):
     alexnet-prepare digits --output digits-demo
 """
 
 FOLDER_HELP = "list the images of a folder that holds one folder of images a class"
 DIGITS_HELP = "write scikit-learn's handwritten digits as images, to try the trainer with"
+
+PACK_HELP = "pack the images of a list into tar shards (WebDataset's layout) with an index"
+UNPACK_HELP = "write the images of shards as files again, with a list"
+INDEX_HELP = "write the index of shards in WebDataset's layout that others have made"
 
 Entry = tuple[int, Path]  # class id, image
 
@@ -59,6 +66,12 @@ def _run(args: argparse.Namespace) -> int:
             seed=args.seed,
             force=args.force,
         )
+    elif args.command == "pack":
+        pack(args.source, args.output, args.shard_size, args.force)
+    elif args.command == "unpack":
+        unpack(args.source, args.output, args.force)
+    elif args.command == "index":
+        write_index(args.source)
     else:
         prepare_digits(args.output, args.size, args.seed)
     return 0
@@ -239,12 +252,28 @@ def build_parser() -> cli.Parser:
     digits = commands.add_parser("digits", help=DIGITS_HELP, description=DIGITS_HELP)
     digits.add_argument("--size", type=int, default=224, help="width and height in pixels (default: %(default)s)")
 
+    _add_shard_commands(commands)
     for command in (folder, digits):
         command.add_argument(
             "--output", type=Path, default=Path(), metavar="DIR", help="where to write (default: here)"
         )
         command.add_argument("--seed", type=int, default=0, help="of the random split (default: %(default)s)")
     return parser
+
+
+def _add_shard_commands(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
+    packing = commands.add_parser("pack", help=PACK_HELP, description=PACK_HELP)
+    packing.add_argument("source", type=Path, metavar="LIST_OR_FOLDER", help="what --data of the training takes")
+    packing.add_argument(
+        "--shard-size", type=int, default=256, metavar="MB", help="of a tar file (default: %(default)s)"
+    )
+    unpacking = commands.add_parser("unpack", help=UNPACK_HELP, description=UNPACK_HELP)
+    unpacking.add_argument("source", type=Path, metavar="DIR", help="holds the shards and their index")
+    for command in (packing, unpacking):
+        command.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to write")
+        command.add_argument("--force", action="store_true", help="overwrite what is there")
+    indexing = commands.add_parser("index", help=INDEX_HELP, description=INDEX_HELP)
+    indexing.add_argument("source", type=Path, metavar="DIR", help="holds the shards; the index goes there, too")
 
 
 if __name__ == "__main__":

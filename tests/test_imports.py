@@ -13,7 +13,7 @@ PACKAGE = Path(alexnet_dist.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
 PROGRAMS = {"train", "evaluate", "inference", "prepare", "layout"}
-BELOW_PROGRAMS = {"cli", "errors", "kernels", "data", "model", "comm", "training", "runs", "support"}
+BELOW_PROGRAMS = {"cli", "errors", "kernels", "data", "model", "comm", "training", "runs", "support", "preparation"}
 # Module or folder -> what it may import, from this package and others, besides the standard library. The rule with the
 # longest name that fits a module counts; a folder stands for all that is in it.
 RULES = {
@@ -27,6 +27,8 @@ RULES = {
     "support.threads": {"numpy", "threadpoolctl", "support.workspace"},
     "kernels": {"numpy", "kernels", "support.workspace", "support.labels"},
     "data": {"numpy", "PIL", "data", "errors", "support.randomness", "support.labels"},
+    "data.shards": {"numpy", "data", "errors", "support.files"},
+    "preparation": {"numpy", "PIL", "preparation", "data", "errors", "support"},
     "model": {"numpy", "model", "kernels", "support"},
     "comm": {"numpy", "mpi4py", "comm", "errors", "support", "model.parameters"},
     "runs": {"numpy", "safetensors", "runs", "errors", "model", "support"},
