@@ -3,11 +3,12 @@
 import argparse
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alexnet_dist import cli
-from alexnet_dist.data.image_list import read_image_list
+from alexnet_dist.data.sources import open_images
 from alexnet_dist.errors import SharedError
 from alexnet_dist.model.architecture import Network, parameter_map
 from alexnet_dist.model.network import AlexNet
@@ -29,7 +30,12 @@ def build_parser() -> cli.Parser:
     )
     add = parser.add_argument
     add("--load", "-load", required=True, metavar="FILE", help="a checkpoint, or weights saved by torchvision")
-    add("--data", default="images.list", metavar="LIST", help="`class_id image_path` a line (default: %(default)s)")
+    add(
+        "--data",
+        default="images.list",
+        metavar="LIST",
+        help="`class_id image_path` a line, or a folder of shards (default: %(default)s)",
+    )
     add(
         "--batch-size",
         "-batchsize",
@@ -49,13 +55,13 @@ def body(world: "World", args: argparse.Namespace) -> int:
     """Loads the network on every rank, evaluates, prints on rank 0."""
     # Imported here, because --help needs no MPI.
     from alexnet_dist.training.evaluation import evaluate
+    from alexnet_dist.training.shared_tables import share_images
 
     with world.shared_errors():
         cli.require_positive(args, "batch_size", "threads", "workers")
         header, flat = checkpoint.load_weights(Path(args.load)) if world.rank == 0 else (None, None)
     network = Network(**world.broadcast_json(asdict(header)["network"] if header else None))
-    with world.shared_errors():
-        images = read_image_list(Path(args.data), network.num_classes)
+    images = share_images(world, partial(open_images, Path(args.data), network.num_classes))
     world.require_same(images.fingerprint(), f"the list {args.data}")
     if flat is None:
         flat = zeros((parameter_map(network).size,))

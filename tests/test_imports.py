@@ -13,12 +13,12 @@ PACKAGE = Path(alexnet_dist.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
 PROGRAMS = {"train", "evaluate", "inference", "prepare", "layout"}
-BELOW_PROGRAMS = {"cli", "errors", "kernels", "data", "model", "comm", "training", "runs", "support"}
+BELOW_PROGRAMS = {"cli", "errors", "kernels", "data", "model", "comm", "training", "runs", "support", "preparation"}
 # Module or folder -> what it may import, from this package and others, besides the standard library. The rule with the
 # longest name that fits a module counts; a folder stands for all that is in it.
 RULES = {
-    **{program: {"numpy", "PIL", "sklearn", *BELOW_PROGRAMS} for program in PROGRAMS},
-    "cli": {"errors", "comm.world"},
+    **{program: {"numpy", "PIL", *BELOW_PROGRAMS} for program in PROGRAMS},
+    "cli": {"errors", "comm.world", "comm.ranks"},
     "errors": set(),
     "support": {"support", "errors"},
     "support.workspace": {"numpy"},
@@ -27,9 +27,15 @@ RULES = {
     "support.threads": {"numpy", "threadpoolctl", "support.workspace"},
     "kernels": {"numpy", "kernels", "support.workspace", "support.labels"},
     "data": {"numpy", "PIL", "data", "errors", "support.randomness", "support.labels"},
+    "data.shards": {"numpy", "data", "errors", "support.files"},
     "model": {"numpy", "model", "kernels", "support"},
     "comm": {"numpy", "mpi4py", "comm", "errors", "support", "model.parameters"},
     "runs": {"numpy", "safetensors", "runs", "errors", "model", "support"},
+    "comm.ranks": {"numpy", "errors", "support"},
+    "preparation": {"numpy", "PIL", "preparation", "data", "errors", "support"},
+    "preparation.imagenet": {"PIL", "preparation", "comm.ranks", "data", "errors", "support"},
+    "preparation.progress": {"rich"},
+    "preparation.digits": {"numpy", "PIL", "sklearn", "preparation", "errors", "support"},
     "training": {"numpy", "training", "comm", "data", "errors", "kernels", "model", "runs", "support"},
     "training.flags": {"training", "cli", "errors", "model"},
     "training.optim": {"numpy", "support.workspace"},

@@ -17,9 +17,15 @@ def read_class_names(path: str | Path) -> list[str]:
     return [name.strip() for name in names.rstrip().split("\n")]
 
 
-def class_names_beside(list_path: str | Path) -> list[str] | None:
-    """The names in `classes.txt` in the list's folder, or None if there is no such file."""
-    path = Path(list_path).parent / "classes.txt"
+def class_names_file(images: str | Path) -> Path:
+    """Where the names of a list's or of a folder's classes are, if anywhere."""
+    path = Path(images)
+    return (path if path.is_dir() else path.parent) / "classes.txt"
+
+
+def class_names_beside(images: str | Path) -> list[str] | None:
+    """The names in `classes.txt` in the list's folder, or in the folder of shards, or None if there is no such file."""
+    path = class_names_file(images)
     return read_class_names(path) if path.exists() else None
 
 

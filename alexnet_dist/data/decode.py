@@ -69,7 +69,7 @@ class Picture:
         With one of `reductions`, width and height are divided by it and rounded up. That is several times faster, and
         the pixels differ a little from those of shrinking afterwards. Raises ImageError.
         """
-        with _image_errors():
+        with image_errors():
             if reduction > 1:
                 width, height = self._image.size
                 self._image.draft(None, (width // reduction, height // reduction))
@@ -85,7 +85,7 @@ def open_image(image: ImageFile) -> Iterator[Picture]:
     Raises ImageError if the file is missing, unreadable, damaged, of another format or greater than MAX_PIXELS.
     """
     with ExitStack() as stack:
-        with _image_errors():
+        with image_errors():
             opened = image if isinstance(image, Image.Image) else _open(stack.enter_context(_opened(image)))
             picture = Picture(opened)
         yield picture
@@ -97,6 +97,15 @@ def decode(image: ImageFile) -> Image.Image:
         return picture.rgb()
 
 
+def image_format(content: bytes) -> str:
+    """`jpg` or `png`, from the first 8 bytes of a file. Raises ImageError."""
+    if content.startswith(b"\xff\xd8\xff"):
+        return "jpg"
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    raise ImageError("is not a JPEG or PNG image" if content else "is empty (0 bytes)")
+
+
 def _opened(image: str | Path | Callable[[], BinaryIO]) -> BinaryIO:
     return image() if callable(image) else open(image, "rb")
 
@@ -106,12 +115,7 @@ def _open(file: BinaryIO) -> PillowFile.ImageFile:
     # `warnings`, and raises only beyond twice the limit. A JPEG with further pictures in it (MPO) yields its first.
     start = file.read(8)
     file.seek(0)
-    if start.startswith(b"\xff\xd8\xff"):
-        image: PillowFile.ImageFile = JpegImageFile(file)
-    elif start == b"\x89PNG\r\n\x1a\n":
-        image = PngImageFile(file)
-    else:
-        raise ImageError("is not a JPEG or PNG image" if start else "is empty (0 bytes)")
+    image = JpegImageFile(file) if image_format(start) == "jpg" else PngImageFile(file)
     pixels = image.width * image.height
     if pixels > MAX_PIXELS:
         raise ImageError(f"has {pixels} pixels, more than {MAX_PIXELS}; make it smaller")
@@ -150,7 +154,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def _image_errors() -> Iterator[None]:
+def image_errors() -> Iterator[None]:
     """Turns every exception into an ImageError. On damaged files, Pillow raises nearly every kind, even SyntaxError."""
     try:
         yield

@@ -13,6 +13,7 @@ import numpy as np
 
 from alexnet_dist.comm.world import World
 from alexnet_dist.data.sources import SourcePaths, Sources, read_sources
+from alexnet_dist.data.table import ImageTable
 from alexnet_dist.errors import UserError
 from alexnet_dist.model.architecture import Network, layer_table, parameter_map
 from alexnet_dist.model.parameters import initialize
@@ -29,6 +30,7 @@ from alexnet_dist.training.progress import Progress
 from alexnet_dist.training.report import Report
 from alexnet_dist.training.samples import Samples
 from alexnet_dist.training.schedule import Schedule
+from alexnet_dist.training.shared_tables import share_sources
 from alexnet_dist.training.strategy_choice import choose_engine
 
 
@@ -84,8 +86,8 @@ def open_run(config: TrainingConfig, world: World, sources: Sources | None = Non
 def read_inputs(config: TrainingConfig, world: World, sources: Sources | None = None) -> Inputs:
     """Collective: reads the lists, unless `sources` are given, and checks that the run can write. Raises SharedError."""
     folder = RunFolder(Path(config.output_dir), config.keep)
+    sources = sources or share_sources(world, partial(open_sources, config))
     with world.shared_errors():
-        sources = sources or open_sources(config)
         if len(sources.train) < world.size:
             raise UserError(
                 f"{sources.train.source} has {len(sources.train)} training images for {world.size} ranks: "
@@ -103,8 +105,8 @@ def read_inputs(config: TrainingConfig, world: World, sources: Sources | None = 
     return Inputs(config, world, sources, train_list, network, folder)
 
 
-def open_sources(config: TrainingConfig) -> Sources:
-    """The lists of images. Raises UserError for lists that can't be used."""
+def open_sources(config: TrainingConfig) -> Sources[ImageTable]:
+    """The lists of images, or shards. Raises UserError for lists that can't be used."""
     paths = SourcePaths(
         Path(config.data),
         Path(config.val) if config.val else None,

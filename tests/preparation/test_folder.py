@@ -1,4 +1,4 @@
-"""alexnet-prepare from its command line: the lists it writes, read back, and what it refuses."""
+"""alexnet-prepare folder: the lists it writes, read back, and what it refuses."""
 
 import os
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from preparations import fails, listed
 
 from alexnet_dist.data.class_names import class_names_beside
 from alexnet_dist.data.decode import decode
-from alexnet_dist.data.image_list import read_image_list
 from alexnet_dist.prepare import main
 
 
@@ -20,20 +20,6 @@ def make_folder(root: Path, counts: dict[str, int], color: int = 0) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (4, 4), (color, index, 0)).save(path)
     return root
-
-
-def listed(path: Path) -> list[tuple[int, Path]]:
-    images = read_image_list(path)
-    return [(int(images.labels[index]), images.path(index).resolve()) for index in range(len(images))]
-
-
-def fails(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
-    assert main([str(argument) for argument in argv]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("alexnet-prepare: error: ")
-    assert captured.err.count("\n") == 1
-    return captured.err
 
 
 def test_folder_is_split_class_by_class(tmp_path, capsys):
@@ -118,8 +104,6 @@ def test_mistakes_are_told(tmp_path, capsys):
     (empty / "a").mkdir()
     assert "hold no image" in fails(capsys, "folder", empty, "--output", tmp_path / "out")
     assert "2.0" in fails(capsys, "folder", empty, "--val-fraction", 2)
-    assert "--size" in fails(capsys, "digits", "--size", 3)
-    assert "COMMAND" in fails(capsys)
     assert "--val-dir" in fails(capsys, "folder", empty, "--val-dir", empty, "--val-fraction", "0.5")
     source = make_folder(tmp_path / "photos", {"a": 2})
     blocked = tmp_path / "file"
@@ -159,51 +143,3 @@ def test_names_with_spaces_inside_and_bytes_that_are_not_utf8(tmp_path):
     assert os.fsdecode(odd) in {str(path) for _, path in found}
     assert all(path.exists() for _, path in found)
     assert class_names_beside(tmp_path / "images.list") == ["great white shark"]
-
-
-def test_digits(tmp_path, capsys):
-    datasets = pytest.importorskip("sklearn.datasets")
-    assert main(["digits", "--output", str(tmp_path), "--size", "32"]) == 0
-    assert "images.list: 1439 images, 140 to 147 of each of 10 classes" in capsys.readouterr().out
-    lists = {name: listed(tmp_path / f"{name}.list") for name in ("images", "val", "test")}
-    assert {name: len(entries) for name, entries in lists.items()} == {"images": 1439, "val": 179, "test": 179}
-    everything = [entry for entries in lists.values() for entry in entries]
-    assert len({path for _, path in everything}) == 1797
-    assert class_names_beside(tmp_path / "images.list")[7] == "seven"
-    digits = datasets.load_digits()
-    for label, path in everything[::100]:
-        number = int(path.stem)
-        assert label == digits.target[number] == int(path.parent.name)
-        image = decode(path)
-        assert image.size == (32, 32)
-        small = np.asarray(image.convert("L").resize((8, 8), Image.Resampling.BOX)) / 255 * 16
-        assert abs(small - digits.images[number]).mean() < 1
-    attribution = (tmp_path / "digits" / "ATTRIBUTION.txt").read_text()
-    assert "Attribution 4.0" in attribution
-    assert "Alpaydin" in attribution
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert len(before) == 1797 + 5
-    everything[0][1].write_bytes(before[everything[0][1]][:50])  # as an interruption may leave it
-    assert main(["digits", "--output", str(tmp_path), "--size", "32"]) == 0
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-
-
-def test_digits_do_not_overwrite_other_lists(tmp_path, capsys):
-    (tmp_path / "images.list").write_text("0 precious.jpg\n")
-    assert "other images" in fails(capsys, "digits", "--output", tmp_path)
-    assert (tmp_path / "images.list").read_text() == "0 precious.jpg\n"
-
-
-def test_digits_without_scikit_learn(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "sklearn.datasets", None)
-    message = fails(capsys, "digits", "--output", tmp_path)
-    assert "pip install 'alexnet_dist[demo]'" in message
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("command", [[], ["folder"], ["digits"]])
-def test_help(capsys, command):
-    with pytest.raises(SystemExit) as caught:
-        main([*command, "--help"])
-    assert caught.value.code == 0
-    assert "--output" in capsys.readouterr().out
