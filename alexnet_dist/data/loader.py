@@ -44,7 +44,9 @@ class Loader:
 
     `load` fills one row of a batch with an image and must depend on its arguments alone; then the global batches are the
     same for any number of ranks and `workers` (threads), and from any first step. With `shuffle` every epoch has an order
-    of its own, otherwise the list's. `crops` are axes of a row before those of an image: (10,) for ten crops. The two buffers take 2 * ceil(global_batch / size) * 12 * image_size**2 bytes.
+    of its own, otherwise the list's. `crops` are axes of a
+    row before those of an image: (10,) for ten crops. The two buffers take 2 * ceil(global_batch / size) * 12 *
+    image_size**2 bytes, times the crops.
     """
 
     def __init__(

@@ -24,12 +24,13 @@ class RowsWriter:
         self.count += len(rows)
 
     def finish(self) -> None:
-        """Completes the file; without a call of `add` before, it is an empty array."""
+        """Completes the file; there must have been a call of `add`."""
         self._file.seek(0)
         self._write_header()
 
     def _write_header(self) -> None:
         # NumPy leaves room for the first axis to grow: the header's length doesn't depend on the number.
-        shape = (self.count, *(self._row or ()))
+        assert self._row is not None
+        shape = (self.count, *self._row)
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         npy_format.write_array_header_1_0(self._file, header)
