@@ -42,7 +42,7 @@ class Graph:
         names = [spec.name for spec in placed.parameters]
         match placed.layer:
             case Conv2d(kernel=kernel, stride=stride, padding=padding):
-                shape = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [padding] * 4}
+                shape: dict[str, Any] = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [padding] * 4}
                 self._node("Conv", *names, **shape)
             case ReLU():
                 self._node("Relu")
