@@ -12,6 +12,7 @@ from alexnet_dist.preparation.folder import prepare_folder
 from alexnet_dist.preparation.idx import prepare_idx
 from alexnet_dist.preparation.imagenet import JPEG_QUALITY, prepare_imagenet
 from alexnet_dist.preparation.known_names import KNOWN_NAMES
+from alexnet_dist.preparation.pack import pack, unpack, write_index
 
 DESCRIPTION = """\
 Writes images.list, val.list and classes.txt, which training and evaluation read. A line of a list is
@@ -25,6 +26,8 @@ examples:
     mpirun -n 4 alexnet-prepare imagenet downloads --size 256 --output imagenet
   Fashion-MNIST, from its files or Debian's package dataset-fashion-mnist:
     alexnet-prepare idx /usr/share/datasets/fashion-mnist --names fashion-mnist --output fashion
+  A million small files are slow to read on many file systems; tar files of some hundred megabytes are not:
+    alexnet-prepare pack lists/images.list --output train-shards
   1797 handwritten digits to try the trainer with (needs scikit-learn):
     alexnet-prepare digits --output digits-demo
 """
@@ -33,6 +36,10 @@ FOLDER_HELP = "list the images of a folder that holds one folder of images a cla
 IDX_HELP = "write the images of IDX files (MNIST, Fashion-MNIST) as PNG files"
 IMAGENET_HELP = "write the images of ILSVRC2012's archives, or list those of a tree of folders"
 DIGITS_HELP = "write scikit-learn's handwritten digits as images, to try the trainer with"
+
+PACK_HELP = "pack the images of a list into tar shards (WebDataset's layout) with an index"
+UNPACK_HELP = "write the images of shards as files again, with a list"
+INDEX_HELP = "write the index of shards in WebDataset's layout that others have made"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,6 +63,12 @@ def _run(args: argparse.Namespace) -> int:
     elif args.command == "idx":
         names = read_class_names(args.class_names) if args.class_names else KNOWN_NAMES.get(args.names)
         prepare_idx(args.source, args.output, names, args.force)
+    elif args.command == "pack":
+        pack(args.source, args.output, args.shard_size, args.force)
+    elif args.command == "unpack":
+        unpack(args.source, args.output, args.force)
+    elif args.command == "index":
+        write_index(args.source)
     else:
         prepare_digits(args.output, args.size, args.seed, args.force)
     return 0
@@ -77,6 +90,7 @@ def build_parser() -> cli.Parser:
     _add_folder_flags(folder)
     _add_idx_flags(idx)
     _add_imagenet_flags(imagenet)
+    _add_shard_commands(commands)
     digits.add_argument("--size", type=int, default=224, help="width and height in pixels (default: %(default)s)")
     for command in (folder, digits):
         command.add_argument("--seed", type=int, default=0, help="of the random split (default: %(default)s)")
@@ -131,6 +145,21 @@ def _add_imagenet_flags(imagenet: argparse.ArgumentParser) -> None:
         metavar="PIXELS",
         help=f"shrink images to this short side, as JPEG of quality {JPEG_QUALITY} (default: leave them as they are)",
     )
+
+
+def _add_shard_commands(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
+    packing = commands.add_parser("pack", help=PACK_HELP, description=PACK_HELP)
+    packing.add_argument("source", type=Path, metavar="LIST_OR_FOLDER", help="what --data of the training takes")
+    packing.add_argument(
+        "--shard-size", type=int, default=256, metavar="MB", help="of a tar file (default: %(default)s)"
+    )
+    unpacking = commands.add_parser("unpack", help=UNPACK_HELP, description=UNPACK_HELP)
+    unpacking.add_argument("source", type=Path, metavar="DIR", help="holds the shards and their index")
+    for command in (packing, unpacking):
+        command.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to write")
+        command.add_argument("--force", action="store_true", help="overwrite what is there")
+    indexing = commands.add_parser("index", help=INDEX_HELP, description=INDEX_HELP)
+    indexing.add_argument("source", type=Path, metavar="DIR", help="holds the shards; the index goes there, too")
 
 
 if __name__ == "__main__":

@@ -171,6 +171,14 @@ class Node:
             wait_until(self.leaders.Ibcast(array, root=0).Test)
         self.barrier()
 
+    def sum_(self, array: np.ndarray) -> None:
+        """Collective over the world: an array that each node shares becomes the sum of all nodes'."""
+        self.barrier()
+        if self.nodes > 1:
+            if self.rank == 0:
+                self.wait_until(self.leaders.Iallreduce(MPI.IN_PLACE, array, MPI.SUM).Test)
+            self.barrier()
+
     def allgather_(self, rows: np.ndarray) -> None:
         """Collective over the world: fills an array that each node shares, of which node k has written rows[k]."""
         self.barrier()

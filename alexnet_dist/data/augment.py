@@ -35,6 +35,7 @@ INTERPOLATIONS = {
     name: Image.Resampling[name.upper()] for name in ("bilinear", "bicubic", "box", "hamming", "lanczos", "nearest")
 }
 
+CROPS = 10  # of load_ten_crops_for_evaluation
 AREA_SHARES = (0.08, 1.0)  # of a random-resized crop
 ASPECT_RATIOS = (3 / 4, 4 / 3)
 

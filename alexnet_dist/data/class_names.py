@@ -17,9 +17,15 @@ def read_class_names(path: str | Path) -> list[str]:
     return [name.strip() for name in names.rstrip().split("\n")]
 
 
-def class_names_beside(list_path: str | Path) -> list[str] | None:
-    """The names in `classes.txt` in the list's folder, or None if there is no such file."""
-    path = Path(list_path).parent / "classes.txt"
+def class_names_file(images: str | Path) -> Path:
+    """Where the names of a list's or of a folder's classes are, if anywhere."""
+    path = Path(images)
+    return (path if path.is_dir() else path.parent) / "classes.txt"
+
+
+def class_names_beside(images: str | Path) -> list[str] | None:
+    """The names in `classes.txt` in the list's folder, or in the folder of shards, or None if there is no such file."""
+    path = class_names_file(images)
     return read_class_names(path) if path.exists() else None
 
 
@@ -45,3 +51,21 @@ def class_order(trained: Sequence[str] | None, wanted: Sequence[str] | None, fil
         f"{file} was trained with other classes ({'; '.join(differences)}). Give the list that belongs to it, or say "
         "--ignore-class-names to take them by their numbers"
     )
+
+
+def match_classes(
+    trained: Sequence[str] | None, wanted: Sequence[str] | None, classes: int, file: object
+) -> tuple[list[str], list[int] | None]:
+    """A name for each class that is told to people, and which of the network's classes that is (None: the same ones).
+
+    `trained` are the names in the network's `file`, of `classes` classes; `wanted` those that somebody reads the results by.
+    A class without a name has its number. Raises UserError as class_order does, and for names of another number.
+    """
+    for names in (trained, wanted):
+        if names is not None and (names is trained or trained is None) and len(names) != classes:
+            raise UserError(
+                f"{len(names)} class names are given to the network in {file}, which has {classes} classes; give it the "
+                "list or the names that belong to it"
+            )
+    order = class_order(trained, wanted, file)
+    return list(wanted or trained or map(str, range(classes))), order

@@ -33,7 +33,8 @@ _ORIENTATION_TAG = 0x0112
 warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
 
 
-ImageFile = str | Path | Callable[[], BinaryIO]  # a path, or a function that opens the file
+# A path, a function that opens the file, or a picture that Pillow has opened or made already (of any format).
+ImageFile = str | Path | Callable[[], BinaryIO] | Image.Image
 
 
 class ImageError(UserError):
@@ -43,7 +44,7 @@ class ImageError(UserError):
 class Picture:
     """An open image whose header has been read. `open_image` makes it."""
 
-    def __init__(self, image: PillowFile.ImageFile) -> None:
+    def __init__(self, image: Image.Image) -> None:
         self._image = image
         self._orientation = _orientation(image)
 
@@ -68,7 +69,7 @@ class Picture:
         With one of `reductions`, width and height are divided by it and rounded up. That is several times faster, and
         the pixels differ a little from those of shrinking afterwards. Raises ImageError.
         """
-        with _image_errors():
+        with image_errors():
             if reduction > 1:
                 width, height = self._image.size
                 self._image.draft(None, (width // reduction, height // reduction))
@@ -84,18 +85,28 @@ def open_image(image: ImageFile) -> Iterator[Picture]:
     Raises ImageError if the file is missing, unreadable, damaged, of another format or greater than MAX_PIXELS.
     """
     with ExitStack() as stack:
-        with _image_errors():
-            picture = Picture(_open(stack.enter_context(_opened(image))))
+        with image_errors():
+            opened = image if isinstance(image, Image.Image) else _open(stack.enter_context(_opened(image)))
+            picture = Picture(opened)
         yield picture
 
 
 def decode(image: ImageFile) -> Image.Image:
-    """The upright picture of a JPEG or PNG file in RGB. Transparent pixels lie on white. Raises ImageError."""
+    """The upright picture of a JPEG or PNG file, or of Pillow's, in RGB. Transparent pixels lie on white. Raises ImageError."""
     with open_image(image) as picture:
         return picture.rgb()
 
 
-def _opened(image: ImageFile) -> BinaryIO:
+def image_format(content: bytes) -> str:
+    """`jpg` or `png`, from the first 8 bytes of a file. Raises ImageError."""
+    if content.startswith(b"\xff\xd8\xff"):
+        return "jpg"
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    raise ImageError("is not a JPEG or PNG image" if content else "is empty (0 bytes)")
+
+
+def _opened(image: str | Path | Callable[[], BinaryIO]) -> BinaryIO:
     return image() if callable(image) else open(image, "rb")
 
 
@@ -104,12 +115,7 @@ def _open(file: BinaryIO) -> PillowFile.ImageFile:
     # `warnings`, and raises only beyond twice the limit. A JPEG with further pictures in it (MPO) yields its first.
     start = file.read(8)
     file.seek(0)
-    if start.startswith(b"\xff\xd8\xff"):
-        image: PillowFile.ImageFile = JpegImageFile(file)
-    elif start == b"\x89PNG\r\n\x1a\n":
-        image = PngImageFile(file)
-    else:
-        raise ImageError("is not a JPEG or PNG image" if start else "is empty (0 bytes)")
+    image = JpegImageFile(file) if image_format(start) == "jpg" else PngImageFile(file)
     pixels = image.width * image.height
     if pixels > MAX_PIXELS:
         raise ImageError(f"has {pixels} pixels, more than {MAX_PIXELS}; make it smaller")
@@ -118,7 +124,7 @@ def _open(file: BinaryIO) -> PillowFile.ImageFile:
     return image
 
 
-def _orientation(image: PillowFile.ImageFile) -> int:
+def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # a broken EXIF block is no reason to reject the picture
@@ -148,7 +154,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def _image_errors() -> Iterator[None]:
+def image_errors() -> Iterator[None]:
     """Turns every exception into an ImageError. On damaged files, Pillow raises nearly every kind, even SyntaxError."""
     try:
         yield

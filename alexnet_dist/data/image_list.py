@@ -1,8 +1,7 @@
 """`images.list`: which images there are, and of which class each is.
 
 One image a line, `class_id image_path`, UTF-8. A relative path starts at the list's folder. Blank lines and lines that
-begin with `#` are skipped. ImageNet has 1.2 million lines: the file's bytes stay one block, with four arrays beside it,
-because a million path objects would cost each rank some 200 MB.
+begin with `#` are skipped.
 """
 
 import os
@@ -15,6 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_dist.data.table import ImageTable
 from alexnet_dist.data.text import BYTE_ORDER_MARK, read_bytes
 from alexnet_dist.errors import UserError
 
@@ -22,22 +22,14 @@ MAX_CLASSES = 65536  # without a number of classes to check against, a greater c
 
 
 @dataclass(frozen=True, eq=False)
-class ImageList:
-    """The images of one list, in its order. All arrays have one entry an image."""
+class ImageList(ImageTable):
+    """The images of one list, in its order. `text` is the file, and an image's name its path, as the list has it."""
 
-    source: Path
-    text: bytes  # the file
-    labels: NDArray[np.int32]
     lines: NDArray[np.int32]  # line numbers, from 1
-    starts: NDArray[np.int64]  # the path is text[start:end]
-    ends: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
     def path(self, index: int) -> Path:
         """Where image `index` is. Bytes that aren't UTF-8 come through as the file system has them."""
-        return self.source.parent / os.fsdecode(self.text[self.starts[index] : self.ends[index]])
+        return self.source.parent / os.fsdecode(self.name(index))
 
     def open(self, index: int) -> BinaryIO:
         """The file of image `index`. Raises OSError."""
@@ -49,16 +41,10 @@ class ImageList:
         path = os.fsencode(self.path(index)).decode(errors="backslashreplace")
         return f"{self.source}:{self.lines[index]}: {path}"
 
-    def subset(self, indices: NDArray[np.integer]) -> "ImageList":
-        """The images at `indices`, in that order."""
-        columns = (self.labels, self.lines, self.starts, self.ends)
-        return ImageList(self.source, self.text, *(column[indices] for column in columns))
-
-    def fingerprint(self) -> str:
-        """Eight hexadecimal digits that change if a label, a path or the order does: CRC-32 of all of them."""
+    def _fingerprint(self) -> str:
+        """Eight hexadecimal digits: CRC-32 of the labels, then of each path and a line break."""
         crc = zlib.crc32(self.labels.astype("<i4").tobytes())
-        for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True):
-            crc = zlib.crc32(self.text[start:end] + b"\n", crc)
+        crc = zlib.crc32(b"\n".join([*self.names(), b""]), crc)
         return f"{crc:08x}"
 
 
@@ -89,9 +75,13 @@ def read_image_list(path: str | Path, num_classes: int | None = None) -> ImageLi
         start = end + 1
     if not labels:
         raise UserError(f"{source} names no images; give it a line `class_id image_path` for each image")
-    narrow, wide = np.int32, np.int64
     return ImageList(
-        source, text, np.array(labels, narrow), np.array(lines, narrow), np.array(starts, wide), np.array(ends, wide)
+        source,
+        np.frombuffer(text, np.uint8),
+        np.array(labels, np.int32),
+        np.array(starts, np.int64),
+        np.array(ends, np.int64),
+        np.array(lines, np.int32),
     )
 
 

@@ -57,8 +57,9 @@ class Loader:
 
     `load` fills one row of a batch with an image and must depend on its arguments alone; then the global batches are the
     same for any number of ranks and `workers` (threads), and from any first step. With `shuffle` every epoch has an order
-    of its own, otherwise the list's. With `own_share`, each image is mixed with the one before it in the global batch. The
-    two buffers take 2 * ceil(global_batch / size) * 12 * image_size**2 bytes; mixing two images more in each.
+    of its own, otherwise the list's. With `own_share`, each image is mixed with the one before it in the global batch.
+    `shape` is that of a row: an image's, or of several crops, or of features. The two buffers take
+    2 * ceil(global_batch / size) rows, mixing two more in each.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Loader:
         load: Load,
         own_share: OwnShare | None = None,
         global_batch: int,
-        image_size: int = 224,
+        shape: tuple[int, ...] = (224, 224, 3),
         rank: int = 0,
         size: int = 1,
         shuffle: bool = False,
@@ -82,7 +83,7 @@ class Loader:
         self._shuffle, self._seed = shuffle, seed
         capacity = -(-min(global_batch, len(images)) // size)
         spare = 0 if own_share is None else 2
-        self._buffers = np.zeros((2, capacity + spare, image_size, image_size, 3), np.float32)
+        self._buffers = np.zeros((2, capacity + spare, *shape), np.float32)
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._busy = False
 

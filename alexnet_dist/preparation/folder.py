@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet_dist.data.decode import IMAGE_SUFFIXES
+from alexnet_dist.data.folders import images_below
 from alexnet_dist.errors import UserError
 from alexnet_dist.preparation.lists import Entry, Lists, split
 
@@ -56,17 +57,5 @@ def _class_folders(source: Path) -> list[str]:
 
 
 def _find_images(source: Path, classes: Sequence[str]) -> list[Entry]:
-    """Every image below source/class, in sorted order. Hidden files are left out: macOS puts ._x.jpg beside x.jpg."""
-
-    def refuse(error: OSError) -> None:
-        # A class may be missing from the validation images, but a folder that can't be read is not an empty one.
-        if not isinstance(error, FileNotFoundError):
-            raise UserError(f"can't look into the folder {error.filename}: {error.strerror}") from error
-
-    found = []
-    for label, name in enumerate(classes):
-        for folder, folders, files in os.walk(source / name, onerror=refuse):
-            folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
-            images = (file for file in files if file.lower().endswith(IMAGE_SUFFIXES) and not file.startswith("."))
-            found += [(label, os.path.join(folder, image)) for image in sorted(images)]
-    return found
+    """Every image below source/class, in sorted order. A class may be missing, in validation images."""
+    return [(label, path) for label, name in enumerate(classes) for path in images_below(source / name)]

@@ -9,7 +9,7 @@ which has no metadata, is read too. Nothing in a file is executed or unpickled.
 
 import json
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from alexnet_dist.support.workspace import zeros
 
 FORMAT, VERSION = "alexnet_dist", 1
 FLOATS = {"F16", "F32", "F64"}
+OTHER_FORMATS = {".pth", ".pt", ".onnx"}  # which weights/ reads
 
 
 @dataclass(frozen=True)
@@ -83,16 +84,19 @@ def read_header(path: Path) -> Header:
         metadata = file.metadata() or {}
         if "header" in metadata:
             return _parse_header(path, metadata)
-        return Header(_network_of_shapes(path, file))
+        return Header(network_of_shapes(path, lambda name: file.get_slice(name).get_shape()))
 
 
-def _network_of_shapes(path: Path, file: Any) -> Network:
-    """The network of a file without a header: its width from the first layer, its classes from the last."""
+def network_of_shapes(path: Path, shape_of: Callable[[str], Sequence[int]]) -> Network:
+    """The network of a file without a header: its width from the first layer, its classes from the last.
+
+    `shape_of` gives the shape of a parameter in the file, by its name. Raises UserError where these layers aren't there.
+    """
     standard = parameter_map(Network())
     first, *_, last = (spec for spec in standard.specs if spec.is_bias)
     try:
-        filters, classes = (file.get_slice(spec.name).get_shape()[0] for spec in (first, last))
-    except (SafetensorError, IndexError):
+        filters, classes = (shape_of(spec.name)[0] for spec in (first, last))
+    except (SafetensorError, KeyError, IndexError):
         raise UserError(
             f"{path} holds no AlexNet: it has none of torchvision's keys ({first.name}, {last.name})"
         ) from None
@@ -133,6 +137,8 @@ def load_weights(path: Path) -> tuple[Header, np.ndarray]:
 def _opened(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"the checkpoint {path} {'is not a file' if path.exists() else 'does not exist'}")
+    if path.suffix in OTHER_FORMATS:
+        raise UserError(f"{path} must be converted first: alexnet-convert {path} {path.with_suffix('.safetensors')}")
     try:
         return safe_open(path, framework="numpy")
     except (SafetensorError, OSError) as error:

@@ -38,7 +38,7 @@ class Report:
         """A line of metrics for each step, and one of progress for every --print-freq'th and the last of `steps`."""
         now = time.perf_counter()
         took, self._step_mark = now - self._step_mark, now
-        means = sums.means()
+        means = sums.means(self._num_classes)
         self._out.metrics(
             "step",
             epoch=progress.epoch,
@@ -65,7 +65,7 @@ class Report:
 
     def epoch(self, progress: Progress, result: Evaluation | None, seconds: float, skipped: int) -> None:
         """The results of an epoch: its training loss, and `result` of its validation, if any, which took `seconds`."""
-        train = progress.sums.means()
+        train = progress.sums.means(self._num_classes)
         validation = f"validation {result}  ({duration(seconds)})" if result else "not validated"
         log.info(
             "epoch %d/%d  train loss %.4f top-1 %.2f%%  %s",
@@ -78,7 +78,7 @@ class Report:
             epoch=progress.epoch,
             step=progress.step,
             train=train,
-            validation={**result.sums.means(), "images": result.images} if result else None,
+            validation={**result.means(), "images": result.images} if result else None,
             skipped=skipped,
         )
         self.warn_if_stuck()

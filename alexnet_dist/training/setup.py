@@ -12,6 +12,7 @@ from typing import Any
 from alexnet_dist.comm.node import nodes_of
 from alexnet_dist.comm.world import World
 from alexnet_dist.data.sources import SourcePaths, Sources, read_sources
+from alexnet_dist.data.table import ImageTable
 from alexnet_dist.errors import UserError
 from alexnet_dist.model.architecture import Network, layer_table
 from alexnet_dist.runs.folder import RunFolder
@@ -21,12 +22,14 @@ from alexnet_dist.support.files import check_writable
 from alexnet_dist.support.threads import Team
 from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.engine import Engine, StepSpec
+from alexnet_dist.training.frozen_features import Kept, keep_features
 from alexnet_dist.training.optim_wrappers import configured_optimizer
 from alexnet_dist.training.origin import Origin, fill, frozen_layers, read_origin
 from alexnet_dist.training.progress import Progress
 from alexnet_dist.training.report import Report
 from alexnet_dist.training.samples import Samples
 from alexnet_dist.training.schedule import Schedule
+from alexnet_dist.training.shared_tables import share_sources
 from alexnet_dist.training.strategy_choice import choose_engine
 
 
@@ -59,6 +62,7 @@ class Run(Inputs):
     why_strategy: str
     progress: Progress  # where it begins
     resumed: dict[str, Any] | None  # the header of the training state that it continues
+    features: Kept | None  # of frozen layers
     samples: Samples
     timeline: Timeline | NullTimeline
     report: Report
@@ -78,6 +82,8 @@ def open_run(config: TrainingConfig, world: World, sources: Sources | None = Non
         with Team(config.threads or world.node_threads()) as team:
             run = _begin(inputs, team, out)
             yield run
+            if run.features:
+                run.features.node.close()
             run.engine.close()  # collective: not after an error, when some ranks may not get here
     finally:
         out.close()
@@ -86,8 +92,8 @@ def open_run(config: TrainingConfig, world: World, sources: Sources | None = Non
 def read_inputs(config: TrainingConfig, world: World, sources: Sources | None = None) -> Inputs:
     """Collective: reads the lists, unless `sources` are given, and checks that the run can write. Raises SharedError."""
     folder = RunFolder(Path(config.output_dir), config.keep)
+    sources = sources or share_sources(world, partial(open_sources, config))
     with world.shared_errors():
-        sources = sources or open_sources(config)
         if len(sources.train) < world.size:
             raise UserError(
                 f"{sources.train.source} has {len(sources.train)} training images for {world.size} ranks: "
@@ -114,8 +120,8 @@ def read_inputs(config: TrainingConfig, world: World, sources: Sources | None = 
     return Inputs(config, world, sources, train_list, network, folder, origin)
 
 
-def open_sources(config: TrainingConfig) -> Sources:
-    """The lists of images. Raises UserError for lists that can't be used."""
+def open_sources(config: TrainingConfig) -> Sources[ImageTable]:
+    """The lists of images, or shards. Raises UserError for lists that can't be used."""
     paths = SourcePaths(
         Path(config.data),
         Path(config.val) if config.val else None,
@@ -184,6 +190,7 @@ def _begin(inputs: Inputs, team: Team, out: RunLog) -> Run:
         why_strategy="as before" if before == engine.strategy_name else why,
         progress=Progress.from_json(state["progress"]) if state else Progress(),
         resumed=state,
+        features=keep_features(inputs, engine.net, nodes, config.workers or team.size),
         samples=samples,
         timeline=timeline,
         report=Report(out, config, inputs.global_batch, inputs.network.num_classes),

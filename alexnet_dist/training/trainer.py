@@ -5,21 +5,17 @@ import math
 import time
 from contextlib import closing
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from alexnet_dist.data.augment import load_for_training
 from alexnet_dist.data.loader import Batch, Loader
-from alexnet_dist.data.mixup import own_share
 from alexnet_dist.data.source import ImageSource
 from alexnet_dist.errors import SharedError, UserError
 from alexnet_dist.runs import checkpoint
 from alexnet_dist.runs.log import log
 from alexnet_dist.runs.timeline import WORK_PHASES, Timeline, slowest, write_trace
 from alexnet_dist.support.files import write_text
-from alexnet_dist.support.randomness import Purpose, generator
 from alexnet_dist.support.signals import StopSignals
 from alexnet_dist.training.evaluation import evaluate
 from alexnet_dist.training.optim_wrappers import AVERAGE
@@ -28,6 +24,7 @@ from alexnet_dist.training.progress import Progress
 from alexnet_dist.training.report import log_run_header
 from alexnet_dist.training.schedule import Plateau
 from alexnet_dist.training.setup import Run
+from alexnet_dist.training.training_loader import training_loader
 
 STOPPED = 75  # exit code: EX_TEMPFAIL of sysexits.h, "try again later"
 
@@ -49,7 +46,7 @@ class Trainer:
         log_run_header(self.run_)
         if self.run_.resumed is not None:
             self.report.resumed(self.progress)
-        with StopSignals() as self.signals, self._loader() as loader:
+        with StopSignals() as self.signals, training_loader(self.run_, self._workers) as loader:
             while self.progress.epoch < self.config.epochs and not self._plateau_is_final():
                 if not self._train_epoch(loader):
                     self._write_timeline()
@@ -68,30 +65,6 @@ class Trainer:
 
     def _plateau_is_final(self) -> bool:
         return self.config.lr_scheduler == "plateau" and self.progress.plateau.finished
-
-    def _loader(self) -> Loader:
-        config, images = self.config, self.sources.train
-        augmentation = config.augmentation()
-
-        def load(index: int, epoch: int, out: np.ndarray) -> None:
-            rng = generator(config.seed, Purpose.AUGMENT, epoch, index)
-            load_for_training(partial(images.open, index), augmentation, rng, out)
-
-        def share(index: int, epoch: int) -> float:
-            return own_share(config.mixup_alpha, config.seed, epoch, index)
-
-        return Loader(
-            images,
-            load=load,
-            own_share=share if config.mixup_alpha else None,
-            global_batch=self.run_.global_batch,
-            rank=self.world.rank,
-            size=self.world.size,
-            image_size=config.image_size,
-            workers=self._workers,
-            shuffle=True,
-            seed=config.seed,
-        )
 
     def _train_epoch(self, loader: Loader) -> bool:
         """Runs the remaining steps of this epoch; False if a signal has stopped it."""
@@ -173,8 +146,9 @@ class Trainer:
         """Evaluates and reports; rank 0 decides on the learning rate and broadcasts it. Returns that, and how many images
         were broken."""
         start, before = time.perf_counter(), self.progress.plateau
+        features = self.run_.features.val if self.run_.features else None
         with self.engine.averaged():
-            result = evaluate(self.engine.net, self.sources.val, self.world, self._workers)
+            result = evaluate(self.engine.net, self.sources.val, self.world, self._workers, features=features)
             if result.broken:
                 self._report_broken(list(result.broken), len(result.broken), self.sources.val)
             decision = self.world.broadcast_json(asdict(before.observe(result.error, self.run_.schedule)))

@@ -47,7 +47,7 @@ def batches(images, mixed=True, epoch=1, first_step=0, **options) -> list[Batch]
         load=load_from(images),
         own_share=share if mixed else None,
         global_batch=BATCH,
-        image_size=SIZE,
+        shape=(SIZE, SIZE, 3),
         shuffle=True,
         seed=5,
         **options,
@@ -100,7 +100,7 @@ def test_a_resumed_epoch_is_mixed_the_same(images):
 
 
 def test_an_epoch_left_early_leaves_no_thread_waiting(images):
-    with Loader(images, load=load_from(images), own_share=share, global_batch=4, image_size=SIZE) as loader:
+    with Loader(images, load=load_from(images), own_share=share, global_batch=4, shape=(SIZE, SIZE, 3)) as loader:
         first = loader.batches(0)
         next(first)
         first.close()
@@ -112,7 +112,7 @@ def test_an_exception_while_mixing_reaches_the_consumer(images):
         if index == 2:
             raise ZeroDivisionError("a mistake in the program")
 
-    loader = Loader(images, load=load, own_share=share, global_batch=4, image_size=SIZE)
+    loader = Loader(images, load=load, own_share=share, global_batch=4, shape=(SIZE, SIZE, 3))
     with pytest.raises(ZeroDivisionError, match="a mistake"):
         collect(loader)
 
