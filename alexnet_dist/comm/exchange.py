@@ -92,7 +92,7 @@ class Exchange:
                 self.node.wait_until(partial(self._has_arrived, index))
                 if not self._options.update.partials:
                     update_ranges([summed], self._options)
-        self._filled_before += self._buckets.filled
+        self._filled_before += self._buckets.filled or 0  # there may be no bucket at all
         self._buckets.reset()
         self._step += 1
         self._buckets_done, self._arrived_count, self._requests = 0, 0, []
