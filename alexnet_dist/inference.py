@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet_dist import cli
+from alexnet_dist.data.augment import CROPS
 from alexnet_dist.data.class_names import match_classes, read_class_names
 from alexnet_dist.data.decoded import Decoded
 from alexnet_dist.data.folders import images_below
@@ -89,7 +90,8 @@ def body(args: argparse.Namespace) -> int:
     if args.output and args.output.suffix != ".npy":
         raise UserError(f"--output {args.output} must end in .npy; the images' paths go to the same name in .txt")
     paths = find_images(args.input)
-    with Predictor(args.load, batch_size=min(args.batch_size, 10 * len(paths)), threads=args.threads) as net:
+    crops = CROPS if args.ten_crop else 1
+    with Predictor(args.load, batch_size=min(args.batch_size, crops * len(paths)), threads=args.threads) as net:
         return write_features(net, paths, args) if args.features else classify(net, paths, args)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_dist import evaluate, inference, prepare, train
+from alexnet_dist import convert, evaluate, inference, prepare, train
 from alexnet_dist.cli import Parser
 
 ROOT = Path(__file__).parent.parent
@@ -25,6 +25,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "evaluate": evaluate.build_parser,
     "inference": inference.build_parser,
     "prepare": prepare.build_parser,
+    "convert": convert.build_parser,
 }
 
 LAYOUT = "launch/local.sh --layout auto --data flowers/images.list --output-dir runs/flowers-auto"
@@ -45,6 +46,8 @@ COVERED = {
         "test_prepare_imagenet.py, with tiny archives"
     ),
     LAYOUT: "test_launch.py starts it with a fake mpirun, test_layout.py measures for real",
+    "python -m alexnet_dist.convert alexnet-owt-7be5be79.pth imagenet.safetensors": "tests/weights; it needs PyTorch",
+    "python -m alexnet_dist.convert runs/flowers/best.safetensors flowers.onnx": "tests/weights; it needs onnx",
     "python -m pytest tests/test_readme.py": "this is it",
     "mpirun -n 2 python -m pytest --with-mpi -m mpi": "launch/test.sh runs it",
 }

@@ -64,8 +64,8 @@ def match_classes(
     for names in (trained, wanted):
         if names is not None and (names is trained or trained is None) and len(names) != classes:
             raise UserError(
-                f"{len(names)} class names are given to the network in {file}, which has {classes} classes; give it the "
-                "list or the names that belong to it"
+                f"there are {len(names)} class names for the {classes} classes of {file}; give the list or the names that "
+                "belong to it (--ignore-class-names leaves a list's classes.txt aside)"
             )
     order = class_order(trained, wanted, file)
     return list(wanted or trained or map(str, range(classes))), order
