@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alexnet_dist import cli
-from alexnet_dist.data.sources import open_images
+from alexnet_dist.data.sources import open_evaluated
 from alexnet_dist.errors import SharedError
 from alexnet_dist.model.architecture import Network, parameter_map
 from alexnet_dist.model.network import AlexNet
@@ -34,7 +34,7 @@ def build_parser() -> cli.Parser:
         "--data",
         default="images.list",
         metavar="LIST",
-        help="`class_id image_path` a line, or a folder of shards (default: %(default)s)",
+        help="`class_id image_path` a line, or a folder of shards or classes (default: %(default)s)",
     )
     add(
         "--batch-size",
@@ -61,7 +61,7 @@ def body(world: "World", args: argparse.Namespace) -> int:
         cli.require_positive(args, "batch_size", "threads", "workers")
         header, flat = checkpoint.load_weights(Path(args.load)) if world.rank == 0 else (None, None)
     network = Network(**world.broadcast_json(asdict(header)["network"] if header else None))
-    images = share_images(world, partial(open_images, Path(args.data), network.num_classes))
+    images = share_images(world, partial(open_evaluated, Path(args.data), network.num_classes))
     world.require_same(images.fingerprint(), f"the list {args.data}")
     if flat is None:
         flat = zeros((parameter_map(network).size,))

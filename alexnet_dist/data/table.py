@@ -1,5 +1,7 @@
 """A table of images: what lists and packed shards have in common."""
 
+import os
+import zlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -71,3 +73,27 @@ class ImageTable(ABC):
     @abstractmethod
     def _fingerprint(self) -> str:
         """The fingerprint, computed."""
+
+
+@dataclass(frozen=True, eq=False)
+class FileTable(ImageTable):
+    """Images that are files: the name of each is a path below `root`, or an absolute one."""
+
+    @property
+    @abstractmethod
+    def root(self) -> Path:
+        """Where relative paths start."""
+
+    def path(self, index: int) -> Path:
+        """Where image `index` is. Bytes that aren't UTF-8 come through as the file system has them."""
+        return self.root / os.fsdecode(self.name(index))
+
+    def open(self, index: int) -> BinaryIO:
+        """The file of image `index`. Raises OSError."""
+        return open(self.path(index), "rb")
+
+    def _fingerprint(self) -> str:
+        """Eight hexadecimal digits: CRC-32 of the labels, then of each path and a line break."""
+        crc = zlib.crc32(self.labels.astype("<i4").tobytes())
+        crc = zlib.crc32(b"\n".join([*self.names(), b""]), crc)
+        return f"{crc:08x}"

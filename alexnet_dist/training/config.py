@@ -21,7 +21,7 @@ class TrainingConfig:
 
     data: str = "images.list"
     val: str | None = None
-    val_fraction: float = 0.1
+    val_fraction: float | None = None
     class_names: str | None = None
     num_classes: int | None = None
     crop: str = "random-resized"
@@ -91,7 +91,7 @@ class TrainingConfig:
             self._require(name, 0 <= getattr(self, name) < 1, "from 0 up to, but not including, 1")
         for name in ("max_bad", "lr_gamma", "lr_warmup_decay"):
             self._require(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
-        self._require("val_fraction", 0 < self.val_fraction < 1, "between 0 and 1")
+        self._require("val_fraction", self.val_fraction is None or 0 < self.val_fraction < 1, "between 0 and 1")
         self._require("save_every", self.save_every >= 0, "at least 0 (0: after each epoch only)")
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2**63 - 1")
         self._require("crop", self.crop in CROPS, f"one of {', '.join(CROPS)}")

@@ -133,6 +133,8 @@ def log_run_header(run: "Run") -> None:
         log.info("%s", line)
     classes = run.network.num_classes
     log.info("%d training and %d validation images, %d classes", len(sources.train), len(sources.val), classes)
+    for note in sources.notes:
+        log.info("%s", note)
     batch_flag = "--batch-size" if config.batch_size else "--global-batch" if config.global_batch else "default"
     share = f"{batch / ranks:g}"
     log.info(
