@@ -44,7 +44,8 @@ class ImageList(ImageTable):
     def _fingerprint(self) -> str:
         """Eight hexadecimal digits: CRC-32 of the labels, then of each path and a line break."""
         crc = zlib.crc32(self.labels.astype("<i4").tobytes())
-        crc = zlib.crc32(b"\n".join([*self.names(), b""]), crc)
+        for block in self.names():
+            crc = zlib.crc32(block, crc)
         return f"{crc:08x}"
 
 
