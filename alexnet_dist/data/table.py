@@ -3,12 +3,15 @@
 import os
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+BLOCK = 1 << 14  # names that are copied at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +36,13 @@ class ImageTable(ABC):
         """What the source calls image `index`."""
         return self.text[self.starts[index] : self.ends[index]].tobytes()
 
-    def names(self) -> list[bytes]:
-        """All names: to be used at once and forgotten."""
-        text = self.text.tobytes()
-        return [text[start:end] for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True)]
+    def names(self) -> Iterator[bytes]:
+        """All names, with a line break after each, in blocks."""
+        text = self.text.data
+        for first in range(0, len(self), BLOCK):
+            block = slice(first, first + BLOCK)
+            places = zip(self.starts[block].tolist(), self.ends[block].tolist(), strict=True)
+            yield b"\n".join([*(text[start:end] for start, end in places), b""])
 
     def subset(self, indices: NDArray[np.integer]) -> Self:
         """The images at `indices`, in that order."""
@@ -95,5 +101,6 @@ class FileTable(ImageTable):
     def _fingerprint(self) -> str:
         """Eight hexadecimal digits: CRC-32 of the labels, then of each path and a line break."""
         crc = zlib.crc32(self.labels.astype("<i4").tobytes())
-        crc = zlib.crc32(b"\n".join([*self.names(), b""]), crc)
+        for block in self.names():
+            crc = zlib.crc32(block, crc)
         return f"{crc:08x}"
