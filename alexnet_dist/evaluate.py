@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from alexnet_dist import cli
 from alexnet_dist.data.augment import CROPS
 from alexnet_dist.data.class_names import class_names_beside, match_classes
-from alexnet_dist.data.sources import open_images
+from alexnet_dist.data.sources import open_evaluated
 from alexnet_dist.errors import SharedError
 from alexnet_dist.model.architecture import Network, parameter_map
 from alexnet_dist.model.network import AlexNet
@@ -39,7 +39,7 @@ def build_parser() -> cli.Parser:
         "--data",
         default="images.list",
         metavar="LIST",
-        help="`class_id image_path` a line, or a folder of shards (default: %(default)s)",
+        help="`class_id image_path` a line, or a folder of shards or classes (default: %(default)s)",
     )
     add("--ten-crop", action="store_true", help="mean probabilities of corners, centre and their mirror images")
     add(
@@ -82,7 +82,7 @@ def body(world: "Ranks", args: argparse.Namespace) -> int:
     with world.shared_errors():
         wanted = None if args.ignore_class_names else class_names_beside(args.data)
         names, order = match_classes(trained, wanted, network.num_classes, args.load)
-    images = share_images(world, partial(open_images, Path(args.data), network.num_classes))
+    images = share_images(world, partial(open_evaluated, Path(args.data), network.num_classes))
     world.require_same(images.fingerprint(), f"the list {args.data}")
     if flat is None:
         flat = zeros((parameter_map(network).size,))

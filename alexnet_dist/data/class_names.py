@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from alexnet_dist.data.class_folders import folder_class_names, is_class_folder, split_folders
 from alexnet_dist.data.text import BYTE_ORDER_MARK, read_bytes
 from alexnet_dist.errors import UserError
 
@@ -24,7 +25,15 @@ def class_names_file(images: str | Path) -> Path:
 
 
 def class_names_beside(images: str | Path) -> list[str] | None:
-    """The names in `classes.txt` in the list's folder, or in the folder of shards, or None if there is no such file."""
+    """The names in `classes.txt` in the list's folder, or in the folder of shards, or None if there is no such file.
+
+    Of a folder of class folders, the names of these; of one that holds train and val, those of train. Raises UserError.
+    """
+    parts = split_folders(Path(images))
+    if parts:
+        return class_names_beside(parts[0])
+    if is_class_folder(Path(images)):
+        return folder_class_names(Path(images))
     path = class_names_file(images)
     return read_class_names(path) if path.exists() else None
 

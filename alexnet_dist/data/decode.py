@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -113,9 +114,12 @@ def _opened(image: str | Path | Callable[[], BinaryIO]) -> BinaryIO:
 def _open(file: BinaryIO) -> PillowFile.ImageFile:
     # The two formats' own classes, not Image.open: its limit on pixels is a global one, warns through the process-wide
     # `warnings`, and raises only beyond twice the limit. A JPEG with further pictures in it (MPO) yields its first.
-    start = file.read(8)
+    kind = image_format(file.read(8))
     file.seek(0)
-    image = JpegImageFile(file) if image_format(start) == "jpg" else PngImageFile(file)
+    # Read at once, and given to the decoder in one piece: Pillow's small reads take a fifth of the decoding's time.
+    content = file.read()
+    image = JpegImageFile(BytesIO(content)) if kind == "jpg" else PngImageFile(BytesIO(content))
+    image.decodermaxblock = max(len(content), 1)
     pixels = image.width * image.height
     if pixels > MAX_PIXELS:
         raise ImageError(f"has {pixels} pixels, more than {MAX_PIXELS}; make it smaller")

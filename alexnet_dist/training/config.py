@@ -23,7 +23,7 @@ class TrainingConfig:
 
     data: str = "images.list"
     val: str | None = None
-    val_fraction: float = 0.1
+    val_fraction: float | None = None
     class_names: str | None = None
     num_classes: int | None = None
     ignore_class_names: bool = False
@@ -111,7 +111,7 @@ class TrainingConfig:
         self._require("bias_weight_decay", self.bias_weight_decay is None or self.bias_weight_decay >= 0, "at least 0")
         self._require("clip_grad_norm", self.clip_grad_norm is None or self.clip_grad_norm > 0, "more than 0")
         self._require("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "between 0 and 1")
-        self._require("val_fraction", 0 < self.val_fraction < 1, "between 0 and 1")
+        self._require("val_fraction", self.val_fraction is None or 0 < self.val_fraction < 1, "between 0 and 1")
         self._require("save_every", self.save_every >= 0, "at least 0 (0: after each epoch only)")
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2**63 - 1")
         self._require("conv", self.conv in MODES, f"one of {', '.join(MODES)}")

@@ -59,9 +59,22 @@ def build_parser() -> cli.Parser:
 
 def _add_data(add: _Group) -> None:
     yes_or_no = argparse.BooleanOptionalAction
-    add("--data", metavar="LIST", help="`class_id image_path` a line, or a folder of shards (alexnet-prepare pack)")
-    add("--val", metavar="LIST", help="validation images, likewise (default: hold out a share of --data)")
-    add("--val-fraction", type=float, metavar="F", help="the share that is held out without --val")
+    add(
+        "--data",
+        metavar="LIST",
+        help="`class_id image_path` a line, or a folder: of shards, or with one folder a class",
+    )
+    add(
+        "--val",
+        metavar="LIST",
+        help="validation images, likewise (default: val.list beside --data, or val in it, if there)",
+    )
+    add(
+        "--val-fraction",
+        type=float,
+        metavar="F",
+        help="the share of --data that is held out (default: 0.1 if no others)",
+    )
     add("--class-names", metavar="FILE", help="one name a line (default: classes.txt beside --data, if there)")
     add("--num-classes", type=int, metavar="N", help="default: as many as --class-names, else the largest id + 1")
     add(

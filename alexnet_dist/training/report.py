@@ -134,6 +134,8 @@ def log_run_header(run: "Run") -> None:
         log.info("%s", line)
     classes = run.network.num_classes
     log.info("%d training and %d validation images, %d classes", len(sources.train), len(sources.val), classes)
+    for note in sources.notes:
+        log.info("%s", note)
     batch_flag = "--batch-size" if config.batch_size else "--global-batch" if config.global_batch else "default"
     share = f"{batch / ranks:g} images a rank" + (f" in {config.accumulate} parts" if config.accumulate > 1 else "")
     log.info("%d ranks of %d threads; global batch %d (%s), %s", ranks, run.team.size, batch, batch_flag, share)

@@ -19,10 +19,10 @@ def share_sources(world: Ranks, read: Callable[[], Sources[ImageTable]]) -> Sour
 
     def tables() -> tuple[Any, list[ImageTable]]:
         sources = read()
-        return [sources.num_classes, sources.class_names], [sources.train, sources.val]
+        return [sources.num_classes, sources.class_names, sources.notes], [sources.train, sources.val]
 
-    (num_classes, class_names), (train, val) = _share(world, tables)
-    return Sources(train, val, num_classes, class_names)
+    (num_classes, class_names, notes), (train, val) = _share(world, tables)
+    return Sources(train, val, num_classes, class_names, tuple(notes))
 
 
 def _share(world: Ranks, read: Callable[[], tuple[Any, list[ImageTable]]]) -> tuple[Any, list[ImageTable]]:
