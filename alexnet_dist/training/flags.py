@@ -151,7 +151,7 @@ def _owners(field: str) -> str:
 def _add_learning_rate(add: _Group) -> None:
     add("--lr-scheduler", choices=SCHEDULERS, help="plateau: reduce when the validation error has stopped improving")
     add("--lr-gamma", type=float, metavar="F", help="plateau, step: a reduction multiplies by this")
-    add("--lr-patience", type=int, metavar="N", help="plateau: epochs without improvement that are borne")
+    add("--lr-patience", type=int, metavar="N", help="plateau: validations without improvement that are borne")
     add("--lr-reductions", type=int, metavar="N", help="plateau: stop at the plateau after so many")
     add("--lr-step-size", type=float, metavar="EPOCHS", help="step: epochs from one reduction to the next")
     add("--lr-power", type=float, help="polynomial: 1 is linear")

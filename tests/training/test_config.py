@@ -114,7 +114,10 @@ def test_wrong_values_are_refused_with_their_name(argv, message):
 
 def test_help_shows_the_configurations_defaults():
     text = " ".join(build_parser().format_help().split())
-    for words in ("--lr-patience N plateau: epochs without improvement that are borne (default: 5)", "(default: sgd)"):
+    for words in (
+        "--lr-patience N plateau: validations without improvement that are borne (default: 5)",
+        "(default: sgd)",
+    ):
         assert words in text
     assert "mirror every other training image (default: yes)" in text
 
