@@ -28,10 +28,8 @@ from alexnet_dist.data.image_list import read_image_list
 from alexnet_dist.errors import UserError
 from alexnet_dist.training.flags import build_parser
 
-RECIPE = (
-    "--image-size 64 --width 0.25 --crop none --epochs 3 --global-batch 32 --threads 1 "
-    "--lr 0.005 --lr-scheduler cosine --lr-warmup-epochs 0.5"
-).split()
+RECIPE = ["--image-size=64", "--width=0.25", "--crop=none", "--epochs=3", "--global-batch=32", "--threads=1"]
+RECIPE += ["--lr=0.005", "--lr-scheduler=cosine", "--lr-warmup-epochs=0.5"]
 PARTS = ("weights", "order", "flips", "masks", "pixels")
 SIDES = {
     "alexnet_dist": ["-m", "alexnet_dist.train"],
