@@ -7,6 +7,7 @@ stdout is often not a terminal: there are no progress bars, only whole lines.
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,10 +20,11 @@ log = logging.getLogger("alexnet_dist")
 class RunLog:
     """`train.log` and `metrics.jsonl` in a run's folder, both appended to; silent unless `enabled`.
 
+    Lines that people were told before it was opened, `said`, go to the file alone.
     Raises UserError where the folder can't be written.
     """
 
-    def __init__(self, folder: Path, enabled: bool) -> None:
+    def __init__(self, folder: Path, enabled: bool, said: Sequence[str] = ()) -> None:
         self._metrics: TextIO | None = None
         log.handlers.clear()
         log.propagate = False
@@ -31,9 +33,9 @@ class RunLog:
             return
         logging.raiseExceptions = False  # on a full disk, no traceback for each line
         with writing(folder):
-            self._open(folder)
+            self._open(folder, said)
 
-    def _open(self, folder: Path) -> None:
+    def _open(self, folder: Path, said: Sequence[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         stamped = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
         for handler in (logging.StreamHandler(sys.stdout), logging.FileHandler(folder / "train.log", encoding="utf-8")):
@@ -41,6 +43,8 @@ class RunLog:
                 stamped if isinstance(handler, logging.FileHandler) else logging.Formatter("%(message)s")
             )
             log.addHandler(handler)
+        for line in said:
+            handler.handle(log.makeRecord(log.name, logging.INFO, "", 0, line, (), None))
         self._metrics = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
 
     def metrics(self, event: str, **values: Any) -> None:

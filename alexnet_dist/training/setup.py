@@ -16,7 +16,7 @@ from alexnet_dist.data.table import ImageTable
 from alexnet_dist.errors import UserError
 from alexnet_dist.model.architecture import Network, layer_table
 from alexnet_dist.runs.folder import RunFolder
-from alexnet_dist.runs.log import RunLog, log
+from alexnet_dist.runs.log import RunLog
 from alexnet_dist.runs.timeline import NullTimeline, Timeline
 from alexnet_dist.support.files import check_writable
 from alexnet_dist.support.threads import Team
@@ -76,17 +76,15 @@ def open_run(config: TrainingConfig, world: World, sources: Sources | None = Non
     raised as SharedError.
     """
     inputs = read_inputs(config, world, sources)
-    with world.shared_errors():
-        out = RunLog(inputs.folder.path, enabled=world.rank == 0)
-    try:
-        with Team(config.threads or world.node_threads()) as team:
-            run = _begin(inputs, team, out)
+    with Team(config.threads or world.node_threads()) as team:
+        run = _begin(inputs, team)
+        try:
             yield run
             if run.features:
                 run.features.node.close()
             run.engine.close()  # collective: not after an error, when some ranks may not get here
-    finally:
-        out.close()
+        finally:
+            run.report.close()
 
 
 def read_inputs(config: TrainingConfig, world: World, sources: Sources | None = None) -> Inputs:
@@ -157,13 +155,14 @@ def step_spec(config: TrainingConfig, network: Network, ranks: int) -> StepSpec:
     )
 
 
-def _begin(inputs: Inputs, team: Team, out: RunLog) -> Run:
+def _begin(inputs: Inputs, team: Team) -> Run:
     """The slow part: opens an engine and fills its parameters."""
     config, world, origin = inputs.config, inputs.world, inputs.origin
     with world.shared_errors():
         samples = Samples(config.sample, inputs.network, world.rank)
-    for line in origin.lines(inputs.network):
-        log.info("%s", line)
+    said = origin.lines(inputs.network)
+    for line in said:
+        print(line, flush=True)
     state = world.broadcast_json(origin.training)
     timeline: Timeline | NullTimeline = NullTimeline()
     if config.timeline:
@@ -179,6 +178,7 @@ def _begin(inputs: Inputs, team: Team, out: RunLog) -> Run:
     engine, why = choose_engine(before or config.sync, spec, world, open_engine)
     engine.fill(partial(fill, origin, config, inputs.network))
     with world.shared_errors():
+        out = RunLog(inputs.folder.path, enabled=world.rank == 0, said=said)
         if world.rank == 0:
             inputs.folder.begin()
     return Run(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import alexnet_dist.runs.checkpoint
-import alexnet_dist.training.trainer
+import alexnet_dist.training.training_loader
 from alexnet_dist import train
 from alexnet_dist.comm.world import MPI
 from alexnet_dist.training.engine import Engine
@@ -88,7 +88,7 @@ FAULTS: dict[str, tuple[Any, str, Callable[..., None], bool]] = {  # where, what
     "exit": (Engine, "step", leave, True),
     "kill": (Engine, "step", die, True),
     "thread": (Engine, "step", raise_in_thread, True),
-    "decoder": (alexnet_dist.training.trainer, "load_for_training", raise_exception, True),
+    "decoder": (alexnet_dist.training.training_loader, "load_for_training", raise_exception, True),
     "half": (alexnet_dist.runs.checkpoint, "save_file", write_half, False),
     "disk": (alexnet_dist.runs.checkpoint, "save_file", fill_disk, False),
 }
