@@ -2,13 +2,17 @@
 
 import importlib.util
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 
 
 def last_line(program, *arguments):
@@ -119,6 +123,84 @@ def test_scaling():
             assert all(run["strategies"] and set(run["strategies"]) <= set(names) for run in entry[bound])
     assert result["node"]["summing"] > 0
     assert result["fit"] is None  # a single rank has nothing to sum
+
+
+PARTS = ("weights", "order", "flips", "masks", "pixels")
+
+
+@pytest.fixture(scope="module")
+def two_lists(tmp_path_factory):
+    """Training and validation images of three classes that differ in their colours."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 25), ("val", 6)):
+        lines = []
+        for number in range(count):
+            pixels = rng.integers(0, 128, (40, 36, 3), np.uint8)
+            pixels[..., number % 3] += 100
+            Image.fromarray(pixels).save(folder / f"{name}{number}.png")
+            lines.append(f"{number % 3} {name}{number}.png\n")
+        (folder / f"{name}.list").write_text("".join(lines))
+    return folder / "train.list", folder / "val.list"
+
+
+def learning(two_lists, *arguments):
+    data, val = map(str, two_lists)
+    small = ("--images", "20", "--width", "0.0625", "--global-batch", "8", "--lr", "0.02")
+    return last_line("learning.py", "--data", data, "--val", val, *small, *arguments)
+
+
+@needs_torch
+def test_learning(two_lists):
+    result = learning(two_lists, "--seeds", "2", "--epochs", "2")
+    finals = {side: [run["curve"][-1] for run in result[side]["runs"]] for side in ("alexnet_dist", "PyTorch")}
+    means = {side: sum(values) / 2 for side, values in finals.items()}
+    assert all(0 <= value <= 1 for values in finals.values() for value in values)
+    assert result["difference"] == pytest.approx(means["alexnet_dist"] - means["PyTorch"])
+    # Of two values, the standard error of the mean is half their distance.
+    halves = [abs(values[0] - values[1]) / 2 for values in finals.values()]
+    assert result["standard_error"] == pytest.approx(math.hypot(*halves))
+    assert all(len(run["curve"]) == 2 for side in finals for run in result[side]["runs"])
+
+
+@needs_torch
+def test_learning_with_all_parts_exchanged(two_lists, tmp_path):
+    """Both sides train in the same way: with the same random numbers, their losses differ by rounding alone."""
+    data, val = map(str, two_lists)
+    recipe = ["--image-size", "64", "--width", "0.0625", "--global-batch", "8", "--crop", "none", "--epochs", "3"]
+    recipe += ["--lr", "0.02", "--lr-scheduler", "cosine", "--lr-warmup-epochs", "1", "--label-smoothing", "0.1"]
+    losses = {}
+    for program in ("-m alexnet_dist.train", f"{FOLDER / 'torch_training.py'} --exchange {' '.join(PARTS)}"):
+        flags = [
+            "--data",
+            data,
+            "--val",
+            val,
+            *recipe,
+            "--threads",
+            "1",
+            "--output-dir",
+            str(tmp_path / str(len(losses))),
+        ]
+        done = subprocess.run([sys.executable, *program.split(), *flags], capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        lines = [json.loads(line) for line in (tmp_path / str(len(losses)) / "metrics.jsonl").read_text().splitlines()]
+        of_steps = [line["loss"] for line in lines if line["event"] == "step"]
+        losses[program] = of_steps + [line["validation"]["loss"] for line in lines if line["event"] == "epoch"]
+    ours, theirs = losses.values()
+    assert len(ours) == 12 + 3
+    assert max(ours) - min(ours) > 0.01
+    assert theirs == pytest.approx(ours, abs=1e-4)
+
+
+@needs_torch
+def test_a_recipe_that_pytorch_does_not_follow_is_refused(two_lists, tmp_path):
+    data, val = map(str, two_lists)
+    flags = ["--data", data, "--val", val, "--opt", "adamw", "--crop", "none", "--output-dir", str(tmp_path / "run")]
+    command = [sys.executable, str(FOLDER / "torch_training.py"), *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "PyTorch's side knows --opt sgd only, not adamw" in done.stderr
 
 
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is not None, reason="matplotlib is installed")
