@@ -15,7 +15,7 @@ import numpy as np
 from mpi4py import MPI
 
 from alexnet_dist.comm.buckets import Buckets
-from alexnet_dist.comm.strategy import StrategyOptions, Summed, update_ranges, update_with_norms
+from alexnet_dist.comm.strategy import StrategyOptions, Summed, swap_ranges_, update_ranges, update_with_norms
 from alexnet_dist.comm.world import World, wait_until
 from alexnet_dist.support.workspace import Workspace, zeros
 
@@ -40,8 +40,11 @@ class Allreduce:
     @contextmanager
     def block(self, lo: int, hi: int, workspace: Workspace) -> Iterator[np.ndarray]:
         """The part [lo, hi) of the gradient, to be filled."""
-        yield self.gradients[lo:hi]
-        self._buckets.mark_filled(lo, hi)
+        parts = self._options.parts
+        with parts.adding(self.gradients[lo:hi], workspace) as gradient:
+            yield gradient
+        if parts.last:
+            self._buckets.mark_filled(lo, hi)
         if threading.current_thread() is threading.main_thread():
             self.poll()
 
@@ -92,6 +95,10 @@ class Allreduce:
     def distribute_(self, array: np.ndarray, whole: np.ndarray | None) -> None:
         """Overwrites values or one of state with rank 0's."""
         self.world.broadcast_(array)
+
+    def swap_(self, one: np.ndarray, other: np.ndarray) -> None:
+        """The replica's arrays exchange their contents."""
+        swap_ranges_(one, other, [(0, self._options.size)], self._options.team)
 
     def close(self) -> None:
         """Does nothing: garbage collection frees the replica."""

@@ -21,7 +21,7 @@ from mpi4py import MPI
 
 from alexnet_dist.comm.buckets import Buckets
 from alexnet_dist.comm.node import Node
-from alexnet_dist.comm.strategy import StrategyOptions, Summed, update_ranges, update_with_norms
+from alexnet_dist.comm.strategy import StrategyOptions, Summed, swap_ranges_, update_ranges, update_with_norms
 from alexnet_dist.support.workspace import Workspace
 
 SUM_BLOCK = 1 << 16  # floats that are summed and updated at once: this block of every rank's gradient fits in the cache
@@ -56,8 +56,11 @@ class Exchange:
     @contextmanager
     def block(self, lo: int, hi: int, workspace: Workspace) -> Iterator[np.ndarray]:
         """The part [lo, hi) of the gradient, to be filled."""
-        yield self._mine[lo - self._lo : hi - self._lo]
-        self._buckets.mark_filled(lo, hi)
+        parts = self._options.parts
+        with parts.adding(self._mine[lo - self._lo : hi - self._lo], workspace) as gradient:
+            yield gradient
+        if parts.last:
+            self._buckets.mark_filled(lo, hi)
         if threading.current_thread() is threading.main_thread():
             self._announce()
 
@@ -191,6 +194,7 @@ class NodeStrategy:
 
     def __init__(self, node: Node, options: StrategyOptions, used: list[tuple[int, int]] | None = None) -> None:
         self.node, self._options = node, options
+        self._used = [(0, options.size)] if used is None else used
         self.values = node.shared((options.size,), used=used)
         self.state = {name: node.shared((options.size,), used=used) for name in options.update.state}
         self._partials = node.shared((node.size, max(options.update.partials, 1)), np.float64)
@@ -221,6 +225,14 @@ class NodeStrategy:
     def distribute_(self, array: np.ndarray, whole: np.ndarray | None) -> None:
         """Collective: `values` or one of `state` on every node becomes what rank 0 has put into `whole`."""
         self.node.broadcast_(array)
+
+    def swap_(self, one: np.ndarray, other: np.ndarray) -> None:
+        """Collective: two of the node's arrays exchange their contents, each rank's share of what is used of them."""
+        rank, ranks = self.node.rank, self.node.size
+        mine = [(lo + (hi - lo) * rank // ranks, lo + (hi - lo) * (rank + 1) // ranks) for lo, hi in self._used]
+        self.node.barrier()
+        swap_ranges_(one, other, mine, self._options.team)
+        self.node.barrier()
 
     def close(self) -> None:
         """Frees the windows."""

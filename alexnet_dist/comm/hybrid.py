@@ -6,7 +6,8 @@ parameters and take most of the time: each rank runs them on its own images, and
 weights and the optimizer's state, and its ranks together compute them for the images of all nodes
 (training/world_classifier.py). Activations travel between nodes, which are far smaller than gradients. Each block of the
 weights' gradient is computed by one thread of one rank, which updates the weights at once; only for an optimizer that
-needs norms first it is stored. Buffers are as long as everywhere, but what a node doesn't own of them takes no memory.
+needs norms first, and for steps of several parts, it is stored. Buffers are as long as everywhere, but what a node
+doesn't own of them takes no memory.
 """
 
 import threading
@@ -19,7 +20,7 @@ from mpi4py import MPI
 
 from alexnet_dist.comm.buckets import SMALL_BUCKET
 from alexnet_dist.comm.exchange import Exchange, NodeStrategy
-from alexnet_dist.comm.local import updating
+from alexnet_dist.comm.local import owned_block, stores
 from alexnet_dist.comm.node import Node
 from alexnet_dist.comm.spread import Spread
 from alexnet_dist.comm.strategy import StrategyOptions, Summed
@@ -46,7 +47,7 @@ class Hybrid(NodeStrategy):
         start, mine = options.classifier_start, self._owned[node.number]
         super().__init__(node, options, [(0, start), *mine])
         self.exchange = Exchange(node, replace(options, bucket=min(SMALL_BUCKET, options.bucket)), 0, start)
-        stored = [(lo - start, hi - start) for lo, hi in mine] if options.update.partials else []
+        stored = [(lo - start, hi - start) for lo, hi in mine] if stores(options) else []
         self._gradient = node.shared((options.size - start if stored else 0,), used=stored)
         self.spread: Spread | None = None
 
@@ -64,12 +65,9 @@ class Hybrid(NodeStrategy):
 
     @contextmanager
     def _classifier_block(self, lo: int, hi: int, workspace: Workspace) -> Iterator[np.ndarray]:
-        if self._options.update.partials:
-            start = self._options.classifier_start
-            yield self._gradient[lo - start : hi - start]
-        else:
-            with updating(self._options.update, lo, hi, workspace) as gradient:
-                yield gradient
+        start = self._options.classifier_start
+        with owned_block(self._options, (lo, hi), self._gradient[lo - start : hi - start], workspace) as gradient:
+            yield gradient
         if threading.current_thread() is threading.main_thread() and self.spread is not None:
             self.spread.poll()
 

@@ -1,26 +1,48 @@
 """Strategy `local`, for a world of one rank: there is nothing to sum, so every block is updated at once.
 
 The gradient of a block is in scratch memory, and the update reads it while it is in the cache: the whole gradient, as
-large as the parameters, is not written to memory and read back. Only for an optimizer that needs norms first it is
-stored.
+large as the parameters, is not written to memory and read back. Only for an optimizer that needs norms first, and for
+steps of several parts, it is stored.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 
-from alexnet_dist.comm.strategy import StrategyOptions, Summed, Update, update_with_norms
+from alexnet_dist.comm.strategy import StrategyOptions, Summed, swap_ranges_, update_with_norms
 from alexnet_dist.support.workspace import Workspace, zeros
 
 
+def owned_block(
+    options: StrategyOptions, block: tuple[int, int], stored: np.ndarray, workspace: Workspace
+) -> AbstractContextManager[np.ndarray]:
+    """Memory for the gradient of a block (lo, hi) that only this rank computes, so that no sum over ranks is needed.
+
+    It is applied at the end of the context, or kept in `stored` [hi - lo] for an optimizer that needs norms, or until the
+    last part of the step. `stored` may be empty where `stores` says that nothing is kept.
+    """
+    if options.update.partials or not options.parts.last:
+        return options.parts.adding(stored, workspace)
+    return _updating(options, block, stored, workspace)
+
+
+def stores(options: StrategyOptions) -> bool:
+    """Whether `owned_block` needs memory for the gradient."""
+    return options.update.partials > 0 or options.parts.count > 1
+
+
 @contextmanager
-def updating(update: Update, lo: int, hi: int, workspace: Workspace) -> Iterator[np.ndarray]:
-    """Scratch memory for the gradient of [lo, hi); afterwards the parameters are updated with it."""
+def _updating(
+    options: StrategyOptions, block: tuple[int, int], stored: np.ndarray, workspace: Workspace
+) -> Iterator[np.ndarray]:
+    lo, hi = block
     with workspace.frame():
         gradient = workspace.take((hi - lo,))
         yield gradient
-        update.apply(lo, hi, gradient, workspace)
+        if options.parts.count > 1:
+            np.add(stored, gradient, out=gradient)
+        options.update.apply(lo, hi, gradient, workspace)
 
 
 class Local:
@@ -30,13 +52,11 @@ class Local:
         self._options = options
         self.values = zeros((options.size,))
         self.state = {name: zeros((options.size,)) for name in options.update.state}
-        self._gradients = zeros((options.size if options.update.partials else 0,))
+        self._gradients = zeros((options.size if stores(options) else 0,))
 
     def block(self, lo: int, hi: int, workspace: Workspace) -> AbstractContextManager[np.ndarray]:
         """Memory for the gradient of [lo, hi), which is applied at the end of the context, or else in `finish`."""
-        if self._options.update.partials:
-            return nullcontext(self._gradients[lo:hi])
-        return updating(self._options.update, lo, hi, workspace)
+        return owned_block(self._options, (lo, hi), self._gradients[lo:hi], workspace)
 
     def poll(self) -> None:
         """Does nothing: there are no messages."""
@@ -61,6 +81,10 @@ class Local:
 
     def distribute_(self, array: np.ndarray, whole: np.ndarray | None) -> None:
         """There are no others."""
+
+    def swap_(self, one: np.ndarray, other: np.ndarray) -> None:
+        """The replica's arrays exchange their contents."""
+        swap_ranges_(one, other, [(0, self._options.size)], self._options.team)
 
     def close(self) -> None:
         """Does nothing: garbage collection frees the replica."""

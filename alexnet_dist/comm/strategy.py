@@ -1,12 +1,13 @@
 """What the strategies have in common: their options, their protocol, and updates that need norms first."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
 from alexnet_dist.comm.buckets import BUCKET
+from alexnet_dist.comm.parts import Parts
 from alexnet_dist.model.parameters import GradientSink
 from alexnet_dist.support.threads import Team
 from alexnet_dist.support.workspace import Workspace
@@ -58,7 +59,8 @@ class StrategyOptions:
     """What every strategy needs: `size` parameters, of which those from `classifier_start` on are the classifier's.
 
     Each of `matrices` is one of these: (where it begins, its rows, the length of a row), one row for each output of a
-    layer. `bucket` is how many floats are exchanged at once; `record` is called after each exchange.
+    layer. `bucket` is how many floats are exchanged at once; `record` is called after each exchange. `parts` says which part
+    of a step the gradients belong to that are handed over.
     """
 
     size: int
@@ -68,6 +70,7 @@ class StrategyOptions:
     matrices: tuple[tuple[int, int, int], ...] = ()
     bucket: int = BUCKET
     record: Record = no_record
+    parts: Parts = field(default_factory=Parts)
 
 
 class Strategy(GradientSink, Protocol):
@@ -94,6 +97,10 @@ class Strategy(GradientSink, Protocol):
 
     def distribute_(self, array: np.ndarray, whole: np.ndarray | None) -> None:
         """Collective: `values` or one of `state` becomes on every rank what rank 0 has filled `whole` with."""
+        ...
+
+    def swap_(self, one: np.ndarray, other: np.ndarray) -> None:
+        """Collective: `one` and `other`, of `values` and `state`, exchange their contents on every rank."""
         ...
 
     def close(self) -> None:
@@ -131,6 +138,21 @@ def update_with_norms(
         _for_blocks(part, options, options.update.measure)
     options.update.complete(combine(options.update.take_partials()))
     update_ranges(ranges, options)
+
+
+def swap_ranges_(one: np.ndarray, other: np.ndarray, ranges: list[tuple[int, int]], team: Team) -> None:
+    """The team exchanges the contents of two flat arrays in these ranges."""
+    for lo, hi in ranges:
+
+        def task(start: int, end: int, workspace: Workspace, lo: int = lo) -> None:
+            part = slice(lo + start, lo + end)
+            with workspace.frame():
+                kept = workspace.take((end - start,))
+                np.copyto(kept, one[part])
+                np.copyto(one[part], other[part])
+                np.copyto(other[part], kept)
+
+        team.for_each(hi - lo, UPDATE_BLOCK, task)
 
 
 def _for_blocks(

@@ -30,6 +30,11 @@ class Batch:
         default_factory=list
     )  # what was wrong with the images that could not be read: "images.list:17: x.jpg is truncated"
 
+    def rows(self, part: range) -> "Batch":
+        """Some of the images, as views; what was wrong with others is not told again."""
+        chosen = slice(part.start, part.stop)
+        return Batch(self.images[chosen], self.labels[chosen], self.positions[chosen])
+
 
 @dataclass(frozen=True, eq=False)
 class _Pending:

@@ -12,6 +12,7 @@ import numpy as np
 from alexnet_dist.model.architecture import Network, PlacedLayer, layer_table
 from alexnet_dist.model.binding import Binder, bind
 from alexnet_dist.model.layers.base import Allocate, Block, BlockContext, DropoutKey
+from alexnet_dist.model.layers.conv import ConvBlock
 from alexnet_dist.model.parameters import GradientSink
 from alexnet_dist.support.threads import Team
 from alexnet_dist.support.workspace import empty
@@ -70,9 +71,9 @@ class AlexNet:
     """The network with the memory for up to `batch` images.
 
     `flat` holds the parameters as `parameter_map(network)` says; it is read, never written, and may change only before the
-    first forward pass, and between a backward pass and the next forward one. `training` allocates what backward and
-    dropout need besides; `conv` is one of convolutions.MODES; `classifier` makes what takes the place of a Chain of the
-    classifier's layers. Raises ValueError for a table that no blocks can run.
+    first forward pass, between a backward pass and the next forward one, and before a call of `weights_changed`.
+    `training` allocates what backward and dropout need besides; `conv` is one of convolutions.MODES; `classifier` makes what
+    takes the place of a Chain of the classifier's layers. Raises ValueError for a table that no blocks can run.
     """
 
     def __init__(
@@ -109,6 +110,12 @@ class AlexNet:
         It is that of the latest forward pass, whose x must be unchanged.
         """
         self.features.backward(self.classifier.backward(dlogits, sink, data=True), sink, data=False)
+
+    def weights_changed(self) -> None:
+        """Forgets what earlier forward passes have kept of the parameters: they have changed without a backward pass."""
+        for block in self.blocks:
+            if isinstance(block, ConvBlock):
+                block.weights_changed()
 
     @property
     def blocks(self) -> list[Block]:

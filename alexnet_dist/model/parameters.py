@@ -69,7 +69,7 @@ class GradientSink(Protocol):
     def block(self, lo: int, hi: int, workspace: Workspace) -> AbstractContextManager[np.ndarray]:
         """An array of hi - lo floats, to be filled with the gradient of flat[lo:hi] before the context ends.
 
-        Called by any thread of the team; each element is in one block a step.
+        Called by any thread of the team; each element is in one block of each backward pass.
         """
         ...
 

@@ -40,14 +40,19 @@ class TrainingConfig:
     epochs: int = 90
     global_batch: int | None = None
     batch_size: int | None = None
+    accumulate: int = 1
     opt: str = "sgd"
     lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    bias_weight_decay: float | None = None
+    nesterov: bool = False
     trust_coefficient: float = 0.001
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
+    clip_grad_norm: float | None = None
+    ema_decay: float | None = None
     label_smoothing: float = 0.0
 
     lr_scheduler: str = "plateau"
@@ -69,6 +74,7 @@ class TrainingConfig:
     keep: int = 3
     sample: tuple[str, ...] = ()
     print_freq: int = 10
+    validate_every: int = 1
     threads: int | None = None
     sync: str = "auto"
     timeline: str | None = None
@@ -78,7 +84,7 @@ class TrainingConfig:
         for field in fields(self):
             value = getattr(self, field.name)
             self._require(field.name, not isinstance(value, float) or math.isfinite(value), "a finite number")
-        for name in ("epochs", "print_freq", "keep", "image_size"):
+        for name in ("epochs", "print_freq", "keep", "image_size", "accumulate", "validate_every"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("global_batch", "batch_size", "workers", "threads", "num_classes", "lr_reference_batch"):
             value = getattr(self, name)
@@ -91,6 +97,9 @@ class TrainingConfig:
             self._require(name, 0 <= getattr(self, name) < 1, "from 0 up to, but not including, 1")
         for name in ("max_bad", "lr_gamma", "lr_warmup_decay"):
             self._require(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
+        self._require("bias_weight_decay", self.bias_weight_decay is None or self.bias_weight_decay >= 0, "at least 0")
+        self._require("clip_grad_norm", self.clip_grad_norm is None or self.clip_grad_norm > 0, "more than 0")
+        self._require("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "between 0 and 1")
         self._require("val_fraction", 0 < self.val_fraction < 1, "between 0 and 1")
         self._require("save_every", self.save_every >= 0, "at least 0 (0: after each epoch only)")
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2**63 - 1")
@@ -102,7 +111,8 @@ class TrainingConfig:
         self._require("lr_scheduler", self.lr_scheduler in SCHEDULERS, f"one of {', '.join(SCHEDULERS)}")
         if self.global_batch is not None and self.batch_size is not None:
             raise UserError("--global-batch and --batch-size (of each rank) say the same thing twice: give one of them")
-
+        if self.nesterov and not self.momentum:
+            raise UserError("--nesterov looks ahead along the momentum, but --momentum is 0: leave one of them out")
         self._refuse_idle_hyperparameters()
 
     def _refuse_idle_hyperparameters(self) -> None:

@@ -1,16 +1,18 @@
 """The parallel training step: forward, loss, backward while gradients are summed over the ranks, update."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from alexnet_dist.comm.node import open_node, require_room
+from alexnet_dist.comm.parts import Parts
 from alexnet_dist.comm.strategy import NotPossible, Strategy, StrategyOptions
 from alexnet_dist.comm.world import World
 from alexnet_dist.data.loader import Batch
+from alexnet_dist.data.sharding import share
 from alexnet_dist.kernels.loss import count_correct, cross_entropy
 from alexnet_dist.model.architecture import Network, layer_table
 from alexnet_dist.model.layers.base import DropoutKey
@@ -19,6 +21,7 @@ from alexnet_dist.runs.timeline import EXCHANGE, PHASES, NullTimeline, Recorder
 from alexnet_dist.support.threads import Team
 from alexnet_dist.support.workspace import empty
 from alexnet_dist.training.optim import Optimizer
+from alexnet_dist.training.optim_wrappers import AVERAGE
 from alexnet_dist.training.progress import Sums
 from alexnet_dist.training.strategies import STRATEGIES, Demand
 from alexnet_dist.training.updater import Updater
@@ -56,16 +59,22 @@ class Stopwatch:
 class StepSpec:
     """What a step computes. `batch` is the largest number of images that this rank has in a step.
 
+    They are computed in `parts` parts, one after the other, with the memory of one; the gradients add up before the update.
     `smoothing` is that of the labels, `conv` one of convolutions.MODES. `largest_node`: see `largest` in comm/node.py.
     """
 
     network: Network
     batch: int
     optimizer: Optimizer
+    parts: int = 1
     smoothing: float = 0.0
     seed: int = 0  # of dropout
     conv: str = "auto"
     largest_node: int | None = None
+
+    def demand(self, sizes: Sequence[int], node: int) -> Demand:
+        """What the strategies' memory depends on, on node `node` of nodes with so many ranks."""
+        return Demand(self.network, self.optimizer, self.batch, tuple(sizes), node, self.parts)
 
 
 class Engine:
@@ -82,7 +91,7 @@ class Engine:
         self._recorder = recorder or NullTimeline()
         table = layer_table(spec.network)
         self.parameters = table.parameters
-        self._updater = Updater(spec.optimizer, self.parameters)
+        self._updater, self._parts = Updater(spec.optimizer, self.parameters), Parts(spec.parts)
         options = StrategyOptions(
             self.parameters.size,
             table.classifier_start,
@@ -90,17 +99,19 @@ class Engine:
             team,
             table.classifier_matrices,
             record=self._record_exchange,
+            parts=self._parts,
         )
         self.strategy = self._open(options)
         self.values, self.state = self.strategy.values, self.strategy.state
         self._updater.bind(self.values, self.state)
         make = STRATEGIES[strategy].classifier
         classifier = (lambda net: make(net, self.strategy, team)) if make else None
+        images = -(-spec.batch // spec.parts)
         self.net = AlexNet(
-            spec.network, self.values, spec.batch, team, training=True, conv=spec.conv, classifier=classifier
+            spec.network, self.values, images, team, training=True, conv=spec.conv, classifier=classifier
         )
         self.watch = Stopwatch(self._recorder)
-        self._dlogits = empty((spec.batch, spec.network.num_classes))
+        self._dlogits = empty((images, spec.network.num_classes))
 
     def fill(self, write: Callable[[np.ndarray, dict[str, np.ndarray]], None]) -> None:
         """Collective: `write`, which rank 0 alone calls, fills all parameters and all state, which are zero
@@ -125,6 +136,21 @@ class Engine:
         state = {name: self.strategy.whole(array) for name, array in self.state.items()}
         return values, {name: array for name, array in state.items() if array is not None}
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Collective: the network has the averaged weights inside, if the optimizer keeps an average of them.
+
+        Not to be used further after an exception inside, which may be one rank's alone: the others can't be waited for.
+        """
+        self._swap_average()
+        yield
+        self._swap_average()
+
+    def _swap_average(self) -> None:
+        if AVERAGE in self.state:
+            self.strategy.swap_(self.values, self.state[AVERAGE])
+            self.net.weights_changed()
+
     def close(self) -> None:
         """Collective: frees what the strategy shares between ranks. The engine must not be used after."""
         self.strategy.close()
@@ -138,23 +164,30 @@ class Engine:
         watch, strategy = self.watch, self.strategy
         self._updater.begin(lr, step_index)
         strategy.waited()  # what validation or a checkpoint has waited since is not this step's
-        with watch.phase("forward"):
-            logits = self.net.forward(batch.images, DropoutKey(self.spec.seed, step_index, batch.positions))
-            dlogits = self._dlogits[: len(batch.labels)]
-            loss = cross_entropy(
-                logits, batch.labels, dlogits, total=max(global_count, 1), smoothing=self.spec.smoothing
-            )
-            top1, top5 = count_correct(logits, batch.labels)
-            own_sums = Sums(loss, top1, top5, int((batch.labels >= 0).sum()))
-        watch.waited("forward", strategy.waited())
-        with watch.phase("backward"):
-            self.net.backward(dlogits, strategy)
-        watch.waited("backward", strategy.waited())
+        own_sums = Sums()
+        for index in range(self._parts.count):
+            self._parts.begin(index)
+            part = batch.rows(share(len(batch.labels), index, self._parts.count))
+            own_sums = own_sums.plus(self._forward_and_backward(part, max(global_count, 1), step_index))
         with watch.phase("update"):
             strategy.finish()
         watch.waited("update", strategy.waited())
         with watch.phase("wait"):
             return Sums(*self.world.sum(list(own_sums)))
+
+    def _forward_and_backward(self, part: Batch, total: int, step_index: int) -> Sums:
+        """Hands the gradient of the sum of the images' losses, divided by `total`, to the strategy; returns their sums."""
+        watch, strategy, labels = self.watch, self.strategy, part.labels
+        with watch.phase("forward"):
+            logits = self.net.forward(part.images, DropoutKey(self.spec.seed, step_index, part.positions))
+            dlogits = self._dlogits[: len(labels)]
+            loss = cross_entropy(logits, labels, dlogits, total=total, smoothing=self.spec.smoothing)
+            top1, top5 = count_correct(logits, labels)
+        watch.waited("forward", strategy.waited())
+        with watch.phase("backward"):
+            self.net.backward(dlogits, strategy)
+        watch.waited("backward", strategy.waited())
+        return Sums(loss, top1, top5, int((labels >= 0).sum()))
 
     def _open(self, options: StrategyOptions) -> Strategy:
         entry, spec = STRATEGIES[self.strategy_name], self.spec
@@ -163,8 +196,7 @@ class Engine:
         if not entry.shares_memory:
             return entry.open(self.world, options)
         node = open_node(self.world, spec.largest_node)
-        demand = Demand(spec.network, spec.optimizer, spec.batch, tuple(node.sizes), node.number)
-        require_room(node, entry.shared_memory_of_a_node(demand))
+        require_room(node, entry.shared_memory_of_a_node(spec.demand(node.sizes, node.number)))
         return entry.open(node, options)
 
     def _record_exchange(self, bucket: str, start: float, end: float) -> None:

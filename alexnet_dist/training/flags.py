@@ -12,6 +12,7 @@ from alexnet_dist.model.convolutions import MODES
 from alexnet_dist.model.parameters import INITIALIZERS
 from alexnet_dist.training.config import CROPS, GLOBAL_BATCH, TrainingConfig
 from alexnet_dist.training.optim import OPTIMIZERS, hyperparameter_owners
+from alexnet_dist.training.recipes import FOLDER, recipe_file, recipe_list
 from alexnet_dist.training.schedule import SCHEDULERS
 from alexnet_dist.training.strategies import sync_choices
 
@@ -41,7 +42,10 @@ class _Group:
 
 def build_parser() -> cli.Parser:
     """The flags of alexnet-train, named like those of torchvision's reference script where both have them."""
-    parser = cli.Parser("alexnet-train", DESCRIPTION, EXAMPLES)
+    parser = cli.Parser("alexnet-train", DESCRIPTION, f"{EXAMPLES}\n\nrecipes (files in {FOLDER}):\n{recipe_list()}")
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="flags of a recipe, see below; --config and the command line win over it"
+    )
     parser.add_argument(
         "--config", metavar="TOML", help="a file with flags: a line `name = value`; the command line wins"
     )
@@ -81,14 +85,20 @@ def _add_optimisation(add: _Group) -> None:
     add("--epochs", "-epochs", type=int, metavar="N", help="passes over the training images")
     add("--global-batch", type=int, metavar="N", help=f"images a step over all ranks (default: {GLOBAL_BATCH})")
     add("--batch-size", "-batchsize", type=int, metavar="N", help="the same, said as images a step of each rank")
+    add("--accumulate", type=int, metavar="N", help="compute a step's images in N parts, with the memory of one part")
     add("--opt", choices=OPTIMIZERS, help="sgd with momentum; lars, for large batches; adamw")
     add("--lr", type=float, help="learning rate for the global batch, after warmup")
     add("--momentum", type=float, help="of the steps before" + _owners("momentum"))
+    add("--nesterov", action=argparse.BooleanOptionalAction, help="look ahead along it" + _owners("nesterov"))
     add("--weight-decay", type=float, help="added to the gradient; adamw: taken off the weights")
+    owners = _owners("bias_weight_decay")
+    add("--bias-weight-decay", type=float, metavar="F", help=f"of biases, if not as --weight-decay{owners}")
     add("--trust-coefficient", type=float, metavar="F", help="of each layer's rate" + _owners("trust_coefficient"))
     add("--beta1", type=float, help="decay of the gradients' mean" + _owners("beta1"))
     add("--beta2", type=float, help="decay of the squared gradients' mean" + _owners("beta2"))
     add("--eps", type=float, help="keeps steps finite where gradients are tiny" + _owners("eps"))
+    add("--clip-grad-norm", type=float, metavar="X", help="scale the gradient of all weights to at most this L2 norm")
+    add("--ema-decay", type=float, metavar="D", help="validate and save a moving average of the weights, such as 0.999")
     add("--label-smoothing", type=float, metavar="F", help="share of the target that goes to all classes alike")
 
 
@@ -100,7 +110,7 @@ def _owners(field: str) -> str:
 def _add_learning_rate(add: _Group) -> None:
     add("--lr-scheduler", choices=SCHEDULERS, help="plateau: reduce when the validation error has stopped improving")
     add("--lr-gamma", type=float, metavar="F", help="plateau, step: a reduction multiplies by this")
-    add("--lr-patience", type=int, metavar="N", help="plateau: epochs without improvement that are borne")
+    add("--lr-patience", type=int, metavar="N", help="plateau: validations without improvement that are borne")
     add("--lr-reductions", type=int, metavar="N", help="plateau: stop at the plateau after so many")
     add("--lr-step-size", type=float, metavar="EPOCHS", help="step: epochs from one reduction to the next")
     add("--lr-power", type=float, help="polynomial: 1 is linear")
@@ -118,6 +128,7 @@ def _add_run(add: _Group) -> None:
     add("--keep", type=int, metavar="N", help="how many checkpoints to keep besides the best weights")
     add("--sample", nargs="+", metavar="IMAGE", help="log after each epoch what these images are taken for")
     add("--print-freq", type=int, metavar="STEPS", help="steps from one line of progress to the next")
+    add("--validate-every", type=int, metavar="EPOCHS", help="validate after so many epochs, and after the last")
     add("--threads", type=int, metavar="N", help="threads a rank (default: this node's cores shared by its ranks)")
     add(
         "--sync",
@@ -134,12 +145,21 @@ def parse_config(argv: Iterable[str]) -> TrainingConfig:
 
 
 def read_config(args: argparse.Namespace) -> TrainingConfig:
-    """The configuration: defaults, then --config, then the flags that were given. Raises UserError."""
-    in_file = _set_flags(build_parser().parse_args(_flags_in(Path(args.config)))) if args.config else {}
+    """The configuration: defaults, then --recipe, then --config, then the flags that were given. Raises UserError."""
     on_command_line = _set_flags(args)
-    if on_command_line.keys() & {"global_batch", "batch_size"}:  # alternatives: the command line's replaces the file's
-        in_file = {name: value for name, value in in_file.items() if name not in ("global_batch", "batch_size")}
-    return TrainingConfig.from_flags(in_file | on_command_line)
+    in_file = _set_flags_in(Path(args.config)) if args.config else {}
+    recipe = on_command_line.get("recipe", in_file.get("recipe"))
+    in_recipe = _set_flags_in(recipe_file(str(recipe))) if recipe else {}
+    values: dict[str, object] = {}
+    for layer in (in_recipe, in_file, on_command_line):
+        if layer.keys() & {"global_batch", "batch_size"}:  # alternatives: one replaces the other
+            values = {name: value for name, value in values.items() if name not in ("global_batch", "batch_size")}
+        values |= layer
+    return TrainingConfig.from_flags(values)
+
+
+def _set_flags_in(file: Path) -> dict[str, object]:
+    return _set_flags(build_parser().parse_args(_flags_in(file)))
 
 
 def _set_flags(args: argparse.Namespace) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 An optimizer declares the buffers that it keeps besides the parameters (`state`), and whether it is `elementwise`: then it
 updates each block of the parameters while its gradient is in the cache. Otherwise it is called when all gradients are
-complete, on ranges within one parameter, with the norms of that parameter and of its gradient.
+complete, with the norms of the parameter and of its gradient. Ranges never cross from one parameter to the next.
 """
 
 import math
@@ -19,10 +19,10 @@ BLOCK = 1 << 18  # floats: parameters, state and gradient of a block stay in the
 
 @dataclass(frozen=True)
 class StepContext:
-    """What an update depends on besides its arrays. `index` counts the run's steps before this one.
+    """What an update depends on besides its arrays: of the run, and of the parameter that the range belongs to.
 
-    For optimizers that aren't elementwise: whether the parameter that the range belongs to is a bias, and the Euclidean
-    norms of the whole parameter and of its gradient.
+    `index` counts the run's steps before this one. For optimizers that aren't elementwise: the Euclidean norms of the
+    whole parameter, of its gradient, and of the gradient of all parameters.
     """
 
     lr: float
@@ -30,13 +30,21 @@ class StepContext:
     is_bias: bool = False
     parameter_norm: float = 0.0
     gradient_norm: float = 0.0
+    total_gradient_norm: float = 0.0
 
 
 class Optimizer(Protocol):
     """A dataclass whose fields are named like fields of TrainingConfig."""
 
-    state: ClassVar[tuple[str, ...]]
-    elementwise: ClassVar[bool]
+    @property
+    def state(self) -> tuple[str, ...]:
+        """The names of the buffers that it keeps."""
+        ...
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether it needs no norms."""
+        ...
 
     def update_(
         self, p: np.ndarray, g: np.ndarray, state: Sequence[np.ndarray], step: StepContext, workspace: Workspace
@@ -48,7 +56,7 @@ class Optimizer(Protocol):
         ...
 
 
-def _blocks(arrays: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
+def blocks(arrays: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
     """Arrays of one length, cut into blocks of BLOCK."""
     return [tuple(array[lo : lo + BLOCK] for array in arrays) for lo in range(0, arrays[0].size, BLOCK)]
 
@@ -61,12 +69,39 @@ def _momentum_step_(p: np.ndarray, v: np.ndarray, step: np.ndarray, momentum: fl
     np.subtract(p, step, out=p)
 
 
+def _nesterov_step_(
+    p: np.ndarray, v: np.ndarray, step: np.ndarray, factors: tuple[float, float], workspace: Workspace
+) -> None:
+    """With factors (momentum, lr): v = momentum * v + step; p = p - lr * (step + momentum * v); step is overwritten."""
+    momentum, lr = factors
+    with workspace.frame():
+        ahead = workspace.take(p.shape)
+        np.multiply(v, momentum, out=v)
+        np.add(v, step, out=v)
+        np.multiply(v, momentum, out=ahead)
+        np.add(step, ahead, out=step)
+        np.multiply(step, lr, out=step)
+        np.subtract(p, step, out=p)
+
+
+def _decay(optimizer: "SGD | AdamW", step: StepContext) -> float:
+    """The weight decay of a parameter: biases may have one of their own."""
+    own = optimizer.bias_weight_decay if step.is_bias else None
+    return optimizer.weight_decay if own is None else own
+
+
 @dataclass(frozen=True)
 class SGD:
-    """v = momentum * v + (g + weight_decay * p); p = p - lr * v. As in PyTorch, lr is outside of v."""
+    """v = momentum * v + (g + weight_decay * p); p = p - lr * v. As in PyTorch, lr is outside of v.
+
+    With `nesterov`, as in PyTorch, p = p - lr * (g + weight_decay * p + momentum * v). Biases decay by
+    `bias_weight_decay` if it is given.
+    """
 
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    bias_weight_decay: float | None = None
+    nesterov: bool = False
 
     state: ClassVar[tuple[str, ...]] = ("momentum",)
     elementwise: ClassVar[bool] = True
@@ -74,13 +109,17 @@ class SGD:
     def update_(
         self, p: np.ndarray, g: np.ndarray, state: Sequence[np.ndarray], step: StepContext, workspace: Workspace
     ) -> None:
+        decay = _decay(self, step)
         with workspace.frame():
             scratch = workspace.take((min(BLOCK, p.size),))
-            for pp, gg, vv in _blocks((p, g, *state)):
+            for pp, gg, vv in blocks((p, g, *state)):
                 change = scratch[: pp.size]
-                np.multiply(pp, self.weight_decay, out=change)
+                np.multiply(pp, decay, out=change)
                 np.add(change, gg, out=change)
-                _momentum_step_(pp, vv, change, self.momentum, step.lr)
+                if self.nesterov:
+                    _nesterov_step_(pp, vv, change, (self.momentum, step.lr), workspace)
+                else:
+                    _momentum_step_(pp, vv, change, self.momentum, step.lr)
 
 
 @dataclass(frozen=True)
@@ -106,7 +145,7 @@ class LARS:
         lr = step.lr * self._rate(step)
         with workspace.frame():
             scratch = workspace.take((min(BLOCK, p.size),))
-            for pp, gg, vv in _blocks((p, g, *state)):
+            for pp, gg, vv in blocks((p, g, *state)):
                 change = scratch[: pp.size]
                 np.multiply(pp, decay, out=change)
                 np.add(change, gg, out=change)
@@ -128,13 +167,15 @@ class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101), as in PyTorch.
 
     p = p - lr * weight_decay * p; m = beta1 * m + (1 - beta1) * g; v = beta2 * v + (1 - beta2) * g^2;
-    p = p - lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps), in step t counted from 1.
+    p = p - lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps), in step t counted from 1. Biases decay by
+    `bias_weight_decay` if it is given.
     """
 
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
     weight_decay: float = 5e-4
+    bias_weight_decay: float | None = None
 
     state: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
     elementwise: ClassVar[bool] = True
@@ -142,14 +183,14 @@ class AdamW:
     def update_(
         self, p: np.ndarray, g: np.ndarray, state: Sequence[np.ndarray], step: StepContext, workspace: Workspace
     ) -> None:
-        t = step.index + 1
+        t, decay = step.index + 1, _decay(self, step)
         rate = step.lr / (1 - self.beta1**t)
         root = 1 / math.sqrt(1 - self.beta2**t)
         with workspace.frame():
             scratch = workspace.take((min(BLOCK, p.size),))
-            for pp, gg, mm, vv in _blocks((p, g, *state)):
+            for pp, gg, mm, vv in blocks((p, g, *state)):
                 change = scratch[: pp.size]
-                np.multiply(pp, 1 - step.lr * self.weight_decay, out=pp)
+                np.multiply(pp, 1 - step.lr * decay, out=pp)
                 np.multiply(mm, self.beta1, out=mm)
                 np.multiply(gg, 1 - self.beta1, out=change)
                 np.add(mm, change, out=mm)

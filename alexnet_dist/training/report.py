@@ -63,12 +63,13 @@ class Report:
         )  # fmt: skip
         self._line_mark, self._line_images = now, 0.0
 
-    def epoch(self, progress: Progress, result: Evaluation, seconds: float, skipped: int) -> None:
-        """The results of an epoch: its training loss, and `result` of its validation, which took `seconds`."""
+    def epoch(self, progress: Progress, result: Evaluation | None, seconds: float, skipped: int) -> None:
+        """The results of an epoch: its training loss, and `result` of its validation, if any, which took `seconds`."""
         train = progress.sums.means()
+        validation = f"validation {result}  ({duration(seconds)})" if result else "not validated"
         log.info(
-            "epoch %d/%d  train loss %.4f top-1 %.2f%%  validation %s  (%s)",
-            progress.epoch + 1, self._config.epochs, train["loss"], 100 * train["top1"], result, duration(seconds),
+            "epoch %d/%d  train loss %.4f top-1 %.2f%%  %s",
+            progress.epoch + 1, self._config.epochs, train["loss"], 100 * train["top1"], validation,
         )  # fmt: skip
         if skipped:
             log.warning("%d images could not be read in this epoch and were skipped", skipped)
@@ -77,7 +78,7 @@ class Report:
             epoch=progress.epoch,
             step=progress.step,
             train=train,
-            validation={**result.sums.means(), "images": result.images},
+            validation={**result.sums.means(), "images": result.images} if result else None,
             skipped=skipped,
         )
         self.warn_if_stuck()
@@ -134,10 +135,8 @@ def log_run_header(run: "Run") -> None:
     classes = run.network.num_classes
     log.info("%d training and %d validation images, %d classes", len(sources.train), len(sources.val), classes)
     batch_flag = "--batch-size" if config.batch_size else "--global-batch" if config.global_batch else "default"
-    share = f"{batch / ranks:g}"
-    log.info(
-        "%d ranks of %d threads; global batch %d (%s), %s images a rank", ranks, run.team.size, batch, batch_flag, share
-    )
+    share = f"{batch / ranks:g} images a rank" + (f" in {config.accumulate} parts" if config.accumulate > 1 else "")
+    log.info("%d ranks of %d threads; global batch %d (%s), %s", ranks, run.team.size, batch, batch_flag, share)
     scaled = (
         f"{config.lr:g} scaled from a batch of {config.lr_reference_batch}" if config.lr_reference_batch else "as given"
     )

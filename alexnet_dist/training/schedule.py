@@ -19,7 +19,7 @@ class Schedule:
     gamma: float = 0.1  # step and plateau: what a reduction multiplies the rate by
     power: float = 1.0  # polynomial
     lr_min: float = 0.0  # cosine and polynomial end here
-    patience: int = 5  # plateau: epochs without improvement before a reduction
+    patience: int = 5  # plateau: validations without improvement before a reduction
     reductions: int = 3  # plateau: how many; at the plateau after the last one training stops
 
     def rate(self, epoch: float, plateau: "Plateau") -> float:

@@ -25,7 +25,7 @@ from alexnet_dist.support.files import check_writable
 from alexnet_dist.support.threads import Team
 from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.engine import Engine, StepSpec
-from alexnet_dist.training.optim import make_optimizer
+from alexnet_dist.training.optim_wrappers import configured_optimizer
 from alexnet_dist.training.progress import Progress
 from alexnet_dist.training.report import Report
 from alexnet_dist.training.samples import Samples
@@ -94,6 +94,11 @@ def read_inputs(config: TrainingConfig, world: World, sources: Sources | None = 
                 "start fewer ranks (mpirun -n) or add images"
             )
         network = make_network(config, sources.num_classes)
+        share = math.ceil(config.global_batch_on(world.size) / world.size)
+        if config.accumulate > share:
+            raise UserError(
+                f"--accumulate {config.accumulate} parts are more than the {share} images of a rank in a step"
+            )
         if world.rank == 0:
             folder.check(resuming=config.resume is not None)
             for file in (config.save, config.timeline):
@@ -132,7 +137,8 @@ def step_spec(config: TrainingConfig, network: Network, ranks: int) -> StepSpec:
     return StepSpec(
         network,
         batch=math.ceil(config.global_batch_on(ranks) / ranks),
-        optimizer=make_optimizer(config.opt, config),
+        optimizer=configured_optimizer(config),
+        parts=config.accumulate,
         smoothing=config.label_smoothing,
         seed=config.seed,
         conv=config.conv,
@@ -193,6 +199,10 @@ def _read_state(inputs: Inputs) -> dict[str, Any] | None:
                 f"{path} was trained with {phrases[name]} {stored[name]}, not {value}, and continues only "
                 f"with the same: give --{name} {stored[name]}"
             )
+    averaged = state["config"].get("ema_decay")
+    if (averaged is None) != (config.ema_decay is None):
+        advice = "leave --ema-decay out" if averaged is None else f"give --ema-decay {averaged:g}"
+        raise UserError(f"{path} was trained {'with' if averaged else 'without'} --ema-decay: {advice}")
     return state
 
 

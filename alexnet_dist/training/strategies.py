@@ -28,6 +28,12 @@ class Demand:
     batch: int  # images of each rank in a step, at most
     ranks_of_nodes: tuple[int, ...]
     node: int  # which of them is meant
+    parts: int = 1  # of a step
+
+    @property
+    def batch_of_a_part(self) -> int:
+        """Images of each rank in a part of a step, at most."""
+        return -(-self.batch // self.parts)
 
     @property
     def ranks(self) -> int:
@@ -122,8 +128,9 @@ def _sharded_memory(demand: Demand) -> int:
 def _hybrid_memory(demand: Demand) -> int:
     convolutions, owned = demand.classifier_start, demand.owned
     state = (convolutions + owned) * demand.copies
-    gradients = convolutions * demand.ranks + owned * (not demand.optimizer.elementwise)
-    activations = activation_bytes(demand.network, demand.ranks_of_nodes, demand.node, demand.batch)
+    stored = not demand.optimizer.elementwise or demand.parts > 1
+    gradients = convolutions * demand.ranks + owned * stored
+    activations = activation_bytes(demand.network, demand.ranks_of_nodes, demand.node, demand.batch_of_a_part)
     return FLOAT * (state + gradients) + activations
 
 

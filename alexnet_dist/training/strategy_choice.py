@@ -53,7 +53,7 @@ def by_rule(spec: StepSpec, world: World) -> tuple[str, str]:
     if world.size == 1:
         return "local", "one rank has nobody to exchange gradients with"
     sizes, node = nodes_of(world, spec.largest_node)
-    demand = Demand(spec.network, spec.optimizer, spec.batch, tuple(sizes), node)
+    demand = spec.demand(sizes, node)
     sent = {name: round(world.largest(STRATEGIES[name].sent(demand)) / 1e6, 1) for name in for_many_ranks()}
     order = sorted(("hybrid", "sharded"), key=lambda name: sent[name])  # of equals the first
     rejections = []
@@ -91,7 +91,7 @@ def _fastest(spec: StepSpec, world: World, open_engine: OpenEngine) -> Choice:
     if world.size == 1:
         return Choice(open_engine("local"), "one rank has nobody to exchange gradients with")
     sizes, node = nodes_of(world, spec.largest_node)
-    demand = Demand(spec.network, spec.optimizer, spec.batch, tuple(sizes), node)
+    demand = spec.demand(sizes, node)
     seconds: dict[str, float] = {}
     rejections = []
     # Those that share memory first: if one works, the others may be left out.

@@ -21,6 +21,7 @@ from alexnet_dist.support.files import write_text
 from alexnet_dist.support.randomness import Purpose, generator
 from alexnet_dist.support.signals import StopSignals
 from alexnet_dist.training.evaluation import evaluate
+from alexnet_dist.training.optim_wrappers import AVERAGE
 from alexnet_dist.training.progress import Progress
 from alexnet_dist.training.report import log_run_header
 from alexnet_dist.training.schedule import Plateau
@@ -54,11 +55,11 @@ class Trainer:
                     return STOPPED
                 self._finish_epoch()
         self._write_timeline()
-        values, _ = self.engine.whole() if self.config.save else (None, {})
+        values, state = self.engine.whole() if self.config.save else (None, {})
         with self.world.shared_errors():
             if self.world.rank == 0:
                 if self.config.save and values is not None:
-                    self._save_weights(Path(self.config.save), values)
+                    self._save_weights(Path(self.config.save), state.get(AVERAGE, values))
                 write_text(self.folder.complete, f"step {self.progress.step}\n")
         self.report.complete(self.progress)
         return 0
@@ -150,23 +151,32 @@ class Trainer:
             )
 
     def _finish_epoch(self) -> None:
-        """Validates; rank 0 decides on the learning rate and broadcasts it; the epoch is reported and saved."""
-        start = time.perf_counter()
-        result = evaluate(self.engine.net, self.sources.val, self.world, self._workers)
-        if result.broken:
-            self._report_broken(list(result.broken), len(result.broken), self.sources.val)
-        before = self.progress.plateau
-        decision = self.world.broadcast_json(asdict(before.observe(result.error, self.run_.schedule)))
-        plateau = Plateau(**decision)
-        skipped = self.progress.broken + len(result.broken)
-        self.report.epoch(self.progress, result, time.perf_counter() - start, skipped)
-        self.report.plateau(before, plateau)
+        """Validates, if it is this epoch's turn; the epoch is reported and saved."""
+        plateau, skipped, best, epoch = self.progress.plateau, self.progress.broken, False, self.progress.epoch + 1
+        if epoch % self.config.validate_every and epoch != self.config.epochs:
+            self.report.epoch(self.progress, None, 0.0, skipped)
+        else:
+            plateau, broken = self._validate()
+            skipped += broken
+            best = plateau.best < self.progress.plateau.best or not self.folder.best.exists()
         self._report_slowest()
-        self.run_.samples.report(self.engine.net, self.sources.class_names)
-        self.progress = Progress(
-            self.progress.epoch + 1, 0, self.progress.step, skipped=self.progress.skipped + skipped, plateau=plateau
-        )
-        self._save_state(best=plateau.best < before.best)
+        self.progress = Progress(epoch, 0, self.progress.step, skipped=self.progress.skipped + skipped, plateau=plateau)
+        self._save_state(best)
+
+    def _validate(self) -> tuple[Plateau, int]:
+        """Evaluates and reports; rank 0 decides on the learning rate and broadcasts it. Returns that, and how many images
+        were broken."""
+        start, before = time.perf_counter(), self.progress.plateau
+        with self.engine.averaged():
+            result = evaluate(self.engine.net, self.sources.val, self.world, self._workers)
+            if result.broken:
+                self._report_broken(list(result.broken), len(result.broken), self.sources.val)
+            decision = self.world.broadcast_json(asdict(before.observe(result.error, self.run_.schedule)))
+            broken = len(result.broken)
+            self.report.epoch(self.progress, result, time.perf_counter() - start, self.progress.broken + broken)
+            self.report.plateau(before, Plateau(**decision))
+            self.run_.samples.report(self.engine.net, self.sources.class_names)
+        return Plateau(**decision), broken
 
     def _report_slowest(self) -> None:
         """Logs which rank the others have waited for in this epoch."""
@@ -188,15 +198,15 @@ class Trainer:
     # Saving
 
     def _save_state(self, best: bool = False) -> None:
-        """Rank 0 writes a training state, and the weights alone if they are the best so far."""
+        """Rank 0 writes a training state, and the weights alone (those that are validated) if they are the best so far."""
         values, state = self.engine.whole()
         with self.world.shared_errors():
             if values is not None:
                 if not np.isfinite(values).all():
                     raise UserError(self._divergence("a weight is not finite"))
                 # The best weights first: a run that is killed in between repeats the end of this epoch.
-                if best or (self.progress.step_in_epoch == 0 and not self.folder.best.exists()):
-                    self._save_weights(self.folder.best, values)
+                if best:
+                    self._save_weights(self.folder.best, state.get(AVERAGE, values))
                 self._save_training(self.folder.state(self.progress.step), values, state)
         self._saved_step = self.progress.step
 

@@ -4,6 +4,7 @@ Norms are summed in float64 from squares in float32. Each block's sum is kept un
 order of the blocks: so the result doesn't depend on which thread was first.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ class Updater:
 
     def __init__(self, optimizer: Optimizer, parameters: ParameterMap) -> None:
         self.optimizer, self._specs = optimizer, parameters.specs
-        self._edges = np.array([lo for lo, _ in parameters.ranges.values()] + [parameters.size])
+        self._edges = [lo for lo, _ in parameters.ranges.values()] + [parameters.size]
         self.state = optimizer.state
         # The sum of squares of each parameter, then that of each parameter's gradient.
         self.partials = 0 if optimizer.elementwise else 2 * len(self._specs)
@@ -32,15 +33,14 @@ class Updater:
 
     def begin(self, lr: float, step_index: int) -> None:
         """Sets the learning rate and the index of the next step."""
-        self._step = StepContext(lr, step_index)
+        self._contexts = [StepContext(lr, step_index, spec.is_bias) for spec in self._specs]
 
     def apply(self, lo: int, hi: int, gradient: np.ndarray, workspace: Workspace) -> None:
         """Updates [lo, hi) with its gradient [hi - lo], which is only read."""
-        if not self.partials:
-            self._update(slice(lo, hi), gradient, self._step, workspace)
-            return
         for index, start, end in self._parts(lo, hi):
-            self._update(slice(start, end), gradient[start - lo : end - lo], self._contexts[index], workspace)
+            state = [array[start:end] for array in self._state]
+            of_part = gradient[start - lo : end - lo]
+            self.optimizer.update_(self._values[start:end], of_part, state, self._contexts[index], workspace)
 
     def measure(self, lo: int, hi: int, gradient: np.ndarray, workspace: Workspace) -> None:
         """Adds what [lo, hi) contributes to the partial sums."""
@@ -61,21 +61,19 @@ class Updater:
 
     def complete(self, sums: np.ndarray) -> None:
         """Receives the sums [partials] over all ranges."""
-        norms = np.sqrt(sums.reshape(2, len(self._specs)))
+        squares = sums.reshape(2, len(self._specs))
+        norms, total = np.sqrt(squares), float(np.sqrt(squares[1].sum()))
         self._contexts = [
-            replace(self._step, is_bias=spec.is_bias, parameter_norm=float(of_values), gradient_norm=float(of_gradient))
-            for spec, of_values, of_gradient in zip(self._specs, *norms, strict=True)
+            replace(
+                context, parameter_norm=float(of_values), gradient_norm=float(of_gradient), total_gradient_norm=total
+            )
+            for context, of_values, of_gradient in zip(self._contexts, *norms, strict=True)
         ]
-
-    def _update(self, part: slice, gradient: np.ndarray, step: StepContext, workspace: Workspace) -> None:
-        state = [array[part] for array in self._state]
-        self.optimizer.update_(self._values[part], gradient, state, step, workspace)
 
     def _parts(self, lo: int, hi: int) -> Iterator[tuple[int, int, int]]:
         """[lo, hi) cut where one parameter ends and the next begins: (index of the parameter, start, end)."""
-        first = int(np.searchsorted(self._edges, lo, side="right")) - 1
-        for index in range(first, len(self._specs)):
-            start, end = max(lo, int(self._edges[index])), min(hi, int(self._edges[index + 1]))
+        for index in range(bisect_right(self._edges, lo) - 1, len(self._specs)):
+            start, end = max(lo, self._edges[index]), min(hi, self._edges[index + 1])
             if start >= hi:
                 return
             yield index, start, end

@@ -16,7 +16,7 @@ def parse(*argv):
 def test_every_field_has_a_flag_and_the_defaults_are_the_configurations():
     assert parse() == TrainingConfig()
     flags = vars(build_parser().parse_args([]))
-    assert set(flags) == {field.name for field in fields(TrainingConfig)} | {"config"}
+    assert set(flags) == {field.name for field in fields(TrainingConfig)} | {"config", "recipe"}
 
 
 def test_the_c_programs_spellings():
@@ -66,6 +66,14 @@ def test_a_wrong_file_is_refused(tmp_path, text, message):
         (["--crop", "square"], "invalid choice"),
         (["--epochs", "ten"], "invalid int"),
         (["--epoch", 1], "unrecognized"),
+        (["--accumulate", 0], "--accumulate is 0"),
+        (["--validate-every", 0], "--validate-every is 0"),
+        (["--clip-grad-norm", 0], "--clip-grad-norm is 0.0, but must be more than 0"),
+        (["--ema-decay", 1], "--ema-decay is 1.0, but must be between 0 and 1"),
+        (["--bias-weight-decay", -1], "--bias-weight-decay is -1.0"),
+        (["--opt", "lars", "--bias-weight-decay", 0], "--bias-weight-decay is of --opt sgd or adamw"),
+        (["--opt", "lars", "--nesterov"], "--nesterov is of --opt sgd"),
+        (["--nesterov", "--momentum", 0], "--momentum is 0"),
     ],
 )
 def test_wrong_values_are_refused_with_their_name(argv, message):
@@ -75,7 +83,10 @@ def test_wrong_values_are_refused_with_their_name(argv, message):
 
 def test_help_shows_the_configurations_defaults():
     text = " ".join(build_parser().format_help().split())
-    for words in ("--lr-patience N plateau: epochs without improvement that are borne (default: 5)", "(default: sgd)"):
+    for words in (
+        "--lr-patience N plateau: validations without improvement that are borne (default: 5)",
+        "(default: sgd)",
+    ):
         assert words in text
     assert "mirror every other training image (default: yes)" in text
 

@@ -11,10 +11,12 @@ from alexnet_dist.data.loader import Batch
 from alexnet_dist.data.sharding import share
 from alexnet_dist.errors import SharedError, UserError
 from alexnet_dist.model.architecture import Network, layer_table
+from alexnet_dist.model.network import AlexNet
 from alexnet_dist.model.parameters import initialize
 from alexnet_dist.support.threads import Team
 from alexnet_dist.training.engine import Engine, StepSpec
 from alexnet_dist.training.optim import LARS, SGD, AdamW
+from alexnet_dist.training.optim_wrappers import AVERAGE, Averaged, Clipped
 
 pytestmark = pytest.mark.mpi
 
@@ -25,8 +27,8 @@ LR = 0.01
 WAYS = [("allreduce", None), *((name, largest) for name in ("sharded", "hybrid") for largest in (None, 1, 2, 3))]
 
 
-def train(world, team, batches, strategy="allreduce", **spec):
-    """The losses, and the parameters after the batches, each (images, labels) of all ranks."""
+def train(world, team, batches, strategy="allreduce", after=lambda engine: None, **spec):
+    """The losses, and the parameters after the batches, each (images, labels) of all ranks; `after` is called after each."""
     spec = StepSpec(**{"network": SMALL, "batch": 16, "optimizer": SGD(), "seed": 5, **spec})
     engine = Engine(spec, world, team, strategy)
     engine.fill(lambda values, _: initialize(engine.parameters, values, "he", seed=1))
@@ -38,6 +40,7 @@ def train(world, team, batches, strategy="allreduce", **spec):
         sums = engine.step(Batch(x[part], labels[part], np.arange(len(x))[part]), total, index, LR)
         assert sums.images == total
         losses.append(sums.loss / total)
+        after(engine)
     values = whole(engine, world)
     replicated = layer_table(spec.network).classifier_start if strategy == "hybrid" else None
     assert np.array_equal(values[:replicated], engine.values[:replicated]), "replicas have parted"
@@ -76,6 +79,59 @@ def test_many_ranks_equal_one_with_an_optimizer_that_needs_norms(strategy, large
         expected_losses, expected_values = train(alone, team, batches, "local", optimizer=lars)
     assert losses == pytest.approx(expected_losses, rel=1e-4)
     assert np.abs(values - expected_values).max() < 1e-5 * np.abs(expected_values).max()
+
+
+@pytest.mark.parametrize(("strategy", "largest_node"), WAYS)
+@pytest.mark.parametrize(
+    "optimizer", [SGD(), Clipped(LARS(trust_coefficient=0.05), max_norm=1.0)], ids=["sgd", "clipped"]
+)
+def test_parts_of_a_step_equal_the_whole(strategy, largest_node, optimizer):
+    batches = [images(SMALL, n, seed=n) for n in (16, 13, 1)]  # and parts without an image
+    batches[1][1][3] = -1
+    with Team(2) as team:
+        losses, values = train(
+            World(), team, batches, strategy, optimizer=optimizer, largest_node=largest_node, parts=3
+        )
+        expected_losses, expected_values = train(World(MPI.COMM_SELF), team, batches, "local", optimizer=optimizer)
+        of_parts, values_of_parts = train(World(MPI.COMM_SELF), team, batches, "local", optimizer=optimizer, parts=5)
+    assert losses == pytest.approx(expected_losses, rel=1e-4)
+    assert of_parts == pytest.approx(expected_losses, rel=1e-4)
+    for result in (values, values_of_parts):
+        assert np.abs(result - expected_values).max() < 1e-5 * np.abs(expected_values).max()
+
+
+def test_a_part_has_memory_for_its_images_only():
+    with Team(1) as team:
+        engine = Engine(StepSpec(SMALL, 16, SGD(), parts=3), World(), team)
+        assert engine.net.batch == 6
+        assert all(len(block.y) == 6 for block in engine.net.blocks)
+
+
+@pytest.mark.parametrize(("strategy", "largest_node"), WAYS)
+def test_the_network_has_the_average_while_it_is_asked_for(strategy, largest_node):
+    batches = [images(SMALL, 16, seed=n) for n in range(3)]
+    x, _ = images(SMALL, 4, seed=9)
+    world, optimizer, differences = World(), Averaged(SGD(), 0.5), []
+
+    def look(engine):
+        before = engine.net.forward(x).copy()
+        with engine.averaged():
+            ours = engine.net.forward(x).copy()
+        assert np.array_equal(engine.net.forward(x), before)
+        average = engine.whole()[1].get(AVERAGE, np.empty(engine.parameters.size, np.float32)).copy()
+        world.broadcast_(average)
+        with Team(1) as alone:
+            expected = AlexNet(SMALL, average, 4, alone).forward(x)
+        assert np.abs(ours - expected).max() < 1e-5 * np.abs(expected).max()
+        differences.append(np.abs(ours - before).max() / np.abs(before).max())
+
+    with Team(2) as team:
+        flags = {"optimizer": optimizer, "largest_node": largest_node}
+        losses, values = train(world, team, batches, strategy, look, **flags)
+        expected_losses, expected_values = train(world, team, batches, strategy, **flags)
+    assert min(differences[1:]) > 1e-3  # after the first step the average is the weights themselves
+    assert np.array_equal(losses, expected_losses)
+    assert np.array_equal(values, expected_values)
 
 
 @pytest.mark.parametrize("largest_node", [None, 1])

@@ -21,11 +21,13 @@ def context(name, p, g, lr, index):
     return StepContext(lr, index, name.endswith("bias"), **norms)
 
 
-@pytest.mark.parametrize("opt", OPTIMIZERS)
+@pytest.mark.parametrize(("opt", "nesterov"), [*((opt, False) for opt in OPTIMIZERS), ("sgd", True)])
 @pytest.mark.parametrize("name", ["weight", "layer.bias"])
 @pytest.mark.parametrize("size", [1, 1000, 2 * BLOCK + 17])
-def test_twenty_steps_equal_the_formula(opt, name, size, rng):
+def test_twenty_steps_equal_the_formula(opt, nesterov, name, size, rng):
     values = {
+        "nesterov": nesterov,
+        "bias_weight_decay": 0.3,
         "momentum": 0.8,
         "weight_decay": 0.02,
         "trust_coefficient": 0.01,

@@ -66,6 +66,10 @@ class ConvBlock:
                 self._pool_and_activate(z, part)
         return self.y[: len(x)]
 
+    def weights_changed(self) -> None:
+        """The weights are not those that forward has prepared: it prepares them anew."""
+        self._prepared = False
+
     def _pool_and_activate(self, z: np.ndarray, part: slice) -> None:
         """From the map to y: pooling, bias, ReLU."""
         output = self.y[part]
