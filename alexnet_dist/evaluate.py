@@ -1,4 +1,4 @@
-"""python -m alexnet_dist.evaluate: top-1 and top-5 accuracy on an images.list, sharded over the ranks and exact."""
+"""python -m alexnet_dist.evaluate: accuracy on a list of images, sharded over the ranks and exact. One rank needs no MPI."""
 
 import argparse
 import json
@@ -8,17 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alexnet_dist import cli
-from alexnet_dist.data.sources import open_images
+from alexnet_dist.data.augment import CROPS
+from alexnet_dist.data.class_names import class_names_beside, match_classes
+from alexnet_dist.data.sources import open_evaluated
 from alexnet_dist.errors import SharedError
 from alexnet_dist.model.architecture import Network, parameter_map
 from alexnet_dist.model.network import AlexNet
 from alexnet_dist.runs import checkpoint
+from alexnet_dist.support.files import check_writable, write_text
 from alexnet_dist.support.threads import Team
 from alexnet_dist.support.workspace import zeros
 
 if TYPE_CHECKING:
-    from alexnet_dist.comm.world import World
+    from alexnet_dist.comm.ranks import Ranks
+    from alexnet_dist.data.table import ImageTable
     from alexnet_dist.training.evaluation import Evaluation
+    from alexnet_dist.training.predictions import Prediction
 
 
 def build_parser() -> cli.Parser:
@@ -34,15 +39,23 @@ def build_parser() -> cli.Parser:
         "--data",
         default="images.list",
         metavar="LIST",
-        help="`class_id image_path` a line, or a folder of shards (default: %(default)s)",
+        help="`class_id image_path` a line, or a folder of shards or classes (default: %(default)s)",
     )
+    add("--ten-crop", action="store_true", help="mean probabilities of corners, centre and their mirror images")
+    add(
+        "--ignore-class-names", action="store_true", help="take the list's classes by number, whatever classes.txt says"
+    )
+    add("--predictions", type=Path, metavar="FILE.csv", help="write each image's class and its most probable classes")
+    add("--topk", type=int, default=5, metavar="K", help="how many of them (default: %(default)s)")
+    add("--per-class", type=Path, metavar="FILE.csv", help="write each class's accuracy and precision")
+    add("--confusion", type=Path, metavar="FILE.csv", help="write how often each class is taken for each")
     add(
         "--batch-size",
         "-batchsize",
         type=int,
         default=32,
         metavar="N",
-        help="images a rank in one pass (default: %(default)s)",
+        help="images, or crops, a rank in one pass (default: %(default)s)",
     )
     add("--threads", type=int, metavar="N", help="threads a rank (default: this node's cores shared by its ranks)")
     add("--workers", type=int, metavar="N", help="threads a rank that decode images (default: as --threads)")
@@ -51,45 +64,80 @@ def build_parser() -> cli.Parser:
     return parser
 
 
-def body(world: "World", args: argparse.Namespace) -> int:
-    """Loads the network on every rank, evaluates, prints on rank 0."""
+def body(world: "Ranks", args: argparse.Namespace) -> int:
+    """Loads the network on every rank, evaluates, prints and writes on rank 0."""
     # Imported here, because --help needs no MPI.
     from alexnet_dist.training.evaluation import evaluate
+    from alexnet_dist.training.predictions import Predictions
     from alexnet_dist.training.shared_tables import share_images
 
+    files = [path for path in (args.predictions, args.per_class, args.confusion) if path is not None]
     with world.shared_errors():
-        cli.require_positive(args, "batch_size", "threads", "workers")
+        cli.require_positive(args, "batch_size", "threads", "workers", "topk")
         header, flat = checkpoint.load_weights(Path(args.load)) if world.rank == 0 else (None, None)
-    network = Network(**world.broadcast_json(asdict(header)["network"] if header else None))
-    images = share_images(world, partial(open_images, Path(args.data), network.num_classes))
+        for path in files if world.rank == 0 else []:
+            check_writable(path)
+    settings, trained = world.broadcast_json([asdict(header.network), header.class_names] if header else None)
+    network = Network(**settings)
+    with world.shared_errors():
+        wanted = None if args.ignore_class_names else class_names_beside(args.data)
+        names, order = match_classes(trained, wanted, network.num_classes, args.load)
+    images = share_images(world, partial(open_evaluated, Path(args.data), network.num_classes))
     world.require_same(images.fingerprint(), f"the list {args.data}")
     if flat is None:
         flat = zeros((parameter_map(network).size,))
     world.broadcast_(flat)
+    predictions = Predictions(args.topk)
     with Team(args.threads or world.node_threads()) as team:
-        result = evaluate(AlexNet(network, flat, args.batch_size, team), images, world, args.workers or team.size)
+        result = evaluate(
+            AlexNet(network, flat, max(args.batch_size, CROPS if args.ten_crop else 1), team),
+            images,
+            world,
+            args.workers or team.size,
+            ten_crop=args.ten_crop,
+            order=order,
+            observe=predictions.add if files else None,
+        )
     if args.strict and result.broken:
         raise SharedError(result.broken[0])
-    if world.rank == 0:
-        show(result, args.json)
+    everything = predictions.gathered(world)
+    with world.shared_errors():
+        if world.rank == 0:
+            show(result, args.json)
+            write(args, everything, names, images)
     return 0
 
 
 def show(result: "Evaluation", as_json: bool) -> None:
     """Prints the result, as text or as a JSON object."""
     if as_json:
-        sums = result.sums
+        sums, means = result.sums, result.means()
         counts = {"images": result.images, "top1": int(sums.top1), "top5": int(sums.top5), "loss_sum": sums.loss}
-        print(json.dumps({**counts, "broken": result.broken, "loss": sums.means()["loss"]}))
+        if "top5" not in means:
+            del counts["top5"]
+        print(json.dumps({**counts, "broken": result.broken, "loss": means["loss"]}))
         return
     for message in result.broken:
         print(f"skipped: {message}")
     print(result)
 
 
+def write(args: argparse.Namespace, predictions: "list[Prediction]", names: list[str], images: "ImageTable") -> None:
+    """Writes the files that have been asked for. Raises UserError."""
+    from alexnet_dist.training.predictions import confusion, confusion_csv, per_class_csv, predictions_csv
+
+    if args.predictions:
+        write_text(args.predictions, predictions_csv(predictions, names, images.name))
+    counts = confusion(predictions, len(names))
+    if args.per_class:
+        write_text(args.per_class, per_class_csv(counts, names))
+    if args.confusion:
+        write_text(args.confusion, confusion_csv(counts, names))
+
+
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
-    return cli.run_on_ranks(build_parser(), argv, body)
+    return cli.run_on_ranks(build_parser(), argv, body, needs_mpi=False)
 
 
 if __name__ == "__main__":

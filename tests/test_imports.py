@@ -12,8 +12,21 @@ import alexnet_dist
 PACKAGE = Path(alexnet_dist.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
-PROGRAMS = {"train", "evaluate", "inference", "prepare", "layout"}
-BELOW_PROGRAMS = {"cli", "errors", "kernels", "data", "model", "comm", "training", "runs", "support", "preparation"}
+PROGRAMS = {"train", "evaluate", "inference", "prepare", "layout", "convert"}
+BELOW_PROGRAMS = {
+    "cli",
+    "errors",
+    "kernels",
+    "data",
+    "model",
+    "comm",
+    "training",
+    "runs",
+    "support",
+    "preparation",
+    "predictor",
+    "weights",
+}
 # Module or folder -> what it may import, from this package and others, besides the standard library. The rule with the
 # longest name that fits a module counts; a folder stands for all that is in it.
 RULES = {
@@ -23,13 +36,17 @@ RULES = {
     "support": {"support", "errors"},
     "support.workspace": {"numpy"},
     "support.randomness": {"numpy"},
+    "support.labels": {"numpy"},
     "support.division": set(),
+    "support.npy": {"numpy"},
     "support.threads": {"numpy", "threadpoolctl", "support.workspace"},
     "kernels": {"numpy", "kernels", "support.workspace", "support.labels"},
     "data": {"numpy", "PIL", "data", "errors", "support.randomness", "support.labels"},
     "data.shards": {"numpy", "data", "errors", "support.files"},
     "model": {"numpy", "model", "kernels", "support"},
     "comm": {"numpy", "mpi4py", "comm", "errors", "support", "model.parameters"},
+    "predictor": {"numpy", "PIL", "data", "errors", "kernels", "model", "runs", "support"},
+    "weights": {"numpy", "torch", "onnx", "weights", "errors", "model", "runs", "support", "data.augment"},
     "runs": {"numpy", "safetensors", "runs", "errors", "model", "support"},
     "comm.ranks": {"numpy", "errors", "support"},
     "preparation": {"numpy", "PIL", "preparation", "data", "errors", "support"},
@@ -125,7 +142,10 @@ def test_every_folder_says_what_it_is():
         assert docstring.endswith(".")
 
 
-@pytest.mark.parametrize("module", ["model.network", "runs.checkpoint", "training.flags", *sorted(PROGRAMS)])
+@pytest.mark.parametrize(
+    "module",
+    ["model.network", "runs.checkpoint", "training.flags", "predictor", "training.evaluation", *sorted(PROGRAMS)],
+)
 def test_no_mpi_until_it_is_needed(module):
     code = f"import sys, alexnet_dist.{module}; sys.exit('mpi4py' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

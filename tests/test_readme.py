@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_dist import evaluate, inference, prepare, train
+from alexnet_dist import convert, evaluate, inference, prepare, train
 from alexnet_dist.cli import Parser
+from alexnet_dist.model.architecture import Network, parameter_map
+from alexnet_dist.model.parameters import initialize
+from alexnet_dist.runs import checkpoint
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,6 +28,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "evaluate": evaluate.build_parser,
     "inference": inference.build_parser,
     "prepare": prepare.build_parser,
+    "convert": convert.build_parser,
 }
 
 LAYOUT = "launch/local.sh --layout auto --data flowers/images.list --output-dir runs/flowers-auto"
@@ -45,6 +49,8 @@ COVERED = {
         "test_prepare_imagenet.py, with tiny archives"
     ),
     LAYOUT: "test_launch.py starts it with a fake mpirun, test_layout.py measures for real",
+    "python -m alexnet_dist.convert alexnet-owt-7be5be79.pth imagenet.safetensors": "tests/weights; it needs PyTorch",
+    "python -m alexnet_dist.convert runs/flowers/best.safetensors flowers.onnx": "tests/weights; it needs onnx",
     "python -m pytest tests/test_readme.py": "this is it",
     "mpirun -n 2 python -m pytest --with-mpi -m mpi": "launch/test.sh runs it",
 }
@@ -129,6 +135,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "images.list").write_text("".join(lines))
     draw(home / "photo.jpg")
     draw(home / "album" / "1.jpg")
+    pretrained = Network(num_classes=1000, image_size=64, width=0.0625)  # as SMALL says
+    parameters = parameter_map(pretrained)
+    flat = np.zeros(parameters.size, np.float32)
+    initialize(parameters, flat, "he", seed=0)
+    checkpoint.save(home / "imagenet.safetensors", parameters, flat, {}, checkpoint.Header(pretrained))
     return home
 
 
@@ -157,7 +168,7 @@ def test_the_walk_leaves_what_the_readme_lists(home: Path) -> None:
     run = home / "runs" / "flowers"
     if not run.exists():
         pytest.skip("the walk has not run")
-    for pattern in set(re.findall(r"^\| `([\w.*<>-]+)` \|", README, re.M)):
+    for pattern in set(re.findall(r"^\| `(\w[\w.*<>-]*)` \|", README, re.M)):
         if not pattern.startswith("ALEXNET") and not pattern.endswith(".py"):
             name = re.sub("<.*?>", "*", pattern)
             assert pattern == "PYTHON" or list(run.glob(name)), f"{pattern} is not in a run's folder"

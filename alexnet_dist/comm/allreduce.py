@@ -25,9 +25,9 @@ class Allreduce:
 
     def __init__(self, world: World, options: StrategyOptions) -> None:
         self.world, self._options = world, options
-        self.values, self.gradients = (zeros((options.size,)) for _ in range(2))
-        self.state = {name: zeros((options.size,)) for name in options.update.state}
-        self._buckets = Buckets(0, options.size, options.bucket)
+        self.values, self.gradients = zeros((options.size,)), options.buffer()
+        self.state = {name: options.buffer() for name in options.update.state}
+        self._buckets = Buckets(*options.trained, options.bucket)
         self._requests: list[MPI.Request] = []
         self._starts: list[float] = []
         self._waited = 0.0
@@ -98,7 +98,7 @@ class Allreduce:
 
     def swap_(self, one: np.ndarray, other: np.ndarray) -> None:
         """The replica's arrays exchange their contents."""
-        swap_ranges_(one, other, [(0, self._options.size)], self._options.team)
+        swap_ranges_(one, other, [self._options.trained], self._options.team)
 
     def close(self) -> None:
         """Does nothing: garbage collection frees the replica."""

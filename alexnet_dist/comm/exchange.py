@@ -4,7 +4,7 @@ The ranks of a node keep one copy of the parameters and of the optimizer's state
 memory. When all have filled a bucket, each rank sums its own slice of it over the node's gradients, block by block, and
 applies the update while the sum is in its cache: the gradient crosses memory once, and no rank updates what another one
 updates too. Across nodes, the first ranks of the nodes sum a bucket as soon as their nodes' ranks have: one message for
-each pair of nodes, and nothing crosses the wire twice. An optimizer that needs norms first updates at the step's end.
+each pair of nodes instead of one for each pair of ranks. An optimizer that needs norms first updates at the step's end.
 
 A parameter may be updated before the step's end only if no rank needs its old value any more: so a layer computes the
 gradient of its input before it passes that of its weights to the sink (model/layers).
@@ -52,6 +52,9 @@ class Exchange:
         ] = []  # of the node's first rank: the sums over nodes that it started
         self._arrived_count = 0  # how many of them have arrived
         self._updates_at_once = node.nodes == 1 and not options.update.partials
+        # The rank whose gradient sums begin with, and take the place of where they are stored: this rank's own is in its
+        # cache, but the nodes' first ranks send one whole bucket.
+        self._first = node.rank if node.nodes == 1 else 0
 
     @contextmanager
     def block(self, lo: int, hi: int, workspace: Workspace) -> Iterator[np.ndarray]:
@@ -89,7 +92,7 @@ class Exchange:
                 self.node.wait_until(partial(self._has_arrived, index))
                 if not self._options.update.partials:
                     update_ranges([summed], self._options)
-        self._filled_before += self._buckets.filled
+        self._filled_before += self._buckets.filled or 0  # there may be no bucket at all
         self._buckets.reset()
         self._step += 1
         self._buckets_done, self._arrived_count, self._requests = 0, 0, []
@@ -141,19 +144,23 @@ class Exchange:
             raise self._buckets.incomplete_error(self._buckets_done)
 
     def _slice(self, index: int) -> Summed:
-        """This rank's slice of a bucket, and where its sum is stored: in the first rank's gradient, where nobody but this
-        rank reads it until it is summed."""
+        """This rank's slice of a bucket, and where its sum is stored: in a gradient of which nobody but this rank reads that
+        slice until it is summed."""
         (lo, hi), ranks = self._buckets.bounds[index], self.node.size
         edges = [lo + (hi - lo) * rank // ranks // ALIGNMENT * ALIGNMENT for rank in range(ranks)] + [hi]
         start, end = max(edges[self.node.rank], lo), max(edges[self.node.rank + 1], lo)
-        return Summed(start, end, self.gradients[0, start - self._lo : end - self._lo])
+        return Summed(start, end, self.gradients[self._first, start - self._lo : end - self._lo])
 
     def _reduce(self, index: int) -> None:
         """This rank's slice of a bucket: its sum over the node, then the update, or the announcement that it is there."""
         summed = self._slice(index)
 
         def task(part: slice, workspace: Workspace) -> None:
-            total = workspace.take((part.stop - part.start,)) if self._updates_at_once else self.gradients[0, part]
+            total = (
+                workspace.take((part.stop - part.start,))
+                if self._updates_at_once
+                else self.gradients[self._first, part]
+            )
             self._sum(part, total)
             if self._updates_at_once:
                 self._options.update.apply(self._lo + part.start, self._lo + part.stop, total, workspace)
@@ -172,9 +179,9 @@ class Exchange:
             first = out
 
     def _in_order(self) -> list[np.ndarray]:
-        """The node's gradients: this rank's own, which is in its cache, or that which the sum takes the place of, first."""
-        own = self.node.rank if self._updates_at_once else 0
-        return [self.gradients[own], *self.gradients[:own], *self.gradients[own + 1 :]]
+        """The node's gradients in the order of their sum."""
+        first = self._first
+        return [self.gradients[first], *self.gradients[:first], *self.gradients[first + 1 :]]
 
     def _for_blocks(self, lo: int, hi: int, task: Callable[[slice, Workspace], None]) -> None:
         """The team works on [lo, hi), block by block: slices of the gradients."""
@@ -194,9 +201,10 @@ class NodeStrategy:
 
     def __init__(self, node: Node, options: StrategyOptions, used: list[tuple[int, int]] | None = None) -> None:
         self.node, self._options = node, options
-        self._used = [(0, options.size)] if used is None else used
+        used = [(0, options.size)] if used is None else used
+        self._trained = [(max(lo, options.trained_from), hi) for lo, hi in used if hi > options.trained_from]
         self.values = node.shared((options.size,), used=used)
-        self.state = {name: node.shared((options.size,), used=used) for name in options.update.state}
+        self.state = {name: node.shared((options.size,), used=self._trained) for name in options.update.state}
         self._partials = node.shared((node.size, max(options.update.partials, 1)), np.float64)
 
     def poll(self) -> None:
@@ -227,9 +235,9 @@ class NodeStrategy:
         self.node.broadcast_(array)
 
     def swap_(self, one: np.ndarray, other: np.ndarray) -> None:
-        """Collective: two of the node's arrays exchange their contents, each rank's share of what is used of them."""
+        """Collective: two of the node's arrays exchange their contents, each rank's share of what is trained of them."""
         rank, ranks = self.node.rank, self.node.size
-        mine = [(lo + (hi - lo) * rank // ranks, lo + (hi - lo) * (rank + 1) // ranks) for lo, hi in self._used]
+        mine = [(lo + (hi - lo) * rank // ranks, lo + (hi - lo) * (rank + 1) // ranks) for lo, hi in self._trained]
         self.node.barrier()
         swap_ranges_(one, other, mine, self._options.team)
         self.node.barrier()

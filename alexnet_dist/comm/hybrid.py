@@ -46,7 +46,8 @@ class Hybrid(NodeStrategy):
         self._owned = [owned_ranges(options, node.sizes, number) for number in range(node.nodes)]
         start, mine = options.classifier_start, self._owned[node.number]
         super().__init__(node, options, [(0, start), *mine])
-        self.exchange = Exchange(node, replace(options, bucket=min(SMALL_BUCKET, options.bucket)), 0, start)
+        small = replace(options, bucket=min(SMALL_BUCKET, options.bucket))
+        self.exchange = Exchange(node, small, options.trained_from, start)
         stored = [(lo - start, hi - start) for lo, hi in mine] if stores(options) else []
         self._gradient = node.shared((options.size - start if stored else 0,), used=stored)
         self.spread: Spread | None = None

@@ -51,8 +51,8 @@ class Local:
     def __init__(self, options: StrategyOptions) -> None:
         self._options = options
         self.values = zeros((options.size,))
-        self.state = {name: zeros((options.size,)) for name in options.update.state}
-        self._gradients = zeros((options.size if stores(options) else 0,))
+        self.state = {name: options.buffer() for name in options.update.state}
+        self._gradients = options.buffer() if stores(options) else zeros((0,))
 
     def block(self, lo: int, hi: int, workspace: Workspace) -> AbstractContextManager[np.ndarray]:
         """Memory for the gradient of [lo, hi), which is applied at the end of the context, or else in `finish`."""
@@ -64,7 +64,8 @@ class Local:
     def finish(self) -> None:
         """Makes the update if it needs norms; else it has been made already, block by block."""
         if self._options.update.partials:
-            everything = [Summed(0, self._options.size, self._gradients)]
+            lo, hi = self._options.trained
+            everything = [Summed(lo, hi, self._gradients[lo:hi])]
             update_with_norms(everything, everything, self._options)
 
     def waited(self) -> float:
@@ -84,7 +85,7 @@ class Local:
 
     def swap_(self, one: np.ndarray, other: np.ndarray) -> None:
         """The replica's arrays exchange their contents."""
-        swap_ranges_(one, other, [(0, self._options.size)], self._options.team)
+        swap_ranges_(one, other, [self._options.trained], self._options.team)
 
     def close(self) -> None:
         """Does nothing: garbage collection frees the replica."""

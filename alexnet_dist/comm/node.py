@@ -26,14 +26,6 @@ class NoSharedMemory(NotPossible):
     """The ranks of a node can't share the memory that a strategy asks for."""
 
 
-def open_node(world: World, largest: int | None = None) -> "Node":
-    """This rank's Node. Raises NoSharedMemory if the MPI library can't allocate windows in shared memory."""
-    try:
-        return Node(world, largest)
-    except MPI.Exception as error:
-        raise NoSharedMemory(f"this MPI library can't share memory ({error})") from error
-
-
 def require_room(node: "Node", size: int) -> None:
     """Collective over the world: raises NoSharedMemory, and closes the node, unless every node has room for `size` bytes.
 
@@ -85,8 +77,14 @@ def nodes_of(world: World, largest: int | None = None) -> tuple[list[int], int]:
     return sizes, number
 
 
+def _allocate(size: int, comm: Any) -> MPI.Win:
+    return MPI.Win.Allocate_shared(size, 1, comm=comm)
+
+
 class Node:
     """This rank's node. Every method is collective over the node's ranks unless it says otherwise.
+
+    Making one is collective over the world, and raises NoSharedMemory on all ranks where one of them can't share memory.
 
     `largest` splits a node into groups of at most this many ranks, each of which is treated as a node: for tests, and for
     machines with several memory domains.
@@ -111,12 +109,13 @@ class Node:
         dtype: type[np.generic] = np.float32,
         used: Sequence[tuple[int, int]] | None = None,
     ) -> np.ndarray:
-        """A zeroed array that all ranks of the node see. Raises MPI.Exception where the library can't make one.
+        """Collective over the world: a zeroed array that all ranks of the node see.
 
         Of a flat array, `used` are the ranges that will ever be touched: the rest takes no memory, and is not zeroed.
+        Where one node's library can't make its array, every rank closes its node and raises NoSharedMemory.
         """
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        window = MPI.Win.Allocate_shared(size if self.rank == 0 else 0, 1, comm=self.comm)
+        window = self._window(size if self.rank == 0 else 0)
         window.Lock_all()
         self._windows.append(window)
         memory, _ = window.Shared_query(0)
@@ -128,6 +127,20 @@ class Node:
         window.Sync()
         self.comm.Barrier()
         return array
+
+    def _window(self, size: int) -> MPI.Win:
+        window, problems = MPI.WIN_NULL, []
+        try:
+            window = _allocate(size, self.comm)
+        except MPI.Exception as error:
+            problems = [f"the MPI library on {os.uname().nodename} can't share {size / 1e6:.0f} MB ({error})"]
+        problems = self.world.all_texts(problems)
+        if problems:
+            if window != MPI.WIN_NULL:
+                window.Free()
+            self.close()
+            raise NoSharedMemory(problems[0])
+        return window
 
     def barrier(self) -> None:
         """Returns when all ranks of the node have called it; what they wrote to shared memory before is then seen."""
@@ -157,6 +170,14 @@ class Node:
         if self.rank == 0:
             wait_until(self.leaders.Ibcast(array, root=0).Test)
         self.barrier()
+
+    def sum_(self, array: np.ndarray) -> None:
+        """Collective over the world: an array that each node shares becomes the sum of all nodes'."""
+        self.barrier()
+        if self.nodes > 1:
+            if self.rank == 0:
+                self.wait_until(self.leaders.Iallreduce(MPI.IN_PLACE, array, MPI.SUM).Test)
+            self.barrier()
 
     def allgather_(self, rows: np.ndarray) -> None:
         """Collective over the world: fills an array that each node shares, of which node k has written rows[k]."""

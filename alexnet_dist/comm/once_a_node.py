@@ -9,12 +9,11 @@ from typing import IO, Any
 import numpy as np
 from mpi4py import MPI
 
+from alexnet_dist.comm.ranks import Made
 from alexnet_dist.comm.world import World
 from alexnet_dist.errors import UserError
 
 ALIGNMENT = 64  # bytes: a cache line
-
-Made = tuple[Any, Sequence[np.ndarray]]  # what JSON can represent, and arrays
 
 
 def once_a_node(world: World, make: Callable[[], Made]) -> Made:

@@ -7,7 +7,7 @@ same over MPI.
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,8 @@ import numpy as np
 
 from alexnet_dist.errors import SharedError, UserError
 from alexnet_dist.support.threads import available_cores
+
+Made = tuple[Any, Sequence[np.ndarray]]  # what JSON can represent, and arrays
 
 
 class Ranks:
@@ -51,6 +53,11 @@ class Ranks:
     def all_hosts(self) -> list[str]:
         """The name of each rank's host."""
         return self.all_texts([os.uname().nodename])
+
+    def once_a_node(self, make: Callable[[], Made]) -> Made:
+        """What `make` returns on the first rank of each node, on all ranks of the node: see comm/once_a_node.py."""
+        with self.shared_errors():
+            return make()
 
     @contextmanager
     def shared_errors(self) -> Iterator[None]:

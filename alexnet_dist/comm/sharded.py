@@ -18,7 +18,7 @@ class Sharded(NodeStrategy):
 
     def __init__(self, node: Node, options: StrategyOptions) -> None:
         super().__init__(node, options)
-        self.exchange = Exchange(node, options, 0, options.size)
+        self.exchange = Exchange(node, options, *options.trained)
 
     def block(self, lo: int, hi: int, workspace: Workspace) -> AbstractContextManager[np.ndarray]:
         """The part [lo, hi) of the gradient, to be filled."""

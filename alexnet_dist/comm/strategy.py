@@ -10,7 +10,7 @@ from alexnet_dist.comm.buckets import BUCKET
 from alexnet_dist.comm.parts import Parts
 from alexnet_dist.model.parameters import GradientSink
 from alexnet_dist.support.threads import Team
-from alexnet_dist.support.workspace import Workspace
+from alexnet_dist.support.workspace import Workspace, empty
 
 UPDATE_BLOCK = 1 << 18  # floats in one task of an update
 
@@ -59,8 +59,9 @@ class StrategyOptions:
     """What every strategy needs: `size` parameters, of which those from `classifier_start` on are the classifier's.
 
     Each of `matrices` is one of these: (where it begins, its rows, the length of a row), one row for each output of a
-    layer. `bucket` is how many floats are exchanged at once; `record` is called after each exchange. `parts` says which part
-    of a step the gradients belong to that are handed over.
+    layer. Those before `trained_from` stay as they are: they get no gradient and have no state. `bucket` is how many
+    floats are exchanged at once; `record` is called after each exchange. `parts` says which part of a step the gradients
+    belong to that are handed over.
     """
 
     size: int
@@ -68,9 +69,21 @@ class StrategyOptions:
     update: Update
     team: Team
     matrices: tuple[tuple[int, int, int], ...] = ()
+    trained_from: int = 0
     bucket: int = BUCKET
     record: Record = no_record
     parts: Parts = field(default_factory=Parts)
+
+    @property
+    def trained(self) -> tuple[int, int]:
+        """The range of the flat buffers that is trained."""
+        return self.trained_from, self.size
+
+    def buffer(self) -> np.ndarray:
+        """A flat buffer of a replica, zeroed where parameters are trained; the rest is never touched, so takes no memory."""
+        array = empty((self.size,))
+        array[self.trained_from :] = 0
+        return array
 
 
 class Strategy(GradientSink, Protocol):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from alexnet_dist.comm.ranks import Ranks
+from alexnet_dist.comm.ranks import Made, Ranks
 from alexnet_dist.errors import UserError
 
 try:
@@ -74,6 +74,11 @@ class World(Ranks):
         ends = np.cumsum(sizes)
         parts = [everyone[end - size : end].tobytes() for size, end in zip(sizes, ends, strict=True)]
         return [text for part in parts for text in json.loads(part)]
+
+    def once_a_node(self, make: Callable[[], Made]) -> Made:
+        from alexnet_dist.comm.once_a_node import once_a_node  # here, because it imports World
+
+        return once_a_node(self, make)
 
     def abort(self) -> None:
         sys.stdout.flush()

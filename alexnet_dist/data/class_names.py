@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from alexnet_dist.data.class_folders import folder_class_names, is_class_folder, split_folders
 from alexnet_dist.data.text import BYTE_ORDER_MARK, read_bytes
 from alexnet_dist.errors import UserError
 
@@ -24,7 +25,15 @@ def class_names_file(images: str | Path) -> Path:
 
 
 def class_names_beside(images: str | Path) -> list[str] | None:
-    """The names in `classes.txt` in the list's folder, or in the folder of shards, or None if there is no such file."""
+    """The names in `classes.txt` in the list's folder, or in the folder of shards, or None if there is no such file.
+
+    Of a folder of class folders, the names of these; of one that holds train and val, those of train. Raises UserError.
+    """
+    parts = split_folders(Path(images))
+    if parts:
+        return class_names_beside(parts[0])
+    if is_class_folder(Path(images)):
+        return folder_class_names(Path(images))
     path = class_names_file(images)
     return read_class_names(path) if path.exists() else None
 
@@ -51,3 +60,21 @@ def class_order(trained: Sequence[str] | None, wanted: Sequence[str] | None, fil
         f"{file} was trained with other classes ({'; '.join(differences)}). Give the list that belongs to it, or say "
         "--ignore-class-names to take them by their numbers"
     )
+
+
+def match_classes(
+    trained: Sequence[str] | None, wanted: Sequence[str] | None, classes: int, file: object
+) -> tuple[list[str], list[int] | None]:
+    """A name for each class that is told to people, and which of the network's classes that is (None: the same ones).
+
+    `trained` are the names in the network's `file`, of `classes` classes; `wanted` those that somebody reads the results by.
+    A class without a name has its number. Raises UserError as class_order does, and for names of another number.
+    """
+    for names in (trained, wanted):
+        if names is not None and (names is trained or trained is None) and len(names) != classes:
+            raise UserError(
+                f"there are {len(names)} class names for the {classes} classes of {file}; give the list or the names that "
+                "belong to it (--ignore-class-names leaves a list's classes.txt aside)"
+            )
+    order = class_order(trained, wanted, file)
+    return list(wanted or trained or map(str, range(classes))), order

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,7 +34,8 @@ _ORIENTATION_TAG = 0x0112
 warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
 
 
-ImageFile = str | Path | Callable[[], BinaryIO]  # a path, or a function that opens the file
+# A path, a function that opens the file, or a picture that Pillow has opened or made already (of any format).
+ImageFile = str | Path | Callable[[], BinaryIO] | Image.Image
 
 
 class ImageError(UserError):
@@ -43,7 +45,7 @@ class ImageError(UserError):
 class Picture:
     """An open image whose header has been read. `open_image` makes it."""
 
-    def __init__(self, image: PillowFile.ImageFile) -> None:
+    def __init__(self, image: Image.Image) -> None:
         self._image = image
         self._orientation = _orientation(image)
 
@@ -85,12 +87,13 @@ def open_image(image: ImageFile) -> Iterator[Picture]:
     """
     with ExitStack() as stack:
         with image_errors():
-            picture = Picture(_open(stack.enter_context(_opened(image))))
+            opened = image if isinstance(image, Image.Image) else _open(stack.enter_context(_opened(image)))
+            picture = Picture(opened)
         yield picture
 
 
 def decode(image: ImageFile) -> Image.Image:
-    """The upright picture of a JPEG or PNG file in RGB. Transparent pixels lie on white. Raises ImageError."""
+    """The upright picture of a JPEG or PNG file, or of Pillow's, in RGB. Transparent pixels lie on white. Raises ImageError."""
     with open_image(image) as picture:
         return picture.rgb()
 
@@ -104,16 +107,19 @@ def image_format(content: bytes) -> str:
     raise ImageError("is not a JPEG or PNG image" if content else "is empty (0 bytes)")
 
 
-def _opened(image: ImageFile) -> BinaryIO:
+def _opened(image: str | Path | Callable[[], BinaryIO]) -> BinaryIO:
     return image() if callable(image) else open(image, "rb")
 
 
 def _open(file: BinaryIO) -> PillowFile.ImageFile:
     # The two formats' own classes, not Image.open: its limit on pixels is a global one, warns through the process-wide
     # `warnings`, and raises only beyond twice the limit. A JPEG with further pictures in it (MPO) yields its first.
-    start = file.read(8)
+    kind = image_format(file.read(8))
     file.seek(0)
-    image = JpegImageFile(file) if image_format(start) == "jpg" else PngImageFile(file)
+    # Read at once, and given to the decoder in one piece: Pillow's small reads take a fifth of the decoding's time.
+    content = file.read()
+    image = JpegImageFile(BytesIO(content)) if kind == "jpg" else PngImageFile(BytesIO(content))
+    image.decodermaxblock = max(len(content), 1)
     pixels = image.width * image.height
     if pixels > MAX_PIXELS:
         raise ImageError(f"has {pixels} pixels, more than {MAX_PIXELS}; make it smaller")
@@ -122,7 +128,7 @@ def _open(file: BinaryIO) -> PillowFile.ImageFile:
     return image
 
 
-def _orientation(image: PillowFile.ImageFile) -> int:
+def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # a broken EXIF block is no reason to reject the picture

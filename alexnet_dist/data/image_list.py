@@ -5,16 +5,14 @@ begin with `#` are skipped.
 """
 
 import os
-import zlib
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_dist.data.table import ImageTable
+from alexnet_dist.data.table import FileTable
 from alexnet_dist.data.text import BYTE_ORDER_MARK, read_bytes
 from alexnet_dist.errors import UserError
 
@@ -22,30 +20,21 @@ MAX_CLASSES = 65536  # without a number of classes to check against, a greater c
 
 
 @dataclass(frozen=True, eq=False)
-class ImageList(ImageTable):
+class ImageList(FileTable):
     """The images of one list, in its order. `text` is the file, and an image's name its path, as the list has it."""
 
     lines: NDArray[np.int32]  # line numbers, from 1
 
-    def path(self, index: int) -> Path:
-        """Where image `index` is. Bytes that aren't UTF-8 come through as the file system has them."""
-        return self.source.parent / os.fsdecode(self.name(index))
-
-    def open(self, index: int) -> BinaryIO:
-        """The file of image `index`. Raises OSError."""
-        return open(self.path(index), "rb")
+    @property
+    def root(self) -> Path:
+        """As FileTable."""
+        return self.source.parent
 
     def where(self, index: int) -> str:
         """The line that names image `index`, and its path, for messages: `images.list:17: cats/tom.jpg`."""
         # The path's bytes may not be UTF-8, but a message must go into any terminal and log file.
         path = os.fsencode(self.path(index)).decode(errors="backslashreplace")
         return f"{self.source}:{self.lines[index]}: {path}"
-
-    def _fingerprint(self) -> str:
-        """Eight hexadecimal digits: CRC-32 of the labels, then of each path and a line break."""
-        crc = zlib.crc32(self.labels.astype("<i4").tobytes())
-        crc = zlib.crc32(b"\n".join([*self.names(), b""]), crc)
-        return f"{crc:08x}"
 
 
 def read_image_list(path: str | Path, num_classes: int | None = None) -> ImageList:

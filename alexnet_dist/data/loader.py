@@ -3,20 +3,22 @@
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_dist.data.decode import ImageError
+from alexnet_dist.data.mixup import mix_
 from alexnet_dist.data.sharding import epoch_order, share, step_size, steps_per_epoch
 from alexnet_dist.data.source import ImageSource
-from alexnet_dist.support.labels import NO_LABEL
+from alexnet_dist.support.labels import NO_LABEL, Mixed
 
 # (index in the list, epoch, out [H, W, 3]): fills out, or raises ImageError
 Load = Callable[[int, int, NDArray[np.float32]], None]
+OwnShare = Callable[[int, int], float]  # (index in the list, epoch): what an image keeps of itself when it is mixed
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,19 +31,25 @@ class Batch:
     broken: list[str] = field(
         default_factory=list
     )  # what was wrong with the images that could not be read: "images.list:17: x.jpg is truncated"
+    mixed: Mixed | None = None  # where each image is mixed with another one
 
     def rows(self, part: range) -> "Batch":
         """Some of the images, as views; what was wrong with others is not told again."""
         chosen = slice(part.start, part.stop)
-        return Batch(self.images[chosen], self.labels[chosen], self.positions[chosen])
+        mixed = None if self.mixed is None else self.mixed.rows(chosen)
+        return Batch(self.images[chosen], self.labels[chosen], self.positions[chosen], mixed=mixed)
 
 
 @dataclass(frozen=True, eq=False)
 class _Pending:
-    """A batch whose rows are being decoded. A task returns what was wrong with its image, or None."""
+    """A batch whose rows are being decoded. A task returns what was wrong with its image, or None.
+
+    `mixing`, if images are mixed, is the last task, after that of the image before this rank's first one.
+    """
 
     batch: Batch
     tasks: list[Future[str | None]]
+    mixing: Future[None] | None = None
 
 
 class Loader:
@@ -49,7 +57,9 @@ class Loader:
 
     `load` fills one row of a batch with an image and must depend on its arguments alone; then the global batches are the
     same for any number of ranks and `workers` (threads), and from any first step. With `shuffle` every epoch has an order
-    of its own, otherwise the list's. The two buffers take 2 * ceil(global_batch / size) * 12 * image_size**2 bytes.
+    of its own, otherwise the list's. With `own_share`, each image is mixed with the one before it in the global batch.
+    `shape` is that of a row: an image's, or of several crops, or of features. The two buffers take
+    2 * ceil(global_batch / size) rows, mixing two more in each.
     """
 
     def __init__(
@@ -57,8 +67,9 @@ class Loader:
         images: ImageSource,
         *,
         load: Load,
+        own_share: OwnShare | None = None,
         global_batch: int,
-        image_size: int = 224,
+        shape: tuple[int, ...] = (224, 224, 3),
         rank: int = 0,
         size: int = 1,
         shuffle: bool = False,
@@ -66,12 +77,13 @@ class Loader:
         workers: int = 1,
     ) -> None:
         self._images = images
-        self._load = load
+        self._load, self._own_share = load, own_share
         self._global_batch = global_batch
         self._rank, self._size = rank, size
         self._shuffle, self._seed = shuffle, seed
         capacity = -(-min(global_batch, len(images)) // size)
-        self._buffers = np.zeros((2, capacity, image_size, image_size, 3), np.float32)
+        spare = 0 if own_share is None else 2
+        self._buffers = np.zeros((2, capacity + spare, *shape), np.float32)
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._busy = False
 
@@ -117,8 +129,8 @@ class Loader:
         self.close()
 
     def _begin(self, order: NDArray[np.int64], epoch: int, step: int) -> _Pending:
-        mine = share(step_size(step, len(self._images), self._global_batch), self._rank, self._size)
-        first = step * self._global_batch
+        first, count = step * self._global_batch, step_size(step, len(self._images), self._global_batch)
+        mine = share(count, self._rank, self._size)
         samples = order[first + mine.start : first + mine.stop]
         batch = Batch(
             images=self._buffers[step % 2, : len(mine)],
@@ -126,7 +138,20 @@ class Loader:
             positions=np.arange(mine.start, mine.stop),
         )
         rows = zip(samples.tolist(), batch.images, strict=True)
-        return _Pending(batch, [self._executor.submit(self._fill, epoch, sample, row) for sample, row in rows])
+        tasks = [self._executor.submit(self._fill, epoch, sample, row) for sample, row in rows]
+        if self._own_share is None or not len(mine):
+            return _Pending(batch, tasks)
+        before, scratch = self._buffers[step % 2, len(mine) : len(mine) + 2]
+        previous = int(order[first + (mine.start - 1) % count])
+        tasks.append(self._executor.submit(self._fill, epoch, previous, before))
+        mixed = Mixed(
+            np.concatenate([self._images.labels[[previous]], batch.labels[:-1]]),
+            np.array([self._own_share(sample, epoch) for sample in samples.tolist()], np.float32),
+        )
+        pending = _Pending(replace(batch, mixed=mixed), tasks)
+        # Begun only when a thread has taken each task before it: so waiting for those can't block all threads.
+        mixing = self._executor.submit(_mix, pending, before, scratch)
+        return replace(pending, mixing=mixing)
 
     def _fill(self, epoch: int, sample: int, row: NDArray[np.float32]) -> str | None:
         try:
@@ -140,8 +165,21 @@ class Loader:
         return None
 
 
+def _mix(pending: _Pending, before: NDArray[np.float32], scratch: NDArray[np.float32]) -> None:
+    """Mixes the images of a batch when they are decoded; images that could not be read neither give nor take."""
+    batch, mixed = pending.batch, pending.batch.mixed
+    assert mixed is not None
+    *own, last = (task.result() is None for task in pending.tasks)
+    for row, readable in enumerate(zip(own, [last, *own], strict=False)):
+        if not all(readable):
+            mixed.shares[row] = 1
+    mix_(batch.images, before, mixed.shares, scratch)
+
+
 def _finish(pending: _Pending) -> Batch:
-    for row, task in enumerate(pending.tasks):
+    if pending.mixing is not None:
+        pending.mixing.result()
+    for row, task in enumerate(pending.tasks[: len(pending.batch.labels)]):
         problem = task.result()
         if problem is not None:
             pending.batch.labels[row] = NO_LABEL
@@ -151,4 +189,6 @@ def _finish(pending: _Pending) -> Batch:
 
 def _cancel(pending: Iterable[_Pending]) -> None:
     """Cancels what has not begun and waits for what has, so that no thread writes to a buffer any more."""
-    wait([task for one in pending for task in one.tasks if not task.cancel()])
+    tasks: list[Future[Any]] = [task for one in pending for task in one.tasks]
+    tasks += [one.mixing for one in pending if one.mixing is not None]
+    wait([task for task in tasks if not task.cancel()])

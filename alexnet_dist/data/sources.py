@@ -1,9 +1,11 @@
 """The images that a run trains and validates on, and the names of its classes: read, checked and split."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from alexnet_dist.data.class_folders import ClassFolder, is_class_folder, read_class_folder, split_folders
 from alexnet_dist.data.class_names import class_names_beside, read_class_names
 from alexnet_dist.data.image_list import ImageList, read_image_list
 from alexnet_dist.data.shards import Shards, is_shard_folder, read_shards
@@ -11,7 +13,10 @@ from alexnet_dist.data.source import ImageSource, hold_out
 from alexnet_dist.data.table import ImageTable
 from alexnet_dist.errors import UserError
 
-STORED: dict[str, type[ImageTable]] = {kind.__name__: kind for kind in (ImageList, Shards)}  # what open_images returns
+VAL_FRACTION = 0.1  # of the images, where none are for validation
+STORED: dict[str, type[ImageTable]] = {
+    kind.__name__: kind for kind in (ImageList, ClassFolder, Shards)
+}  # what open_images returns
 
 AnySource = TypeVar("AnySource", bound=ImageSource, covariant=True)
 
@@ -24,22 +29,39 @@ class Sources(Generic[AnySource]):
     val: AnySource
     num_classes: int
     class_names: list[str] | None
+    notes: tuple[str, ...] = ()  # for the log: where validation images were found, and what was left out
 
 
 @dataclass(frozen=True)
 class SourcePaths:
-    """Where a run finds its images: `val_fraction` of `data` is held out where there is no `val`."""
+    """Where a run finds its images.
+
+    Without `val` and `val_fraction`, validation images are those in `val.list` beside the list `data`, or in the folder
+    `val` beside `train` in the folder `data`; where there is neither, VAL_FRACTION of the images is held out.
+    """
 
     data: Path
     val: Path | None = None
-    val_fraction: float = 0.1
+    val_fraction: float | None = None
     class_names: Path | None = None
     num_classes: int | None = None
 
 
-def open_images(path: Path, num_classes: int | None = None) -> ImageTable:
-    """The images of a list, or of a folder of packed shards. Raises UserError, also for a class id out of range."""
+def open_images(path: Path, num_classes: int | None = None, classes: Sequence[str] | None = None) -> ImageTable:
+    """The images of a list, of a folder of packed shards, or of a folder of class folders.
+
+    `classes` say which class id each class folder is; without them, they are numbered in their order. Raises UserError,
+    also for a class id out of range.
+    """
+    if is_class_folder(path):
+        return read_class_folder(path, num_classes, classes)
     return read_shards(path, num_classes) if is_shard_folder(path) else read_image_list(path, num_classes)
+
+
+def open_evaluated(path: Path, num_classes: int | None = None) -> ImageTable:
+    """The images that evaluation reads: of a folder that holds train and val, those of val. Raises UserError."""
+    train, val = split_folders(path) or (None, path)
+    return open_images(val, num_classes, class_names_beside(train) if train else None)
 
 
 def read_sources(paths: SourcePaths, seed: int) -> Sources[ImageTable]:
@@ -47,17 +69,40 @@ def read_sources(paths: SourcePaths, seed: int) -> Sources[ImageTable]:
 
     The number of classes is the one given, else that of the names, else the largest class id + 1. Raises UserError.
     """
-    data, names_file, num_classes = paths.data, paths.class_names, paths.num_classes
-    names = read_class_names(names_file) if names_file else class_names_beside(data)
+    names_file, num_classes = paths.class_names, paths.num_classes
+    data, val_path, notes = _locate(paths)
+    beside = class_names_beside(data)
+    names = read_class_names(names_file) if names_file else beside
     if names_file and num_classes is not None and len(names or []) != num_classes:
         raise UserError(f"{names_file} names {len(names or [])} classes, but --num-classes is {num_classes}")
     limit = num_classes if num_classes is not None else len(names) if names else None
     train = open_images(data, limit)
-    if paths.val is not None:
-        val = open_images(paths.val, limit)
+    opened = [train]
+    if val_path is not None:
+        val = open_images(val_path, limit, beside)
+        opened.append(val)
     else:
-        train, val = hold_out(train, paths.val_fraction, seed)
+        train, val = hold_out(train, paths.val_fraction or VAL_FRACTION, seed)
     classes = limit or 1 + max(int(train.labels.max()), int(val.labels.max()))
     if names is not None and len(names) != classes:
         names = None  # an unrelated classes.txt beside the list, overruled by --num-classes
-    return Sources(train, val, classes, names)
+    notes += [f"{one.source}: {line}" for one in opened if isinstance(one, ClassFolder) for line in one.left_out]
+    return Sources(train, val, classes, names, tuple(notes))
+
+
+def _locate(paths: SourcePaths) -> tuple[Path, Path | None, list[str]]:
+    """Where the training images are, and the validation images where they are others; and what to say of it."""
+    data, chosen = paths.data, paths.val is not None or paths.val_fraction is not None
+    if chosen:
+        return data, paths.val, []
+    found, beside = split_folders(data), data.parent / "val.list"
+    if found is None and data.is_file() and beside.is_file() and not beside.samefile(data):
+        found = data, beside
+    if found is None:
+        return data, None, []
+    train, val = found
+    return (
+        train,
+        val,
+        [f"training images: {train}; validation images: {val}, beside it (--val, --val-fraction: others)"],
+    )

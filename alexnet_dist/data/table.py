@@ -1,12 +1,17 @@
 """A table of images: what lists and packed shards have in common."""
 
+import os
+import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+BLOCK = 1 << 14  # names that are copied at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +36,13 @@ class ImageTable(ABC):
         """What the source calls image `index`."""
         return self.text[self.starts[index] : self.ends[index]].tobytes()
 
-    def names(self) -> list[bytes]:
-        """All names: to be used at once and forgotten."""
-        text = self.text.tobytes()
-        return [text[start:end] for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True)]
+    def names(self) -> Iterator[bytes]:
+        """All names, with a line break after each, in blocks."""
+        text = self.text.data
+        for first in range(0, len(self), BLOCK):
+            block = slice(first, first + BLOCK)
+            places = zip(self.starts[block].tolist(), self.ends[block].tolist(), strict=True)
+            yield b"\n".join([*(text[start:end] for start, end in places), b""])
 
     def subset(self, indices: NDArray[np.integer]) -> Self:
         """The images at `indices`, in that order."""
@@ -71,3 +79,28 @@ class ImageTable(ABC):
     @abstractmethod
     def _fingerprint(self) -> str:
         """The fingerprint, computed."""
+
+
+@dataclass(frozen=True, eq=False)
+class FileTable(ImageTable):
+    """Images that are files: the name of each is a path below `root`, or an absolute one."""
+
+    @property
+    @abstractmethod
+    def root(self) -> Path:
+        """Where relative paths start."""
+
+    def path(self, index: int) -> Path:
+        """Where image `index` is. Bytes that aren't UTF-8 come through as the file system has them."""
+        return self.root / os.fsdecode(self.name(index))
+
+    def open(self, index: int) -> BinaryIO:
+        """The file of image `index`. Raises OSError."""
+        return open(self.path(index), "rb")
+
+    def _fingerprint(self) -> str:
+        """Eight hexadecimal digits: CRC-32 of the labels, then of each path and a line break."""
+        crc = zlib.crc32(self.labels.astype("<i4").tobytes())
+        for block in self.names():
+            crc = zlib.crc32(block, crc)
+        return f"{crc:08x}"

@@ -6,7 +6,7 @@ loss, no gradient, never counted.
 
 import numpy as np
 
-from alexnet_dist.support.labels import NO_LABEL
+from alexnet_dist.support.labels import NO_LABEL, Mixed
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -17,12 +17,19 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def cross_entropy(
-    logits: np.ndarray, labels: np.ndarray, dlogits: np.ndarray, *, total: int, smoothing: float = 0.0
+    logits: np.ndarray,
+    labels: np.ndarray,
+    dlogits: np.ndarray,
+    *,
+    total: int,
+    smoothing: float = 0.0,
+    mixed: Mixed | None = None,
 ) -> float:
     """The sum of the losses of these rows, in float64; writes dlogits = d(that sum / total) / d logits.
 
     `total` is the size of the global batch, so that gradients summed over all ranks are those of its mean loss. With
     smoothing s the target is 1 - s on the label plus s / K on every class (Szegedy et al., arXiv 1512.00567).
+    Where images are `mixed`, the label's 1 - s is divided between both labels (Zhang et al., arXiv 1710.09412).
     """
     k = logits.shape[1]
     rows = np.flatnonzero(labels != NO_LABEL)
@@ -31,12 +38,20 @@ def cross_entropy(
     np.exp(shifted, out=dlogits)
     norm = dlogits.sum(axis=1, keepdims=True, dtype=np.float64)
     log_norm = np.log(norm[rows, 0])
-    losses = log_norm - (1 - smoothing) * shifted[rows, right].astype(np.float64)
+    on_labels = shifted[rows, right].astype(np.float64)
+    if mixed is not None:
+        other, shares = mixed.labels[rows], mixed.shares[rows].astype(np.float64)
+        on_labels = shares * on_labels + (1 - shares) * shifted[rows, other]
+    losses = log_norm - (1 - smoothing) * on_labels
     if smoothing:
         losses -= smoothing * shifted[rows].mean(axis=1, dtype=np.float64)
     dlogits /= norm.astype(np.float32)
     dlogits -= smoothing / k
-    dlogits[rows, right] -= 1 - smoothing
+    if mixed is None:
+        dlogits[rows, right] -= 1 - smoothing
+    else:
+        dlogits[rows, right] -= (1 - smoothing) * shares
+        dlogits[rows, other] -= (1 - smoothing) * (1 - shares)
     dlogits[labels == NO_LABEL] = 0
     dlogits /= total
     return float(losses.sum())

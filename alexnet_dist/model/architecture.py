@@ -103,12 +103,14 @@ def weight_and_bias(key: str, weight: ParameterSpec) -> tuple[ParameterSpec, Par
 
 @dataclass(frozen=True)
 class Network:
-    """The settings of a network. `width` scales every hidden layer: small networks for tests and small machines."""
+    """The settings of a network. `width` scales every hidden layer: small networks for tests and small machines.
+    `interpolation` is how its images are scaled, one of data.augment.INTERPOLATIONS: what reads them asks for it."""
 
     num_classes: int = 1000
     image_size: int = 224
     dropout: float = 0.5
     width: float = 1.0
+    interpolation: str = "bilinear"
 
     def layers(self) -> tuple[list[Layer], list[Layer]]:
         """torchvision's `features` and `classifier`; a layer's index in its list is its number in a checkpoint's keys."""
@@ -169,6 +171,11 @@ class LayerTable(NamedTuple):
     def parameters(self) -> ParameterMap:
         """Where the parameters lie in a flat buffer: those of the features first."""
         return ParameterMap([spec for layer in self.layers for spec in layer.parameters])
+
+    def first_trained(self, frozen: int) -> int:
+        """Where the trained parameters begin in the flat buffer, if the first `frozen` layers with parameters are not."""
+        layers = [layer for layer in self.layers if layer.parameters]
+        return sum(spec.size for layer in layers[:frozen] for spec in layer.parameters)
 
     @property
     def classifier_start(self) -> int:

@@ -5,17 +5,20 @@ The table of layers is in architecture.py, the memory of parameters in parameter
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
-from alexnet_dist.model.architecture import Network, PlacedLayer, layer_table
+from alexnet_dist.model.architecture import Dropout, LayerTable, Network, layer_table
 from alexnet_dist.model.binding import Binder, bind
 from alexnet_dist.model.layers.base import Allocate, Block, BlockContext, DropoutKey
 from alexnet_dist.model.layers.conv import ConvBlock
 from alexnet_dist.model.parameters import GradientSink
 from alexnet_dist.support.threads import Team
 from alexnet_dist.support.workspace import empty
+
+FEATURES, CLASSIFIER = range(2)  # the parts of the table of layers
 
 
 class Chain:
@@ -73,7 +76,8 @@ class AlexNet:
     `flat` holds the parameters as `parameter_map(network)` says; it is read, never written, and may change only before the
     first forward pass, between a backward pass and the next forward one, and before a call of `weights_changed`.
     `training` allocates what backward and dropout need besides; `conv` is one of convolutions.MODES; `classifier` makes what
-    takes the place of a Chain of the classifier's layers. Raises ValueError for a table that no blocks can run.
+    takes the place of a Chain of the classifier's layers. The first `frozen` layers with parameters aren't trained: they
+    get no gradient and no dropout. Raises ValueError for a table that no blocks can run.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class AlexNet:
         *,
         training: bool = False,
         conv: str = "auto",
+        frozen: int = 0,
         classifier: "Callable[[AlexNet], Classifier] | None" = None,
     ) -> None:
         self.network, self.batch = network, batch
@@ -92,24 +97,43 @@ class AlexNet:
         self.parameters = self._table.parameters
         self._views, self._conv = self.parameters.views(flat), conv
         context = BlockContext(batch, team, team, training)
-        self.features = self._chain(self._table.features, context, data=False)
+        of_features, of_classifier = split(self._table, frozen)
+        as_it_is = replace(context, training=False)
+        still = [(FEATURES, slice(of_features)), (CLASSIFIER, slice(of_classifier))]
+        self.frozen = Chain([block for part, layers in still for block in self._blocks(part, layers, as_it_is)], 0)
+        self.features = self._chain(FEATURES, slice(of_features, None), context)
         self.classifier: Classifier = (
-            classifier(self) if classifier else self._chain(self._table.classifier, context, data=True)
+            classifier(self) if classifier else self._chain(CLASSIFIER, slice(of_classifier, None), context)
         )
 
     def forward(self, x: np.ndarray, dropout: DropoutKey | None = None) -> np.ndarray:
-        """Logits [N, classes] of normalised images x [N, H, W, 3]; valid until the next call. A key turns dropout on."""
+        """Logits [N, classes] of normalised images x [N, H, W, 3]; valid until the next call. A key turns dropout on.
+
+        x may also be what `forward_frozen` has made of the images.
+        """
+        if x.shape[1:] != self.frozen_shape:
+            x = self.forward_frozen(x)
+        return self.classifier.forward(self.features.forward(x, dropout), dropout)
+
+    def forward_frozen(self, x: np.ndarray) -> np.ndarray:
+        """What the frozen layers make of normalised images x [N, H, W, 3]: [N, *frozen_shape]; valid until the next call."""
         size = self.network.image_size
         if x.shape[1:] != (size, size, 3) or len(x) > self.batch:
             raise ValueError(f"x is {x.shape}, not up to {self.batch} images of ({size}, {size}, 3)")
-        return self.classifier.forward(self.features.forward(x, dropout), dropout)
+        return self.frozen.forward(x, None)
+
+    @property
+    def frozen_shape(self) -> tuple[int, ...]:
+        """The shape of what the frozen layers make of an image; () where no layer is frozen."""
+        return self.frozen.blocks[-1].y.shape[1:] if self.frozen.blocks else ()
 
     def backward(self, dlogits: np.ndarray, sink: GradientSink) -> None:
         """Passes the gradient of every parameter to the sink, last layer first; overwrites dlogits [N, classes].
 
         It is that of the latest forward pass, whose x must be unchanged.
         """
-        self.features.backward(self.classifier.backward(dlogits, sink, data=True), sink, data=False)
+        dy = self.classifier.backward(dlogits, sink, data=bool(self.features.blocks))
+        self.features.backward(dy, sink, data=False)
 
     def weights_changed(self) -> None:
         """Forgets what earlier forward passes have kept of the parameters: they have changed without a backward pass."""
@@ -119,20 +143,40 @@ class AlexNet:
 
     @property
     def blocks(self) -> list[Block]:
-        """The blocks of features and classifier, in the order in which they run."""
-        return [*self.features.blocks, *self.classifier.blocks]
+        """All blocks in the order in which they run."""
+        return [*self.frozen.blocks, *self.features.blocks, *self.classifier.blocks]
 
     def classifier_blocks(self, context: BlockContext) -> list[Block]:
         """Blocks for the layers of the classifier with memory of their own, on this network's parameters."""
-        return self._blocks(self._table.classifier, context, data=True)
+        return self._blocks(CLASSIFIER, slice(None), context)
 
-    def _blocks(self, layers: list[PlacedLayer], context: BlockContext, data: bool) -> list[Block]:
+    def _blocks(self, part: int, layers: slice, context: BlockContext) -> list[Block]:
+        """Blocks for some layers of a part of the table."""
+        before = sum(bool(layer.parameters) for layer in self._table[part][: layers.start or 0])
         # The classifier's masks count from 0; those of features, which AlexNet doesn't have, begin at a number far above.
-        return bind(layers, Binder(self.parameters, self._views, context, self._conv, data, 0 if data else 1 << 16))
+        first_mask = before + (0 if part == CLASSIFIER else 1 << 16)
+        sees_images = part == FEATURES and not before
+        binder = Binder(self.parameters, self._views, context, self._conv, not sees_images, first_mask)
+        return bind(self._table[part][layers], binder)
 
-    def _chain(self, layers: list[PlacedLayer], context: BlockContext, data: bool) -> Chain:
-        """A chain of these layers; `data`: the gradient of its x will be needed."""
-        blocks = self._blocks(layers, context, data)
-        inputs = [layer.input for layer in layers[:1]] * data + [block.y.shape[1:] for block in blocks[:-1]]
-        largest = max((math.prod(shape) for shape in inputs), default=0)
+    def _chain(self, part: int, layers: slice, context: BlockContext) -> Chain:
+        """A chain of some layers of a part of the table."""
+        blocks = self._blocks(part, layers, context)
+        # Gradients of each block's x; that of the first one's is needed where layers below the classifier are trained.
+        first = [self._table.classifier[0].input] if part == CLASSIFIER and self.features.blocks else []
+        largest = max((math.prod(shape) for shape in first + [block.y.shape[1:] for block in blocks[:-1]]), default=0)
         return Chain(blocks, context.batch * largest if context.training else 0, context.allocate)
+
+
+def split(table: LayerTable, frozen: int) -> tuple[int, int]:
+    """How many layers of features and of the classifier are frozen: the first `frozen` with parameters, and what follows.
+
+    A layer's dropout, which stands before it, is part of it.
+    """
+    counts = []
+    for layers in table:
+        starts = [index for index, layer in enumerate(layers) if layer.parameters]
+        count = starts[frozen] if frozen < len(starts) else len(layers)
+        counts.append(count - (0 < count < len(layers) and isinstance(layers[count - 1].layer, Dropout)))
+        frozen = max(0, frozen - len(starts))
+    return counts[0], counts[1]

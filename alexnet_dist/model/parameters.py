@@ -5,7 +5,7 @@ The owner of the memory allocates the flat buffer (in a process, or in a window 
 the views from the map.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -107,7 +107,20 @@ def initialize_he(spec: ParameterSpec, value: np.ndarray, rng: np.random.Generat
 INITIALIZERS = {"he": initialize_he, "paper": initialize_paper, "torchvision": initialize_torchvision}
 
 
-def initialize(parameters: ParameterMap, flat: np.ndarray, scheme: str, seed: int) -> None:
-    """Fills the flat buffer by one of INITIALIZERS; each parameter has a random generator of its own."""
+def initialize(
+    parameters: ParameterMap, flat: np.ndarray, scheme: str, seed: int, only: Collection[str] | None = None
+) -> None:
+    """Fills the flat buffer, or the parameters with `only` these names, by one of INITIALIZERS.
+
+    Each parameter has a random generator of its own.
+    """
     for index, (spec, value) in enumerate(zip(parameters.specs, parameters.views(flat).values(), strict=True)):
-        INITIALIZERS[scheme](spec, value, generator(seed, Purpose.INITIALIZE, index))
+        if only is None or spec.name in only:
+            INITIALIZERS[scheme](spec, value, generator(seed, Purpose.INITIALIZE, index))
+
+
+def reorder_classes_(parameters: ParameterMap, flat: np.ndarray, order: Sequence[int]) -> None:
+    """The last layer's class i becomes what was its class order[i], in a flat buffer like that of the parameters."""
+    for spec, view in zip(parameters.specs, parameters.views(flat).values(), strict=True):
+        if spec.last:
+            view[...] = view[list(order)]

@@ -1,12 +1,12 @@
 """`prepare folder`: a folder that holds one folder of images a class."""
 
-import os
-from collections.abc import Sequence
 from pathlib import Path
 
-from alexnet_dist.data.decode import IMAGE_SUFFIXES
+from alexnet_dist.data.class_folders import ClassFolder, folder_class_names, read_class_folder, split_folders
 from alexnet_dist.errors import UserError
 from alexnet_dist.preparation.lists import Entry, Lists, split
+
+VAL_FRACTION = 0.1
 
 
 def prepare_folder(
@@ -14,59 +14,34 @@ def prepare_folder(
     output: Path,
     *,
     val_dir: Path | None = None,
-    val_fraction: float = 0.1,
+    val_fraction: float | None = None,
     seed: int = 0,
     force: bool = False,
 ) -> None:
     """Lists the images of `source`, which holds a folder a class: sorted by name, the folders are classes 0, 1, ...
 
-    Validation images are those of `val_dir`, in folders of the same names, or a share of each class. Paths are relative
-    to `output` where the images lie in it, absolute otherwise. Prints what it found. Raises UserError.
+    Validation images are those of `val_dir`, in folders of the same names, or a share of each class. Without either, a
+    `source` that holds train/ and val/ is taken for these two. Paths are relative to `output` where the images lie in it,
+    absolute otherwise. Prints what it found, and what it left out. Raises UserError.
     """
-    if not 0 < val_fraction < 1:
+    if val_fraction is not None and not 0 < val_fraction < 1:
         raise UserError(f"--val-fraction must lie between 0 and 1, not be {val_fraction}")
-    classes = _class_folders(source)
-    train = _find_images(source, classes)
-    if not train:
-        raise UserError(f"the class folders of {source} hold no image ({', '.join(IMAGE_SUFFIXES)})")
+    if val_dir is None and val_fraction is None:
+        source, val_dir = split_folders(source) or (source, None)
+    classes = folder_class_names(source)
+    folders = [read_class_folder(source)]
     if val_dir is None:
-        train, val = split(train, (val_fraction,), seed)
+        train, val = split(_entries(folders[0]), (val_fraction or VAL_FRACTION,), seed)
     else:
-        unknown = sorted(set(_class_folders(val_dir)) - set(classes))
-        if unknown:
-            raise UserError(f"{val_dir} has the folder {unknown[0]!r}, which is no class: {source} has no such folder")
-        val = _find_images(val_dir, classes)
-        if not val:
-            raise UserError(
-                f"the class folders of {val_dir} hold no image; leave --val-dir out to split {source} instead"
-            )
+        folders.append(read_class_folder(val_dir, classes=classes))
+        train, val = map(_entries, folders)
     lists = Lists(output, {"images.list": train, "val.list": val}, classes)
     lists.check(force)
     lists.write()
+    for folder in folders:
+        for line in folder.left_out:
+            print(f"{folder.source}: {line}")
 
 
-def _class_folders(source: Path) -> list[str]:
-    try:
-        names = sorted(entry.name for entry in os.scandir(source) if entry.is_dir() and not entry.name.startswith("."))
-    except OSError as error:
-        raise UserError(f"can't look into the folder {source}: {error.strerror}") from error
-    if not names:
-        raise UserError(f"{source} holds no folders; put the images of each class into a folder of their own in it")
-    return names
-
-
-def _find_images(source: Path, classes: Sequence[str]) -> list[Entry]:
-    """Every image below source/class, in sorted order. Hidden files are left out: macOS puts ._x.jpg beside x.jpg."""
-
-    def refuse(error: OSError) -> None:
-        # A class may be missing from the validation images, but a folder that can't be read is not an empty one.
-        if not isinstance(error, FileNotFoundError):
-            raise UserError(f"can't look into the folder {error.filename}: {error.strerror}") from error
-
-    found = []
-    for label, name in enumerate(classes):
-        for folder, folders, files in os.walk(source / name, onerror=refuse):
-            folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
-            images = (file for file in files if file.lower().endswith(IMAGE_SUFFIXES) and not file.startswith("."))
-            found += [(label, os.path.join(folder, image)) for image in sorted(images)]
-    return found
+def _entries(folder: ClassFolder) -> list[Entry]:
+    return [(label, str(folder.path(index))) for index, label in enumerate(folder.labels.tolist())]

@@ -56,7 +56,8 @@ def pack(source: Path, output: Path, shard_megabytes: int = 256, force: bool = F
                     break
         print(f"{output / shards[-1]}: {len(index)} of {len(images)} images", flush=True)
     if names:
-        _copy(class_names_file(source), output / "classes.txt")
+        with replacing(output / "classes.txt") as temporary:
+            temporary.write_bytes(b"".join(os.fsencode(name) + b"\n" for name in names))
     index.write(output, shards)
 
 

@@ -9,7 +9,7 @@ which has no metadata, is read too. Nothing in a file is executed or unpickled.
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from alexnet_dist.support.workspace import zeros
 
 FORMAT, VERSION = "alexnet_dist", 1
 FLOATS = {"F16", "F32", "F64"}
+OTHER_FORMATS = {".pth", ".pt", ".onnx"}  # which weights/ reads
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,26 @@ class Header:
 Flats = Mapping[str, np.ndarray]  # the optimizer's buffers by their names, each flat like the parameters
 
 
-def save(path: Path, parameters: ParameterMap, values: np.ndarray, state: Flats, header: Header) -> None:
+def save(
+    path: Path,
+    parameters: ParameterMap,
+    values: np.ndarray,
+    state: Flats,
+    header: Header,
+    *,
+    skip: Collection[str] = (),
+) -> None:
     """Replaces `path` with a checkpoint: a training state if there is the optimizer's `state`, else weights alone.
 
-    Raises UserError where the file cannot be written; `path` is then unchanged.
+    Tensors with the names in `skip` (those of the state have a prefix) are left out. Raises UserError where the file cannot
+    be written; `path` is then unchanged.
     """
     tensors: dict[str, np.ndarray] = {}
     for prefix, flat in _prefixed(values, state):
         views = parameters.views(flat)
+        specs = [spec for spec in parameters.specs if prefix + spec.name not in skip]
         # safetensors writes an array's memory as it is, so it must be C-contiguous, which to_file ensures.
-        tensors |= {prefix + spec.name: spec.to_file(views[spec.name]) for spec in parameters.specs}
+        tensors |= {prefix + spec.name: spec.to_file(views[spec.name]) for spec in specs}
     metadata = {"format": FORMAT, "version": str(VERSION), "header": json.dumps(asdict(header))}
     metadata["checksum"] = _checksum(tensors, metadata["header"])
     with replacing(path) as temporary:
@@ -73,31 +84,36 @@ def read_header(path: Path) -> Header:
         metadata = file.metadata() or {}
         if "header" in metadata:
             return _parse_header(path, metadata)
-        return Header(_network_of_shapes(path, file))
+        return Header(network_of_shapes(path, lambda name: file.get_slice(name).get_shape()))
 
 
-def _network_of_shapes(path: Path, file: Any) -> Network:
-    """The network of a file without a header: its width from the first layer, its classes from the last."""
+def network_of_shapes(path: Path, shape_of: Callable[[str], Sequence[int]]) -> Network:
+    """The network of a file without a header: its width from the first layer, its classes from the last.
+
+    `shape_of` gives the shape of a parameter in the file, by its name. Raises UserError where these layers aren't there.
+    """
     standard = parameter_map(Network())
     first, *_, last = (spec for spec in standard.specs if spec.is_bias)
     try:
-        filters, classes = (file.get_slice(spec.name).get_shape()[0] for spec in (first, last))
-    except (SafetensorError, IndexError):
+        filters, classes = (shape_of(spec.name)[0] for spec in (first, last))
+    except (SafetensorError, KeyError, IndexError):
         raise UserError(
             f"{path} holds no AlexNet: it has none of torchvision's keys ({first.name}, {last.name})"
         ) from None
     return Network(num_classes=classes, width=filters / first.size)
 
 
-def load(path: Path, parameters: ParameterMap, values: np.ndarray, state: Flats) -> None:
+def load(path: Path, parameters: ParameterMap, values: np.ndarray, state: Flats, *, skip: Collection[str] = ()) -> None:
     """Fills the flat buffers from a checkpoint. Names, shapes and types are checked first, the checksum as it is read.
 
-    Raises UserError if anything differs from what the map asks for, or if the file is broken.
+    Tensors with the names in `skip` (those of the state have a prefix) are left out. Raises UserError if anything differs
+    from what the map asks for, or if the file is broken.
     """
     with _opened(path) as file:
         metadata = file.metadata() or {}
         stored = set(file.keys())
-        wanted = {prefix + spec.name: spec for prefix, _ in _prefixed(values, state) for spec in parameters.specs}
+        names = ((prefix + spec.name, spec) for prefix, _ in _prefixed(values, state) for spec in parameters.specs)
+        wanted = {name: spec for name, spec in names if name not in skip}
         _check_tensors(path, file, stored, wanted)
         tensors = {name: file.get_tensor(name) for name in sorted(stored)}
     if "checksum" in metadata and _checksum(tensors, metadata.get("header", "")) != metadata["checksum"]:
@@ -105,7 +121,8 @@ def load(path: Path, parameters: ParameterMap, values: np.ndarray, state: Flats)
     for prefix, flat in _prefixed(values, state):
         views = parameters.views(flat)
         for spec in parameters.specs:
-            spec.from_file(tensors[prefix + spec.name], views[spec.name])
+            if prefix + spec.name in wanted:
+                spec.from_file(tensors[prefix + spec.name], views[spec.name])
 
 
 def load_weights(path: Path) -> tuple[Header, np.ndarray]:
@@ -120,6 +137,8 @@ def load_weights(path: Path) -> tuple[Header, np.ndarray]:
 def _opened(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"the checkpoint {path} {'is not a file' if path.exists() else 'does not exist'}")
+    if path.suffix in OTHER_FORMATS:
+        raise UserError(f"{path} must be converted first: alexnet-convert {path} {path.with_suffix('.safetensors')}")
     try:
         return safe_open(path, framework="numpy")
     except (SafetensorError, OSError) as error:

@@ -17,6 +17,7 @@ class Purpose(IntEnum):
     AUGMENT = 3  # (epoch, sample)
     DROPOUT = 4  # (step, layer, sample)
     HOLD_OUT = 5  # ()
+    MIXUP = 6  # (epoch, sample)
 
 
 DRAWN = 8  # float32 numbers that a generator makes of one value of its counter

@@ -26,6 +26,11 @@ def available_cores() -> int:
         return cores
 
 
+def one_blas_thread() -> threadpool_limits:
+    """Limits BLAS to one thread, until the result's `restore_original_limits`, or for the length of a `with` block."""
+    return threadpool_limits(limits=1, user_api="blas")
+
+
 Task = Callable[[int, Workspace], Any]
 
 
@@ -55,16 +60,16 @@ class Team:
     """A fixed number of threads, the caller's among them, that work on a task together.
 
     The division of the work is static: the same thread always gets the same share, so that two runs with the same number
-    of threads give the same bits.
+    of threads give the same bits. Without `limit_blas`, the caller sees to it that BLAS has one thread while they work.
     """
 
-    def __init__(self, size: int | None = None) -> None:
+    def __init__(self, size: int | None = None, *, limit_blas: bool = True) -> None:
         self.size = available_cores() if size is None else size
         if self.size < 1:
             raise ValueError(f"a team has at least 1 thread, not {self.size}")
         self.workspaces = [Workspace() for _ in range(self.size)]
         self.shared = Workspace()  # for arrays that all threads work on; taken by the caller of run
-        self._limits = threadpool_limits(limits=1, user_api="blas")
+        self._limits = one_blas_thread() if limit_blas else None
         self._start = threading.Barrier(self.size)
         self._end = threading.Barrier(self.size)
         self._task: Task | None = None
@@ -127,7 +132,13 @@ class Team:
             for thread in self._threads:
                 thread.join()
             self._threads = []
-        self._limits.restore_original_limits()
+        self._lift_limits()
+
+    def abandon(self) -> None:
+        """Ends the threads without waiting for them, also those that an exception has left at the barriers of `run`."""
+        self._start.abort()
+        self._end.abort()
+        self._lift_limits()
 
     def __enter__(self) -> "Team":
         return self
@@ -136,10 +147,11 @@ class Team:
         if kind is None:
             self.close()
             return
-        # The exception may have left `run` half-way, with threads at its barriers: they end, without being joined.
-        self._start.abort()
-        self._end.abort()
-        self._limits.restore_original_limits()
+        self.abandon()  # the exception may have left `run` half-way
+
+    def _lift_limits(self) -> None:
+        if self._limits is not None:
+            self._limits.restore_original_limits()
 
     def _serve(self, index: int) -> None:
         with suppress(threading.BrokenBarrierError):

@@ -54,11 +54,12 @@ def activation_bytes(network: Network, sizes: Sequence[int], number: int, batch:
     return FLOAT * (floats + sum(spread_floats(network, sizes, number, batch)))
 
 
-def activations_sent(network: Network, sizes: Sequence[int], number: int, batch: int) -> int:
+def activations_sent(network: Network, sizes: Sequence[int], number: int, batch: int, data: bool = True) -> int:
     """Bytes that node `number` sends to the others in a step, without headers of messages.
 
     Forward it sends what it owns of each layer's x to each other node, backward what others own of its part of dx; and
-    the logits that it has computed of their images, and their gradients the other way.
+    the logits that it has computed of their images, and their gradients the other way. Without `data`, the gradient of the
+    first layer's x isn't needed.
     """
     total, own, others = sum(sizes) * batch, sizes[number] * batch, len(sizes) - 1
     shapes = linear_shapes(network)
@@ -66,7 +67,7 @@ def activations_sent(network: Network, sizes: Sequence[int], number: int, batch:
     for index, (inputs, _) in enumerate(shapes):
         mine = divide(inputs, sizes)[number]
         owned = own * inputs if index == 0 else total * (mine.stop - mine.start)
-        floats += others * owned + total * inputs - owned
+        floats += others * owned + (total * inputs - owned) * (data or index > 0)
     classes = shapes[-1][1]
     mine = divide(classes, sizes)[number]
     computed = mine.stop - mine.start

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+from alexnet_dist.data.augment import INTERPOLATIONS, Augmentation
+from alexnet_dist.data.auto_augment import AFFINE_INTERPOLATIONS, LEVELS, POLICIES
 from alexnet_dist.errors import UserError
 from alexnet_dist.model.convolutions import MODES
 from alexnet_dist.model.parameters import INITIALIZERS
@@ -21,12 +23,19 @@ class TrainingConfig:
 
     data: str = "images.list"
     val: str | None = None
-    val_fraction: float = 0.1
+    val_fraction: float | None = None
     class_names: str | None = None
     num_classes: int | None = None
+    ignore_class_names: bool = False
     crop: str = "random-resized"
     flip: bool = True
     color_noise: bool = False
+    color_jitter: tuple[float, ...] = ()
+    auto_augment: str | None = None
+    ra_magnitude: int = 9
+    random_erasing: float = 0.0
+    mixup_alpha: float = 0.0
+    interpolation: str = "bilinear"
     workers: int | None = None
     strict: bool = False
     max_bad: float = 0.1
@@ -69,6 +78,8 @@ class TrainingConfig:
     output_dir: str = "runs/alexnet"
     resume: str | None = None
     load_pretrained: str | None = None
+    freeze: str | None = None
+    head_lr_factor: float = 1.0
     save: str | None = None
     save_every: int = 0
     keep: int = 3
@@ -89,7 +100,7 @@ class TrainingConfig:
         for name in ("global_batch", "batch_size", "workers", "threads", "num_classes", "lr_reference_batch"):
             value = getattr(self, name)
             self._require(name, value is None or value >= 1, "at least 1")
-        for name in ("lr", "width", "lr_step_size", "trust_coefficient", "eps"):
+        for name in ("lr", "head_lr_factor", "width", "lr_step_size", "trust_coefficient", "eps"):
             self._require(name, getattr(self, name) > 0, "more than 0")
         for name in ("weight_decay", "lr_patience", "lr_reductions", "lr_min", "lr_warmup_epochs", "lr_power"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
@@ -100,10 +111,9 @@ class TrainingConfig:
         self._require("bias_weight_decay", self.bias_weight_decay is None or self.bias_weight_decay >= 0, "at least 0")
         self._require("clip_grad_norm", self.clip_grad_norm is None or self.clip_grad_norm > 0, "more than 0")
         self._require("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "between 0 and 1")
-        self._require("val_fraction", 0 < self.val_fraction < 1, "between 0 and 1")
+        self._require("val_fraction", self.val_fraction is None or 0 < self.val_fraction < 1, "between 0 and 1")
         self._require("save_every", self.save_every >= 0, "at least 0 (0: after each epoch only)")
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2**63 - 1")
-        self._require("crop", self.crop in CROPS, f"one of {', '.join(CROPS)}")
         self._require("conv", self.conv in MODES, f"one of {', '.join(MODES)}")
         self._require("sync", self.sync in sync_choices(), f"one of {', '.join(sync_choices())}")
         self._require("opt", self.opt in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
@@ -113,7 +123,32 @@ class TrainingConfig:
             raise UserError("--global-batch and --batch-size (of each rank) say the same thing twice: give one of them")
         if self.nesterov and not self.momentum:
             raise UserError("--nesterov looks ahead along the momentum, but --momentum is 0: leave one of them out")
+
+        self._check_augmentation()
         self._refuse_idle_hyperparameters()
+
+    def _check_augmentation(self) -> None:
+        """Raises UserError for an augmentation that is out of range, or does nothing."""
+        self._require("crop", self.crop in CROPS, f"one of {', '.join(CROPS)}")
+        self._require("interpolation", self.interpolation in INTERPOLATIONS, f"one of {', '.join(INTERPOLATIONS)}")
+        policies = (None, *POLICIES)
+        self._require("auto_augment", self.auto_augment in policies, f"one of {', '.join(POLICIES)}")
+        possible = all(math.isfinite(strength) and strength >= 0 for strength in self.color_jitter)
+        self._require(
+            "color_jitter",
+            self.color_jitter == () or (len(self.color_jitter) == 4 and possible and self.color_jitter[3] <= 0.5),
+            "four numbers of at least 0, for brightness, contrast, saturation and hue; hue is at most 0.5",
+        )
+        self._require("random_erasing", 0 <= self.random_erasing <= 1, "from 0 to 1")
+        self._require("mixup_alpha", self.mixup_alpha >= 0, "at least 0 (0: no mixup)")
+        self._require("ra_magnitude", 0 <= self.ra_magnitude < LEVELS, f"from 0 to {LEVELS - 1}")
+        if self.ra_magnitude != TrainingConfig.ra_magnitude and self.auto_augment != "ra":
+            raise UserError("--ra-magnitude is of --auto-augment ra, and does nothing without it: leave it out")
+        if self.auto_augment and self.interpolation not in AFFINE_INTERPOLATIONS:
+            raise UserError(
+                f"--interpolation {self.interpolation} can't turn and shear images as --auto-augment does: choose one of "
+                f"{', '.join(AFFINE_INTERPOLATIONS)}"
+            )
 
     def _refuse_idle_hyperparameters(self) -> None:
         """Raises UserError for a flag of another optimizer, which would do nothing."""
@@ -134,13 +169,17 @@ class TrainingConfig:
         """From a mapping of field names, as argparse or JSON give it."""
         known = {field.name for field in fields(cls)}
         values: dict[str, Any] = {name: value for name, value in flags.items() if name in known}
-        if "sample" in values:
-            values["sample"] = tuple(values["sample"])
+        values |= {name: tuple(values[name]) for name in ("sample", "color_jitter") if name in values}
         return cls(**values)
 
     def global_batch_on(self, ranks: int) -> int:
         """The global batch on this many ranks."""
         return self.batch_size * ranks if self.batch_size is not None else self.global_batch or GLOBAL_BATCH
+
+    def augmentation(self) -> Augmentation:
+        """What is done to training images, each by itself."""
+        names = {field.name for field in fields(Augmentation)} - {"size"}
+        return Augmentation(self.image_size, **{name: getattr(self, name) for name in names})
 
     def schedule(self, global_batch: int) -> Schedule:
         """The learning rates, scaled with the global batch where --lr-reference-batch asks for it."""

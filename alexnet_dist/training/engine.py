@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alexnet_dist.comm.node import open_node, require_room
+from alexnet_dist.comm.node import Node, require_room
 from alexnet_dist.comm.parts import Parts
 from alexnet_dist.comm.strategy import NotPossible, Strategy, StrategyOptions
 from alexnet_dist.comm.world import World
@@ -60,6 +60,7 @@ class StepSpec:
     """What a step computes. `batch` is the largest number of images that this rank has in a step.
 
     They are computed in `parts` parts, one after the other, with the memory of one; the gradients add up before the update.
+    The first `frozen` layers with parameters stay as they are; the last layer's rate is `head_lr_factor` times the others'.
     `smoothing` is that of the labels, `conv` one of convolutions.MODES. `largest_node`: see `largest` in comm/node.py.
     """
 
@@ -67,6 +68,8 @@ class StepSpec:
     batch: int
     optimizer: Optimizer
     parts: int = 1
+    frozen: int = 0
+    head_lr_factor: float = 1.0
     smoothing: float = 0.0
     seed: int = 0  # of dropout
     conv: str = "auto"
@@ -74,7 +77,7 @@ class StepSpec:
 
     def demand(self, sizes: Sequence[int], node: int) -> Demand:
         """What the strategies' memory depends on, on node `node` of nodes with so many ranks."""
-        return Demand(self.network, self.optimizer, self.batch, tuple(sizes), node, self.parts)
+        return Demand(self.network, self.optimizer, self.batch, tuple(sizes), node, self.parts, self.frozen)
 
 
 class Engine:
@@ -90,14 +93,16 @@ class Engine:
         self.spec, self.world, self.team, self.strategy_name = spec, world, team, strategy
         self._recorder = recorder or NullTimeline()
         table = layer_table(spec.network)
-        self.parameters = table.parameters
-        self._updater, self._parts = Updater(spec.optimizer, self.parameters), Parts(spec.parts)
+        self.parameters, self.trained_from = table.parameters, table.first_trained(spec.frozen)
+        self._updater = Updater(spec.optimizer, self.parameters, spec.head_lr_factor)
+        self._parts = Parts(spec.parts)
         options = StrategyOptions(
             self.parameters.size,
             table.classifier_start,
             self._updater,
             team,
             table.classifier_matrices,
+            self.trained_from,
             record=self._record_exchange,
             parts=self._parts,
         )
@@ -108,7 +113,14 @@ class Engine:
         classifier = (lambda net: make(net, self.strategy, team)) if make else None
         images = -(-spec.batch // spec.parts)
         self.net = AlexNet(
-            spec.network, self.values, images, team, training=True, conv=spec.conv, classifier=classifier
+            spec.network,
+            self.values,
+            images,
+            team,
+            training=True,
+            conv=spec.conv,
+            frozen=spec.frozen,
+            classifier=classifier,
         )
         self.watch = Stopwatch(self._recorder)
         self._dlogits = empty((images, spec.network.num_classes))
@@ -181,7 +193,7 @@ class Engine:
         with watch.phase("forward"):
             logits = self.net.forward(part.images, DropoutKey(self.spec.seed, step_index, part.positions))
             dlogits = self._dlogits[: len(labels)]
-            loss = cross_entropy(logits, labels, dlogits, total=total, smoothing=self.spec.smoothing)
+            loss = cross_entropy(logits, labels, dlogits, total=total, smoothing=self.spec.smoothing, mixed=part.mixed)
             top1, top5 = count_correct(logits, labels)
         watch.waited("forward", strategy.waited())
         with watch.phase("backward"):
@@ -191,11 +203,11 @@ class Engine:
 
     def _open(self, options: StrategyOptions) -> Strategy:
         entry, spec = STRATEGIES[self.strategy_name], self.spec
-        if why := entry.refuses(spec.network):
+        if why := entry.refuses(spec.network, spec.frozen):
             raise NotPossible(why)
         if not entry.shares_memory:
             return entry.open(self.world, options)
-        node = open_node(self.world, spec.largest_node)
+        node = Node(self.world, spec.largest_node)
         require_room(node, entry.shared_memory_of_a_node(spec.demand(node.sizes, node.number)))
         return entry.open(node, options)
 

@@ -1,27 +1,35 @@
 """Top-1 and top-5 accuracy on a list of images: each counted exactly once, on any number of ranks."""
 
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
-from alexnet_dist.comm.world import World
-from alexnet_dist.data.augment import load_for_evaluation
-from alexnet_dist.data.loader import Loader
+from alexnet_dist.comm.ranks import Ranks
+from alexnet_dist.data.decoded import EvaluationPixels
 from alexnet_dist.data.source import ImageSource
 from alexnet_dist.errors import SharedError
 from alexnet_dist.kernels.loss import count_correct, cross_entropy
 from alexnet_dist.model.network import AlexNet
+from alexnet_dist.model.predict import mean_over_crops
+from alexnet_dist.support.labels import NO_LABEL
 from alexnet_dist.support.workspace import empty
 from alexnet_dist.training.progress import Sums
+from alexnet_dist.training.share_of_list import ImageRows, Rows, blocks
+
+# (places in the list [n], labels [n], logits [n, classes]) of n readable images of this rank
+Observer = Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]], None]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Sums over exactly the images that could be read, and what was wrong with the others."""
+    """Sums over exactly the images that could be read, and what was wrong with the others; `classes` of the network."""
 
     sums: Sums
     broken: tuple[str, ...]
+    classes: int
 
     @property
     def images(self) -> int:
@@ -33,41 +41,57 @@ class Evaluation:
         """The share of images whose most probable class is wrong."""
         return 1 - self.sums.top1 / self.sums.images
 
+    def means(self) -> dict[str, float]:
+        """Mean loss, and the accuracies as shares of 1."""
+        return self.sums.means(self.classes)
+
     def __str__(self) -> str:
-        means, counts = self.sums.means(), self.sums
-        return (
-            f"top-1 {means['top1']:.2%} ({counts.top1:.0f} of {counts.images:.0f})  "
-            f"top-5 {means['top5']:.2%} ({counts.top5:.0f})  loss {means['loss']:.4f}"
-        )
+        means, counts = self.means(), self.sums
+        top5 = f"top-5 {means['top5']:.2%} ({counts.top5:.0f})  " if "top5" in means else ""
+        return f"top-1 {means['top1']:.2%} ({counts.top1:.0f} of {counts.images:.0f})  {top5}loss {means['loss']:.4f}"
 
 
-def evaluate(net: AlexNet, images: ImageSource, world: World, workers: int) -> Evaluation:
-    """Evaluates the network on the list, each rank on its shard. Raises SharedError if no image could be read."""
-    size = net.network.image_size
-    scratch = empty((net.batch, net.network.num_classes))
+def evaluate(
+    net: AlexNet,
+    images: ImageSource,
+    world: Ranks,
+    workers: int,
+    *,
+    ten_crop: bool = False,
+    order: Sequence[int] | None = None,
+    observe: Observer | None = None,
+    features: Rows | None = None,
+) -> Evaluation:
+    """Evaluates the network on the list, each rank on its share of it. Raises SharedError if no image could be read.
+
+    With `ten_crop`, on the mean probabilities of ten crops of each image. `order` says which of the network's classes is
+    each of the list's, where it isn't the same. `observe` is shown every readable image's logits, in the list's classes.
+    `features` are what the network's frozen layers make of these images, if that is known.
+
+    A rank takes whole blocks of the list, of as many images as the network takes at once. What is computed together, and
+    so how it is rounded, doesn't depend on the number of ranks.
+    """
+    classes = net.network.num_classes
+    pixels = EvaluationPixels(net.network.image_size, net.network.interpolation, ten_crop)
+    block = max(1, net.batch // pixels.crops)
+    scratch = empty((block, classes))
     sums = Sums()
-    broken: list[str] = []
-
-    def load(index: int, epoch: int, out: np.ndarray) -> None:
-        load_for_evaluation(partial(images.open, index), size, out)
-
-    with Loader(
-        images,
-        load=load,
-        global_batch=net.batch * world.size,
-        rank=world.rank,
-        size=world.size,
-        image_size=size,
-        workers=workers,
-    ) as loader:
-        for batch in loader.batches(0):
-            logits = net.forward(batch.images)
-            loss = cross_entropy(logits, batch.labels, scratch[: len(logits)], total=1)
-            top1, top5 = count_correct(logits, batch.labels)
-            sums = sums.plus(Sums(loss, top1, top5, len(batch.labels) - len(batch.broken)))
-            broken += batch.broken
+    broken: list[tuple[int, str]] = []
+    rows: Rows = features or ImageRows(images, pixels)
+    for places, batch in blocks(images, rows, block, world, workers):
+        x = batch.images if features else batch.images.reshape(-1, *pixels.shape)
+        logits = mean_over_crops(net.forward(x), pixels.crops)
+        logits = logits if order is None else logits[:, order]
+        loss = cross_entropy(logits, batch.labels, scratch[: len(logits)], total=1)
+        top1, top5 = count_correct(logits, batch.labels)
+        sums = sums.plus(Sums(loss, top1, top5, len(batch.labels) - len(batch.broken)))
+        readable = batch.labels != NO_LABEL
+        broken += zip(places[~readable].tolist(), batch.broken, strict=True)
+        if observe is not None:
+            observe(places[readable], batch.labels[readable], logits[readable])
     total = Sums(*world.sum(list(sums)))
-    messages = world.all_texts(broken)
+    everyone = [json.loads(text) for text in world.all_texts([json.dumps(one) for one in broken])]
+    messages = tuple(message for _, message in sorted(everyone))
     if total.images == 0:
         raise SharedError(f"none of the {len(images)} images of {images.source} could be read; first: {messages[0]}")
-    return Evaluation(total, tuple(messages))
+    return Evaluation(total, messages, classes)

@@ -10,7 +10,7 @@ from alexnet_dist import cli
 from alexnet_dist.errors import UserError
 from alexnet_dist.model.convolutions import MODES
 from alexnet_dist.model.parameters import INITIALIZERS
-from alexnet_dist.training.config import CROPS, GLOBAL_BATCH, TrainingConfig
+from alexnet_dist.training.config import CROPS, GLOBAL_BATCH, INTERPOLATIONS, POLICIES, TrainingConfig
 from alexnet_dist.training.optim import OPTIMIZERS, hyperparameter_owners
 from alexnet_dist.training.recipes import FOLDER, recipe_file, recipe_list
 from alexnet_dist.training.schedule import SCHEDULERS
@@ -59,14 +59,44 @@ def build_parser() -> cli.Parser:
 
 def _add_data(add: _Group) -> None:
     yes_or_no = argparse.BooleanOptionalAction
-    add("--data", metavar="LIST", help="`class_id image_path` a line, or a folder of shards (alexnet-prepare pack)")
-    add("--val", metavar="LIST", help="validation images, likewise (default: hold out a share of --data)")
-    add("--val-fraction", type=float, metavar="F", help="the share that is held out without --val")
+    add(
+        "--data",
+        metavar="LIST",
+        help="`class_id image_path` a line, or a folder: of shards, or with one folder a class",
+    )
+    add(
+        "--val",
+        metavar="LIST",
+        help="validation images, likewise (default: val.list beside --data, or val in it, if there)",
+    )
+    add(
+        "--val-fraction",
+        type=float,
+        metavar="F",
+        help="the share of --data that is held out (default: 0.1 if no others)",
+    )
     add("--class-names", metavar="FILE", help="one name a line (default: classes.txt beside --data, if there)")
     add("--num-classes", type=int, metavar="N", help="default: as many as --class-names, else the largest id + 1")
+    add(
+        "--ignore-class-names",
+        action=yes_or_no,
+        help="a file's classes are those of the list by number, whatever their names",
+    )
     add("--crop", choices=CROPS, help="training crops: random-resized, paper (256, then a random 224), none")
     add("--flip", action=yes_or_no, help="mirror every other training image")
     add("--color-noise", action=yes_or_no, help="the paper's noise along RGB's principal components")
+    add(
+        "--color-jitter",
+        nargs=4,
+        type=float,
+        metavar=("B", "C", "S", "H"),
+        help="change brightness, contrast, saturation by up to this share, hue by up to H (at most 0.5) of the circle",
+    )
+    add("--auto-augment", choices=POLICIES, help="random operations: TrivialAugment Wide, or RandAugment (two)")
+    add("--ra-magnitude", type=int, metavar="N", help="their strength in --auto-augment ra, 0 to 30")
+    add("--random-erasing", type=float, metavar="P", help="probability of erasing a random rectangle")
+    add("--mixup-alpha", type=float, metavar="A", help="mix images in pairs, by shares of Beta(A, A); 0: not")
+    add("--interpolation", choices=INTERPOLATIONS, help="how images are scaled, in evaluation too")
     add("--workers", type=int, metavar="N", help="threads a rank that decode images (default: as --threads)")
     add("--strict", action=yes_or_no, help="a broken image is an error, not skipped and counted")
     add("--max-bad", type=float, metavar="F", help="give up when so large a share of the images is broken")
@@ -78,7 +108,18 @@ def _add_network(add: _Group) -> None:
     add("--dropout", type=float, metavar="P", help="probability before the first two fully connected layers")
     add("--init", choices=sorted(INITIALIZERS), help="initial weights: He et al., the paper's, torchvision's")
     add("--conv", choices=MODES, help="convolutions: the faster for each layer (auto), winograd or direct")
-    add("--load-pretrained", "-load_pretrained", metavar="FILE", help="start from these weights (--resume has its own)")
+    add(
+        "--load-pretrained",
+        "-load_pretrained",
+        metavar="FILE",
+        help="start from these weights; for another number of classes, with a new last layer (--resume has its own weights)",
+    )
+    add(
+        "--freeze",
+        metavar="LAYERS",
+        help="leave layers as they are: features, all-but-last, or how many from the first on",
+    )
+    add("--head-lr-factor", type=float, metavar="F", help="the last layer's learning rate is so many times the others'")
 
 
 def _add_optimisation(add: _Group) -> None:

@@ -18,10 +18,11 @@ class Sums(NamedTuple):
         """The sums over both."""
         return Sums(*(a + b for a, b in zip(self, other, strict=True)))
 
-    def means(self) -> dict[str, float]:
-        """Mean loss, and top-1 and top-5 accuracy as shares of 1."""
+    def means(self, classes: int) -> dict[str, float]:
+        """Mean loss, and top-1 accuracy as a share of 1; of more than 5 classes also top-5, which else says nothing."""
         images = max(self.images, 1)
-        return {"loss": self.loss / images, "top1": self.top1 / images, "top5": self.top5 / images}
+        means = {"loss": self.loss / images, "top1": self.top1 / images}
+        return means | ({"top5": self.top5 / images} if classes > 5 else {})
 
 
 @dataclass(frozen=True)

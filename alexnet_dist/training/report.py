@@ -38,7 +38,7 @@ class Report:
         """A line of metrics for each step, and one of progress for every --print-freq'th and the last of `steps`."""
         now = time.perf_counter()
         took, self._step_mark = now - self._step_mark, now
-        means = sums.means()
+        means = sums.means(self._num_classes)
         self._out.metrics(
             "step",
             epoch=progress.epoch,
@@ -65,7 +65,7 @@ class Report:
 
     def epoch(self, progress: Progress, result: Evaluation | None, seconds: float, skipped: int) -> None:
         """The results of an epoch: its training loss, and `result` of its validation, if any, which took `seconds`."""
-        train = progress.sums.means()
+        train = progress.sums.means(self._num_classes)
         validation = f"validation {result}  ({duration(seconds)})" if result else "not validated"
         log.info(
             "epoch %d/%d  train loss %.4f top-1 %.2f%%  %s",
@@ -78,7 +78,7 @@ class Report:
             epoch=progress.epoch,
             step=progress.step,
             train=train,
-            validation={**result.sums.means(), "images": result.images} if result else None,
+            validation={**result.means(), "images": result.images} if result else None,
             skipped=skipped,
         )
         self.warn_if_stuck()
@@ -134,6 +134,8 @@ def log_run_header(run: "Run") -> None:
         log.info("%s", line)
     classes = run.network.num_classes
     log.info("%d training and %d validation images, %d classes", len(sources.train), len(sources.val), classes)
+    for note in sources.notes:
+        log.info("%s", note)
     batch_flag = "--batch-size" if config.batch_size else "--global-batch" if config.global_batch else "default"
     share = f"{batch / ranks:g} images a rank" + (f" in {config.accumulate} parts" if config.accumulate > 1 else "")
     log.info("%d ranks of %d threads; global batch %d (%s), %s", ranks, run.team.size, batch, batch_flag, share)
@@ -143,7 +145,7 @@ def log_run_header(run: "Run") -> None:
     log.info("learning rate %g for the global batch, not for each rank (%s)", run.schedule.lr, scaled)
     log.info("output: %s", config.output_dir)
     log.info("gradients: %s (%s)", run.engine.strategy_name, run.why_strategy)
-    for block in run.engine.net.features.blocks:
+    for block in run.engine.net.blocks:
         if isinstance(block, ConvBlock):
             log.info("convolution to %s: %s", "x".join(map(str, block.map_shape)), block.convolution.name)
     if run.resumed is not None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from alexnet_dist.data.augment import load_for_evaluation
 from alexnet_dist.errors import UserError
+from alexnet_dist.model.architecture import Network
 from alexnet_dist.model.network import AlexNet
 from alexnet_dist.model.predict import most_probable, predict
 from alexnet_dist.runs.log import log
@@ -13,12 +14,13 @@ from alexnet_dist.support.workspace import empty
 class Samples:
     """Decoded once, on rank 0; the other ranks have none of them. Raises UserError for an image that can't be read."""
 
-    def __init__(self, paths: tuple[str, ...], image_size: int, rank: int) -> None:
+    def __init__(self, paths: tuple[str, ...], network: Network, rank: int) -> None:
         self.paths = paths
-        self.images = empty((len(paths) if rank == 0 else 0, image_size, image_size, 3))
+        size = network.image_size
+        self.images = empty((len(paths) if rank == 0 else 0, size, size, 3))
         for path, row in zip(paths, self.images, strict=False):
             try:
-                load_for_evaluation(Path(path), image_size, row)
+                load_for_evaluation(Path(path), size, row, network.interpolation)
             except UserError as error:
                 raise UserError(f"--sample {path} {error}") from error
         self._before = [""] * len(paths)

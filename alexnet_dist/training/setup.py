@@ -9,23 +9,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from alexnet_dist.comm.node import nodes_of
 from alexnet_dist.comm.world import World
 from alexnet_dist.data.sources import SourcePaths, Sources, read_sources
 from alexnet_dist.data.table import ImageTable
 from alexnet_dist.errors import UserError
-from alexnet_dist.model.architecture import Network, layer_table, parameter_map
-from alexnet_dist.model.parameters import initialize
-from alexnet_dist.runs import checkpoint
+from alexnet_dist.model.architecture import Network, layer_table
 from alexnet_dist.runs.folder import RunFolder
-from alexnet_dist.runs.log import RunLog
+from alexnet_dist.runs.log import RunLog, log
 from alexnet_dist.runs.timeline import NullTimeline, Timeline
 from alexnet_dist.support.files import check_writable
 from alexnet_dist.support.threads import Team
 from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.engine import Engine, StepSpec
+from alexnet_dist.training.frozen_features import Kept, keep_features
 from alexnet_dist.training.optim_wrappers import configured_optimizer
+from alexnet_dist.training.origin import Origin, fill, frozen_layers, read_origin
 from alexnet_dist.training.progress import Progress
 from alexnet_dist.training.report import Report
 from alexnet_dist.training.samples import Samples
@@ -44,6 +43,7 @@ class Inputs:
     train_list: str  # the fingerprint of sources.train
     network: Network
     folder: RunFolder
+    origin: Origin  # on rank 0; on the others it says nothing
 
     @property
     def global_batch(self) -> int:
@@ -57,10 +57,12 @@ class Run(Inputs):
 
     team: Team
     schedule: Schedule
+    nodes: list[int]  # how many ranks each has
     engine: Engine
     why_strategy: str
     progress: Progress  # where it begins
     resumed: dict[str, Any] | None  # the header of the training state that it continues
+    features: Kept | None  # of frozen layers
     samples: Samples
     timeline: Timeline | NullTimeline
     report: Report
@@ -74,13 +76,17 @@ def open_run(config: TrainingConfig, world: World, sources: Sources | None = Non
     raised as SharedError.
     """
     inputs = read_inputs(config, world, sources)
-    with Team(config.threads or world.node_threads()) as team:
-        run = _begin(inputs, team)
-        try:
+    with world.shared_errors():
+        out = RunLog(inputs.folder.path, enabled=world.rank == 0)
+    try:
+        with Team(config.threads or world.node_threads()) as team:
+            run = _begin(inputs, team, out)
             yield run
+            if run.features:
+                run.features.node.close()
             run.engine.close()  # collective: not after an error, when some ranks may not get here
-        finally:
-            run.report.close()
+    finally:
+        out.close()
 
 
 def read_inputs(config: TrainingConfig, world: World, sources: Sources | None = None) -> Inputs:
@@ -99,15 +105,19 @@ def read_inputs(config: TrainingConfig, world: World, sources: Sources | None = 
             raise UserError(
                 f"--accumulate {config.accumulate} parts are more than the {share} images of a rank in a step"
             )
+        frozen_layers(network, config)
+        origin = Origin()
         if world.rank == 0:
             folder.check(resuming=config.resume is not None)
             for file in (config.save, config.timeline):
                 if file:
                     check_writable(Path(file))
+            start = _starting_file(config, folder)
+            origin = read_origin(config, start, network, sources.class_names, config.global_batch_on(world.size))
     train_list = sources.train.fingerprint()
     inputs = [train_list, sources.val.fingerprint(), sources.num_classes, asdict(config)]
     world.require_same(json.dumps(inputs), "what is read from the lists, --class-names or --config")
-    return Inputs(config, world, sources, train_list, network, folder)
+    return Inputs(config, world, sources, train_list, network, folder, origin)
 
 
 def open_sources(config: TrainingConfig) -> Sources[ImageTable]:
@@ -124,7 +134,7 @@ def open_sources(config: TrainingConfig) -> Sources[ImageTable]:
 
 def make_network(config: TrainingConfig, num_classes: int) -> Network:
     """The network. Raises UserError for images too small for it."""
-    network = Network(num_classes, config.image_size, config.dropout, config.width)
+    network = Network(num_classes, config.image_size, config.dropout, config.width, config.interpolation)
     try:
         layer_table(network)
     except ValueError as error:
@@ -139,19 +149,22 @@ def step_spec(config: TrainingConfig, network: Network, ranks: int) -> StepSpec:
         batch=math.ceil(config.global_batch_on(ranks) / ranks),
         optimizer=configured_optimizer(config),
         parts=config.accumulate,
+        frozen=frozen_layers(network, config),
+        head_lr_factor=config.head_lr_factor,
         smoothing=config.label_smoothing,
         seed=config.seed,
         conv=config.conv,
     )
 
 
-def _begin(inputs: Inputs, team: Team) -> Run:
-    """The slow part: reads the training state, opens an engine and fills its parameters."""
-    config, world, folder = inputs.config, inputs.world, inputs.folder
+def _begin(inputs: Inputs, team: Team, out: RunLog) -> Run:
+    """The slow part: opens an engine and fills its parameters."""
+    config, world, origin = inputs.config, inputs.world, inputs.origin
     with world.shared_errors():
-        samples = Samples(config.sample, config.image_size, world.rank)
-        state = _read_state(inputs) if world.rank == 0 else None
-    state = world.broadcast_json(state)
+        samples = Samples(config.sample, inputs.network, world.rank)
+    for line in origin.lines(inputs.network):
+        log.info("%s", line)
+    state = world.broadcast_json(origin.training)
     timeline: Timeline | NullTimeline = NullTimeline()
     if config.timeline:
         world.sum([0])  # all ranks leave a reduction at nearly the same time: their clocks start together
@@ -161,76 +174,41 @@ def _begin(inputs: Inputs, team: Team) -> Run:
     def open_engine(strategy: str) -> Engine:
         return Engine(spec, world, team, strategy, timeline)
 
-    before = _strategy_before(config, state, world.size)
+    nodes = nodes_of(world)[0]
+    before = _strategy_before(config, state, nodes)
     engine, why = choose_engine(before or config.sync, spec, world, open_engine)
-    engine.fill(partial(restore_or_initialize, inputs, state))
+    engine.fill(partial(fill, origin, config, inputs.network))
     with world.shared_errors():
-        out = RunLog(folder.path, enabled=world.rank == 0)
         if world.rank == 0:
-            folder.begin()
+            inputs.folder.begin()
     return Run(
         **vars(inputs),
         team=team,
         schedule=config.schedule(inputs.global_batch),
+        nodes=nodes,
         engine=engine,
         why_strategy="as before" if before == engine.strategy_name else why,
         progress=Progress.from_json(state["progress"]) if state else Progress(),
         resumed=state,
+        features=keep_features(inputs, engine.net, nodes, config.workers or team.size),
         samples=samples,
         timeline=timeline,
         report=Report(out, config, inputs.global_batch, inputs.network.num_classes),
     )
 
 
-def _read_state(inputs: Inputs) -> dict[str, Any] | None:
-    """The header of the run that is resumed, if one is. Raises UserError where this run can't continue it."""
-    config = inputs.config
-    if config.resume is None:
-        return None
-    path = _resumed_file(config, inputs.folder)
-    state = checkpoint.read_header(path).training
-    if state is None:
-        raise UserError(f"{path} holds no training state. Start from it with --load-pretrained")
-    stored = {"opt": "sgd", **state}  # states of version 0.1 don't name it: there was only SGD
-    phrases = {"seed": "a seed of", "global-batch": "a global batch of", "opt": "the optimizer"}
-    for name, value in (("seed", config.seed), ("global-batch", inputs.global_batch), ("opt", config.opt)):
-        if stored[name] != value:
-            raise UserError(
-                f"{path} was trained with {phrases[name]} {stored[name]}, not {value}, and continues only "
-                f"with the same: give --{name} {stored[name]}"
-            )
-    averaged = state["config"].get("ema_decay")
-    if (averaged is None) != (config.ema_decay is None):
-        advice = "leave --ema-decay out" if averaged is None else f"give --ema-decay {averaged:g}"
-        raise UserError(f"{path} was trained {'with' if averaged else 'without'} --ema-decay: {advice}")
-    return state
-
-
-def _strategy_before(config: TrainingConfig, state: dict[str, Any] | None, ranks: int) -> str | None:
-    """The stored strategy if a run resumes on the same number of ranks, so that it continues bit for bit; else None."""
-    if config.sync == "auto" and state is not None and state.get("ranks") == ranks:
+def _strategy_before(config: TrainingConfig, state: dict[str, Any] | None, nodes: list[int]) -> str | None:
+    """The stored strategy if a run resumes on the same nodes, so that it continues bit for bit; else None."""
+    same = state is not None and state.get("ranks") == sum(nodes) and state.get("nodes", nodes) == nodes
+    if config.sync == "auto" and state is not None and same:
         stored = str(state["sync"])
         return {"immediate": "local"}.get(stored, stored)  # its name in files of version 0.1
     return None
 
 
-def restore_or_initialize(
-    inputs: Inputs, header: dict[str, Any] | None, values: np.ndarray, state: dict[str, np.ndarray]
-) -> None:
-    """Fills the parameters, and the optimizer's state: from the run that is resumed if there is a header of it.
-
-    Raises UserError for a file that doesn't fit.
-    """
-    config, parameters = inputs.config, parameter_map(inputs.network)
-    if header is not None:
-        checkpoint.load(_resumed_file(config, inputs.folder), parameters, values, state)
-        return
-    if config.load_pretrained:
-        checkpoint.load(Path(config.load_pretrained), parameters, values, {})
-    else:
-        initialize(parameters, values, config.init, config.seed)
-
-
-def _resumed_file(config: TrainingConfig, folder: RunFolder) -> Path:
+def _starting_file(config: TrainingConfig, folder: RunFolder) -> Path | None:
+    """The file that the run continues or starts from, if there is one."""
+    if config.resume is None:
+        return Path(config.load_pretrained) if config.load_pretrained else None
     path = Path(config.resume or folder.latest)
     return path / folder.latest.name if path.is_dir() else path

@@ -29,6 +29,7 @@ class Demand:
     ranks_of_nodes: tuple[int, ...]
     node: int  # which of them is meant
     parts: int = 1  # of a step
+    frozen: int = 0  # layers with parameters that aren't trained, from the first on
 
     @property
     def batch_of_a_part(self) -> int:
@@ -58,14 +59,24 @@ class Demand:
         return layer_table(self.network).parameters.size
 
     @property
+    def trained_from(self) -> int:
+        """The index of the first parameter that is trained."""
+        return layer_table(self.network).first_trained(self.frozen)
+
+    @property
+    def trained(self) -> int:
+        """How many parameters are trained."""
+        return self.size - self.trained_from
+
+    @property
     def classifier_start(self) -> int:
         """The index of the classifier's first parameter."""
         return layer_table(self.network).classifier_start
 
     @property
-    def copies(self) -> int:
-        """How many buffers of the parameters' size hold the parameters and the optimizer's state."""
-        return 1 + len(self.optimizer.state)
+    def states(self) -> int:
+        """How many buffers hold the optimizer's state; each is as long as what is trained."""
+        return len(self.optimizer.state)
 
 
 def _nothing(demand: Demand) -> int:
@@ -77,20 +88,22 @@ class StrategyEntry:
     """One strategy.
 
     `sent` is how many bytes a node sends to others in a step, without headers of messages, where MPI sends nothing twice.
-    `open` is called with the World, or with the Node if the strategy shares memory among the ranks of a node. Both
-    memories are in bytes. `classifier`, if given, makes the classifier that replaces the network's own in training, from
-    the network, the strategy that was opened, and this rank's team. `refuses` says why the strategy can't run a network;
-    "" if it can.
+    `open` is called with the World, or with the Node if the strategy shares memory among the ranks of a node. All
+    memories are in bytes; that of a checkpoint is what the node takes besides, for a while, to read or write one.
+    `classifier`, if given, makes the classifier that replaces the network's own in training, from
+    the network, the strategy that was opened, and this rank's team. `refuses` says why the strategy can't train a network
+    of which some layers, from the first on, are frozen; "" if it can.
     """
 
     open: Callable[[Any, "StrategyOptions"], "Strategy"]
     sent: Callable[[Demand], int] = _nothing
     memory_of_a_rank: Callable[[Demand], int] = _nothing
+    memory_of_a_checkpoint: Callable[[Demand], int] = _nothing
     shared_memory_of_a_node: Callable[[Demand], int] = _nothing
     shares_memory: bool = False
     many_ranks: bool = True  # False: for a world of one rank only
     classifier: Callable[[AlexNet, Any, Any], Classifier] | None = None
-    refuses: Callable[[Network], str] = lambda network: ""
+    refuses: Callable[[Network, int], str] = lambda network, frozen: ""
 
 
 def _open_local(world: "World", options: "StrategyOptions") -> "Strategy":
@@ -118,29 +131,38 @@ def _open_hybrid(node: "Node", options: "StrategyOptions") -> "Strategy":
 
 
 def _allreduce_memory(demand: Demand) -> int:
-    return FLOAT * demand.size * (demand.copies + 1)
+    return FLOAT * (demand.size + demand.trained * (demand.states + 1))
 
 
 def _sharded_memory(demand: Demand) -> int:
-    return FLOAT * demand.size * (demand.copies + demand.ranks)
+    return FLOAT * (demand.size + demand.trained * (demand.states + demand.ranks))
 
 
 def _hybrid_memory(demand: Demand) -> int:
-    convolutions, owned = demand.classifier_start, demand.owned
-    state = (convolutions + owned) * demand.copies
+    convolutions, owned = demand.classifier_start - demand.trained_from, demand.owned
+    values = demand.classifier_start + owned
     stored = not demand.optimizer.elementwise or demand.parts > 1
-    gradients = convolutions * demand.ranks + owned * stored
+    trained = (convolutions + owned) * demand.states + convolutions * demand.ranks + owned * stored
     activations = activation_bytes(demand.network, demand.ranks_of_nodes, demand.node, demand.batch_of_a_part)
-    return FLOAT * (state + gradients) + activations
+    return FLOAT * (values + trained) + activations
+
+
+def _gathered(demand: Demand) -> int:
+    """The first node gathers what the others own."""
+    several = len(demand.ranks_of_nodes) > 1
+    return FLOAT * (demand.size + demand.trained * demand.states) if several and demand.node == 0 else 0
 
 
 def _gradient_sent(demand: Demand) -> int:
-    return demand.exchanged(demand.size)
+    return demand.exchanged(demand.trained)
 
 
 def _hybrid_sent(demand: Demand) -> int:
-    activations = activations_sent(demand.network, demand.ranks_of_nodes, demand.node, demand.batch)
-    return activations + demand.exchanged(demand.classifier_start)
+    convolutions = demand.classifier_start - demand.trained_from
+    activations = activations_sent(
+        demand.network, demand.ranks_of_nodes, demand.node, demand.batch, data=convolutions > 0
+    )
+    return activations + demand.exchanged(convolutions)
 
 
 def _world_classifier(net: AlexNet, strategy: Any, team: Any) -> Classifier:
@@ -149,8 +171,11 @@ def _world_classifier(net: AlexNet, strategy: Any, team: Any) -> Classifier:
     return WorldClassifier(net, strategy, team)
 
 
-def _why_not_hybrid(network: Network) -> str:
-    for layer in layer_table(network).classifier:
+def _why_not_hybrid(network: Network, frozen: int) -> str:
+    table = layer_table(network)
+    if table.first_trained(frozen) > table.classifier_start:
+        return "of the fully connected layers, some are frozen"
+    for layer in table.classifier:
         if not isinstance(layer.layer, (Dropout, Linear, ReLU)):
             return f"ranks can't share the work of {layer.name}"
     return ""
@@ -165,6 +190,7 @@ STRATEGIES: dict[str, StrategyEntry] = {
     "hybrid": StrategyEntry(
         _open_hybrid,
         _hybrid_sent,
+        memory_of_a_checkpoint=_gathered,
         shared_memory_of_a_node=_hybrid_memory,
         shares_memory=True,
         classifier=_world_classifier,

@@ -58,16 +58,16 @@ def by_rule(spec: StepSpec, world: World) -> tuple[str, str]:
     order = sorted(("hybrid", "sharded"), key=lambda name: sent[name])  # of equals the first
     rejections = []
     for name in [*order, FALLBACK]:
-        reason = STRATEGIES[name].refuses(spec.network) or _memory_shortage(name, demand, world)
+        reason = STRATEGIES[name].refuses(spec.network, spec.frozen) or _memory_shortage(name, demand, world)
         if not reason or name == FALLBACK:
             break
         rejections.append(f"not {name}: {reason}")
     if len(sizes) == 1:
         why = "on one node, ranks share memory" if STRATEGIES[name].shares_memory else "what is left"
     else:
-        images = spec.batch * world.size
+        images = spec.batch * world.size  # where each rank has the most that it can have
         amounts = ", ".join(f"{candidate} {sent[candidate]:g} MB" for candidate in order)
-        why = f"each of {len(sizes)} nodes sends at most, in a step of {images} images: {amounts}"
+        why = f"each of {len(sizes)} nodes sends, in a step of up to {images} images, at most: {amounts}"
     return name, "; ".join([why, *rejections])
 
 
@@ -75,7 +75,7 @@ def _memory_shortage(name: str, demand: Demand, world: World) -> str:
     """Collective: why a host lacks memory for what a strategy keeps there; empty if none does."""
     entry, host = STRATEGIES[name], world.all_hosts()[world.rank]
     shared, room, available = entry.shared_memory_of_a_node(demand), shared_memory_room(), available_memory()
-    needed = shared + demand.ranks * entry.memory_of_a_rank(demand)
+    needed = shared + demand.ranks * entry.memory_of_a_rank(demand) + entry.memory_of_a_checkpoint(demand)
     messages = []
     if demand.ranks > 1 and shared + SLACK > room:
         messages.append(

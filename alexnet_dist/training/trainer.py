@@ -5,12 +5,10 @@ import math
 import time
 from contextlib import closing
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from alexnet_dist.data.augment import Augmentation, load_for_training
 from alexnet_dist.data.loader import Batch, Loader
 from alexnet_dist.data.source import ImageSource
 from alexnet_dist.errors import SharedError, UserError
@@ -18,14 +16,15 @@ from alexnet_dist.runs import checkpoint
 from alexnet_dist.runs.log import log
 from alexnet_dist.runs.timeline import WORK_PHASES, Timeline, slowest, write_trace
 from alexnet_dist.support.files import write_text
-from alexnet_dist.support.randomness import Purpose, generator
 from alexnet_dist.support.signals import StopSignals
 from alexnet_dist.training.evaluation import evaluate
 from alexnet_dist.training.optim_wrappers import AVERAGE
+from alexnet_dist.training.origin import without_state
 from alexnet_dist.training.progress import Progress
 from alexnet_dist.training.report import log_run_header
 from alexnet_dist.training.schedule import Plateau
 from alexnet_dist.training.setup import Run
+from alexnet_dist.training.training_loader import training_loader
 
 STOPPED = 75  # exit code: EX_TEMPFAIL of sysexits.h, "try again later"
 
@@ -47,7 +46,7 @@ class Trainer:
         log_run_header(self.run_)
         if self.run_.resumed is not None:
             self.report.resumed(self.progress)
-        with StopSignals() as self.signals, self._loader() as loader:
+        with StopSignals() as self.signals, training_loader(self.run_, self._workers) as loader:
             while self.progress.epoch < self.config.epochs and not self._plateau_is_final():
                 if not self._train_epoch(loader):
                     self._write_timeline()
@@ -59,33 +58,13 @@ class Trainer:
         with self.world.shared_errors():
             if self.world.rank == 0:
                 if self.config.save and values is not None:
-                    self._save_weights(Path(self.config.save), state.get(AVERAGE, values))
+                    self._save_weights(Path(self.config.save), self._validated(values, state))
                 write_text(self.folder.complete, f"step {self.progress.step}\n")
         self.report.complete(self.progress)
         return 0
 
     def _plateau_is_final(self) -> bool:
         return self.config.lr_scheduler == "plateau" and self.progress.plateau.finished
-
-    def _loader(self) -> Loader:
-        config, images = self.config, self.sources.train
-        augmentation = Augmentation(config.image_size, config.crop, config.flip, config.color_noise)
-
-        def load(index: int, epoch: int, out: np.ndarray) -> None:
-            rng = generator(config.seed, Purpose.AUGMENT, epoch, index)
-            load_for_training(partial(images.open, index), augmentation, rng, out)
-
-        return Loader(
-            images,
-            load=load,
-            global_batch=self.run_.global_batch,
-            rank=self.world.rank,
-            size=self.world.size,
-            image_size=config.image_size,
-            workers=self._workers,
-            shuffle=True,
-            seed=config.seed,
-        )
 
     def _train_epoch(self, loader: Loader) -> bool:
         """Runs the remaining steps of this epoch; False if a signal has stopped it."""
@@ -167,8 +146,9 @@ class Trainer:
         """Evaluates and reports; rank 0 decides on the learning rate and broadcasts it. Returns that, and how many images
         were broken."""
         start, before = time.perf_counter(), self.progress.plateau
+        features = self.run_.features.val if self.run_.features else None
         with self.engine.averaged():
-            result = evaluate(self.engine.net, self.sources.val, self.world, self._workers)
+            result = evaluate(self.engine.net, self.sources.val, self.world, self._workers, features=features)
             if result.broken:
                 self._report_broken(list(result.broken), len(result.broken), self.sources.val)
             decision = self.world.broadcast_json(asdict(before.observe(result.error, self.run_.schedule)))
@@ -206,9 +186,17 @@ class Trainer:
                     raise UserError(self._divergence("a weight is not finite"))
                 # The best weights first: a run that is killed in between repeats the end of this epoch.
                 if best:
-                    self._save_weights(self.folder.best, state.get(AVERAGE, values))
+                    self._save_weights(self.folder.best, self._validated(values, state))
                 self._save_training(self.folder.state(self.progress.step), values, state)
         self._saved_step = self.progress.step
+
+    def _validated(self, values: np.ndarray, state: dict[str, np.ndarray]) -> np.ndarray:
+        """The weights that are validated: their average where one is kept, which it isn't of frozen layers."""
+        if AVERAGE not in state:
+            return values
+        start = self.engine.trained_from
+        state[AVERAGE][:start] = values[:start]
+        return state[AVERAGE]
 
     def _save_training(self, path: Path, values: np.ndarray, state: dict[str, np.ndarray]) -> None:
         run, engine = self.run_, self.engine
@@ -220,10 +208,12 @@ class Trainer:
             "train list": run.train_list,
             "sync": engine.strategy_name,
             "ranks": self.world.size,
+            "nodes": run.nodes,
             "config": asdict(self.config),
         }
         header = checkpoint.Header(run.network, self.sources.class_names, training)
-        checkpoint.save(path, engine.parameters, values, state, header)
+        skip = without_state(run.network, self.config, state)
+        checkpoint.save(path, engine.parameters, values, state, header, skip=skip)
         self.folder.point_latest(path)
 
     def _save_weights(self, path: Path, values: np.ndarray) -> None:

@@ -16,11 +16,15 @@ from alexnet_dist.training.optim import Optimizer, StepContext
 
 
 class Updater:
-    """The optimizer bound to the parameters. Call `bind` once, `begin` before each step."""
+    """The optimizer bound to the parameters. Call `bind` once, `begin` before each step.
 
-    def __init__(self, optimizer: Optimizer, parameters: ParameterMap) -> None:
+    The last layer's learning rate is `head_lr_factor` times that of the others.
+    """
+
+    def __init__(self, optimizer: Optimizer, parameters: ParameterMap, head_lr_factor: float = 1.0) -> None:
         self.optimizer, self._specs = optimizer, parameters.specs
         self._edges = [lo for lo, _ in parameters.ranges.values()] + [parameters.size]
+        self._factors = [head_lr_factor if spec.last else 1.0 for spec in self._specs]
         self.state = optimizer.state
         # The sum of squares of each parameter, then that of each parameter's gradient.
         self.partials = 0 if optimizer.elementwise else 2 * len(self._specs)
@@ -33,7 +37,10 @@ class Updater:
 
     def begin(self, lr: float, step_index: int) -> None:
         """Sets the learning rate and the index of the next step."""
-        self._contexts = [StepContext(lr, step_index, spec.is_bias) for spec in self._specs]
+        self._contexts = [
+            StepContext(lr * factor, step_index, spec.is_bias)
+            for spec, factor in zip(self._specs, self._factors, strict=True)
+        ]
 
     def apply(self, lo: int, hi: int, gradient: np.ndarray, workspace: Workspace) -> None:
         """Updates [lo, hi) with its gradient [hi - lo], which is only read."""

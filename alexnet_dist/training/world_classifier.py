@@ -93,7 +93,7 @@ class WorldClassifier:
         return self._to_owners(x)[self._mine]
 
     def backward(self, dy: np.ndarray, sink: GradientSink, data: bool) -> np.ndarray:
-        """The gradient of this rank's features, whether or not `data` asks for it; the parameters' go to the sink."""
+        """The gradient of this rank's features if `data` asks for it; the parameters' go to the sink."""
         total = self._images[-1].stop
         self._dlogits[self._mine] = dy
         self._node.barrier()
@@ -101,6 +101,10 @@ class WorldClassifier:
         for index, block in reversed(list(enumerate(self._linear))):
             parts = self._parts(index)
             block.backward_relu_(dy)
+            if not (index or data):
+                block.backward_weight(dy, sink)
+                sink.poll()
+                break
             partial = self._gradient(0, (total, block.inputs))
             block.backward_data(dy, partial)
             self._spread.start_sum(partial, parts)

@@ -5,10 +5,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from mpi4py import MPI
 from updates import Calls, Norms, hand_over, options
 
 from alexnet_dist.comm.hybrid import Hybrid
-from alexnet_dist.comm.node import Node, NodeTeam, NoSharedMemory, open_node, require_room
+from alexnet_dist.comm.node import Node, NodeTeam, NoSharedMemory, require_room
 from alexnet_dist.comm.sharded import Sharded
 from alexnet_dist.comm.world import World
 from alexnet_dist.support.division import divide
@@ -164,8 +165,31 @@ def test_the_team_of_a_node_covers_everything_once(count):
             node.barrier()
 
 
+@pytest.mark.skipif(World().size == 1, reason="a rank alone needs no shared memory")
 def test_too_little_shared_memory_is_said_by_all_ranks():
     world = World()
-    node = open_node(world)
+    node = Node(world)
     with pytest.raises(NoSharedMemory, match=r"MB left in /dev/shm, not 1000000001 MB"):
         require_room(node, 10**15)
+
+
+@pytest.mark.parametrize("windows", [1, 3])
+def test_a_window_that_fails_on_one_node_is_said_by_all_ranks(monkeypatch, windows):
+    world, made = World(), []
+
+    def allocate(size, comm):
+        if len(made) == windows - 1 and world.rank == world.size - 1:
+            raise MPI.Exception(MPI.ERR_NO_MEM)
+        made.append(size)
+        return MPI.Win.Allocate_shared(size, 1, comm=comm)
+
+    monkeypatch.setattr("alexnet_dist.comm.node._allocate", allocate)
+
+    def make():
+        node = Node(world, largest=1)
+        for _ in range(windows):
+            node.shared((3,))
+
+    with pytest.raises(NoSharedMemory, match="can't share 0 MB"):
+        make()
+    assert world.sum([1]) == [world.size]

@@ -1,134 +1,44 @@
-"""Pixels of evaluation against a reference from the definition and against torchvision; crops, flips and colours."""
+"""What is done to training images: crops, flips, colours, and large images that are decoded smaller."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
+from augmented import PLAIN, evaluated, noisy, saved, to_pixels, trained
 from PIL import Image
 
-from alexnet_dist.data.augment import (
-    EIGENVALUES,
-    EIGENVECTORS,
-    MEAN,
-    STD,
-    Augmentation,
-    load_for_evaluation,
-    load_for_training,
-    normalize,
-    paper_box,
-    random_resized_box,
-    short_side,
-)
+from alexnet_dist.data.augment import EIGENVALUES, EIGENVECTORS, STD, normalize, paper_box, random_resized_box
+from alexnet_dist.data.auto_augment import auto_augment
+from alexnet_dist.data.color_jitter import color_jitter
 from alexnet_dist.data.decode import ImageError, Picture
+from alexnet_dist.data.erasing import erase_
 from alexnet_dist.support.randomness import Purpose, generator
 
-SHAPES = [
-    (500, 375),
-    (375, 500),
-    (256, 256),
-    (224, 224),
-    (257, 300),
-    (300, 1000),
-    (60, 41),
-    (8, 8),
-    (1, 3),
-    (999, 700),
-    (343, 256),
-]
-PLAIN = {"flip": False, "color_noise": False}
+
+@pytest.mark.parametrize("policy", ["ta_wide", "ra"])
+def test_colours_and_operations_follow_the_flip_and_erasing_the_normalisation(tmp_path, policy):
+    path, strengths = saved(tmp_path, 90, 80), (0.4, 0.4, 0.4, 0.1)
+    options = {"color_jitter": strengths, "auto_augment": policy, "ra_magnitude": 12, "random_erasing": 1.0}
+    for sample in range(10):
+        rng = generator(0, Purpose.AUGMENT, 0, sample)
+        rng.random(), rng.normal(0, 0.1, 3)
+        flipped = np.rint(to_pixels(trained(path, sample, 64, crop="none", interpolation="bicubic"))).astype(np.uint8)
+        picture = color_jitter(Image.fromarray(flipped), strengths, rng)
+        picture = auto_augment(picture, policy, 12, Image.Resampling.BICUBIC, rng)
+        expected = np.empty((64, 64, 3), np.float32)
+        normalize(picture, expected)
+        erase_(expected, 1.0, rng)
+        result = trained(path, sample, 64, crop="none", interpolation="bicubic", **options)
+        np.testing.assert_array_equal(result, expected)
 
 
-def noisy(width: int, height: int) -> np.ndarray:
-    """uint8 [height, width, 3]: waves and noise, all values from 0 to 255."""
-    rng = np.random.default_rng(width * 1000 + height)
-    y, x = np.mgrid[:height, :width]
-    waves = 128 + 80 * np.sin(x / 17)[..., None] * np.cos(y / 23)[..., None] * [1, -1, 0.5]
-    return np.clip(waves + rng.normal(0, 60, (height, width, 3)), 0, 255).astype(np.uint8)
-
-
-def saved(folder: Path, width: int, height: int, name: str = "a.png", **options: object) -> Path:
-    path = folder / name
-    Image.fromarray(noisy(width, height)).save(path, **options)
-    return path
-
-
-def evaluated(path: Path, size: int = 224) -> np.ndarray:
-    out = np.full((size, size, 3), np.nan, np.float32)
-    load_for_evaluation(path, size, out)
-    return out
-
-
-def trained(path: Path, sample: int = 0, size: int = 224, **options: object) -> np.ndarray:
-    out = np.full((size, size, 3), np.nan, np.float32)
-    load_for_training(path, Augmentation(size, **options), generator(0, Purpose.AUGMENT, 0, sample), out)
-    return out
-
-
-def to_pixels(row: np.ndarray) -> np.ndarray:
-    return (row.astype(np.float64) * STD + MEAN) * 255
-
-
-def triangle_weights(source: int, target: int) -> np.ndarray:
-    """float64 [target, source]: bilinear interpolation, widened by the scale so that every pixel counts."""
-    scale = source / target
-    radius = max(scale, 1)
-    centre = (np.arange(target) + 0.5) * scale
-    distance = abs(np.arange(source) + 0.5 - centre[:, None]) / radius
-    weights = np.maximum(1 - distance, 0)
-    return weights / weights.sum(1, keepdims=True)
-
-
-@pytest.mark.parametrize(("width", "height"), SHAPES)
-def test_evaluation_is_resize_crop_normalise(tmp_path, width, height):
-    short = min(width, height)
-    w, h = 256 * width // short, 256 * height // short
-    passes = [
-        lambda image: np.floor(np.tensordot(triangle_weights(width, w), image, (1, 1)).swapaxes(0, 1) + 0.5),
-        lambda image: np.floor(np.tensordot(triangle_weights(height, h), image, 1) + 0.5),
-    ]
-    top, left = round((h - 224) / 2), round((w - 224) / 2)
-    result = to_pixels(evaluated(saved(tmp_path, width, height)))
-    shares = []
-    for first, second in (passes, passes[::-1]):  # which one Pillow does first depends on the shape
-        expected = second(first(noisy(width, height).astype(np.float64)))[top : top + 224, left : left + 224]
-        difference = abs(result - expected)
-        assert difference.max() < 1.01
-        shares.append((difference > 0.01).mean())
-    assert min(shares) < 0.01  # where rounding goes the other way
-
-
-@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
-@pytest.mark.parametrize("size", [224, 64, 227])
-@pytest.mark.parametrize(("width", "height"), SHAPES)
-def test_evaluation_is_torchvision_bit_for_bit(tmp_path, width, height, size, name):
-    transforms = pytest.importorskip("torchvision.transforms")
-    path = saved(tmp_path, width, height, name)
-    theirs = transforms.Compose(
-        [
-            transforms.Resize(short_side(size)),
-            transforms.CenterCrop(size),
-            transforms.ToTensor(),
-            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-        ]
-    )
-    with Image.open(path) as image:
-        expected = theirs(image.convert("RGB")).permute(1, 2, 0).numpy()
-    np.testing.assert_array_equal(evaluated(path, size), expected)
-
-
-def test_every_pixel_value_is_normalised_in_float32():
-    values = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
-    out = np.empty((16, 16, 3), np.float32)
-    normalize(Image.fromarray(values), out)
-    for channel in range(3):
-        table = (np.arange(256, dtype=np.float32) / np.float32(255) - MEAN[channel]) / STD[channel]
-        np.testing.assert_array_equal(out[..., channel].ravel(), table)
-
-
-def test_short_side_of_the_usual_size_is_256():
-    assert short_side(224) == 256
-    assert short_side(64) == 73
+@pytest.mark.parametrize("crop", ["random-resized", "paper", "none"])
+def test_interpolation_is_that_of_training_too(tmp_path, crop):
+    path = saved(tmp_path, 90, 80)
+    results = [trained(path, 0, 64, crop=crop, interpolation=name) for name in ("bilinear", "bicubic", "nearest")]
+    assert len({result.tobytes() for result in results}) == 3
+    np.testing.assert_array_equal(results[0], trained(path, 0, 64, crop=crop))
+    assert abs(to_pixels(results[0]) - to_pixels(results[1])).mean() < 12  # the same place: sharper, not another crop
 
 
 @pytest.mark.parametrize(("width", "height"), [(3000, 1), (1, 3000)])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from alexnet_dist.data.class_names import class_names_beside, class_order, read_class_names
+from alexnet_dist.data.class_names import class_names_beside, class_order, match_classes, read_class_names
 from alexnet_dist.errors import UserError
 
 
@@ -38,3 +38,22 @@ def test_the_same_names_in_another_order_are_matched():
 def test_other_names_are_an_error_that_shows_the_difference(trained, wanted, difference):
     with pytest.raises(UserError, match=rf"^f was trained with other classes.*{difference}"):
         class_order(trained, wanted, "f")
+
+
+@pytest.mark.parametrize(
+    ("trained", "wanted", "names", "order"),
+    [
+        (["a", "b", "c"], None, ["a", "b", "c"], None),
+        (None, ["a", "b", "c"], ["a", "b", "c"], None),
+        (None, None, ["0", "1", "2"], None),
+        (["a", "b", "c"], ["c", "a", "b"], ["c", "a", "b"], [2, 0, 1]),
+    ],
+)
+def test_names_by_which_results_are_told(trained, wanted, names, order):
+    assert match_classes(trained, wanted, 3, "net") == (names, order)
+
+
+@pytest.mark.parametrize(("trained", "wanted"), [(None, ["a", "b"]), (["a", "b"], ["a", "b"]), (["a", "b"], None)])
+def test_names_of_another_number(trained, wanted):
+    with pytest.raises(UserError, match=r"2 class names for the 3 classes of net\b"):
+        match_classes(trained, wanted, 3, "net")

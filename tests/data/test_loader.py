@@ -48,7 +48,7 @@ def augmented(images: ImageList, **options: int) -> Loader:
         rng = generator(5, Purpose.AUGMENT, epoch, index)
         load_for_training(images.path(index), Augmentation(SIZE, color_noise=True), rng, out)
 
-    return Loader(images, load=load, global_batch=6, image_size=SIZE, shuffle=True, seed=5, **options)
+    return Loader(images, load=load, global_batch=6, shape=(SIZE, SIZE, 3), shuffle=True, seed=5, **options)
 
 
 def collect(loader: Loader, epoch: int = 0, first_step: int = 0) -> list[Batch]:
@@ -125,7 +125,7 @@ def test_message_about_a_path_that_is_not_utf8_can_be_written(tmp_path):
 
 def test_without_shuffle_the_order_is_the_lists(tmp_path):
     images = numbered(tmp_path, 10)
-    batches = collect(Loader(images, load=write_index, global_batch=4, image_size=2), epoch=3)
+    batches = collect(Loader(images, load=write_index, global_batch=4, shape=(2, 2, 3)), epoch=3)
     assert [batch.labels.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     np.testing.assert_array_equal(joined(tuple(batches)).images[:, 0, 0, 0], 3000 + np.arange(10))
     assert batches[0].images.dtype == np.float32
@@ -135,7 +135,7 @@ def test_without_shuffle_the_order_is_the_lists(tmp_path):
 
 def test_rank_without_images_in_the_last_step_still_has_the_step(tmp_path):
     images = numbered(tmp_path, 9)
-    batches = collect(Loader(images, load=write_index, global_batch=8, image_size=2, rank=0, size=2))
+    batches = collect(Loader(images, load=write_index, global_batch=8, shape=(2, 2, 3), rank=0, size=2))
     assert [len(batch.labels) for batch in batches] == [4, 0]
     assert batches[1].images.shape == (0, 2, 2, 3)
 
@@ -147,7 +147,7 @@ def test_next_batch_is_decoded_while_this_one_is_used_and_does_not_touch_it(tmp_
         write_index(index, epoch, out)
         done.append(index)
 
-    with Loader(numbered(tmp_path, 20), load=load, global_batch=4, image_size=2, workers=2) as loader:
+    with Loader(numbered(tmp_path, 20), load=load, global_batch=4, shape=(2, 2, 3), workers=2) as loader:
         for step, batch in enumerate(loader.batches(0)):
             wanted = {*range(min(4 * (step + 2), 20))}
             deadline = time.monotonic() + 10
@@ -159,7 +159,7 @@ def test_next_batch_is_decoded_while_this_one_is_used_and_does_not_touch_it(tmp_
 
 
 def test_views_belong_to_two_buffers_made_once(tmp_path):
-    with Loader(numbered(tmp_path, 20), load=write_index, global_batch=4, image_size=2) as loader:
+    with Loader(numbered(tmp_path, 20), load=write_index, global_batch=4, shape=(2, 2, 3)) as loader:
         addresses = {batch.images.ctypes.data for epoch in range(2) for batch in loader.batches(epoch)}
     assert len(addresses) == 2
 
@@ -169,7 +169,7 @@ def test_exception_of_a_thread_reaches_the_consumer_with_the_line(tmp_path):
         if index == 5:
             raise ZeroDivisionError("a mistake in the program")
 
-    with Loader(numbered(tmp_path, 20), load=load, global_batch=2, image_size=2, workers=2) as loader:
+    with Loader(numbered(tmp_path, 20), load=load, global_batch=2, shape=(2, 2, 3), workers=2) as loader:
         batches = loader.batches(0)
         next(batches), next(batches)
         with pytest.raises(ZeroDivisionError, match="a mistake") as caught:
@@ -188,7 +188,7 @@ def test_closing_early_cancels_what_has_not_begun(tmp_path):
             release.wait(10)
         out.fill(index)
 
-    with Loader(numbered(tmp_path, 400), load=load, global_batch=4, image_size=2, workers=1) as loader:
+    with Loader(numbered(tmp_path, 400), load=load, global_batch=4, shape=(2, 2, 3), workers=1) as loader:
         batches = loader.batches(0)
         next(batches)
         threading.Timer(0.05, release.set).start()
@@ -202,7 +202,7 @@ def test_closing_early_cancels_what_has_not_begun(tmp_path):
 
 def test_exception_in_the_consumer_leaves_no_thread_behind(tmp_path):
     def consume() -> None:
-        with Loader(numbered(tmp_path, 50), load=write_index, global_batch=4, image_size=2, workers=3) as loader:
+        with Loader(numbered(tmp_path, 50), load=write_index, global_batch=4, shape=(2, 2, 3), workers=3) as loader:
             for _ in loader.batches(0):
                 raise KeyError("the consumer's own")
 
@@ -214,7 +214,7 @@ def test_exception_in_the_consumer_leaves_no_thread_behind(tmp_path):
 
 
 def test_second_pass_at_the_same_time_is_refused(tmp_path):
-    with Loader(numbered(tmp_path, 8), load=write_index, global_batch=4, image_size=2) as loader:
+    with Loader(numbered(tmp_path, 8), load=write_index, global_batch=4, shape=(2, 2, 3)) as loader:
         first = loader.batches(0)
         next(first)
         with pytest.raises(RuntimeError, match="one pass at a time"):
@@ -225,7 +225,7 @@ def test_second_pass_at_the_same_time_is_refused(tmp_path):
 
 def test_steps(tmp_path):
     for count, batch, steps in [(8, 4, 2), (9, 4, 3), (1, 128, 1)]:
-        with Loader(numbered(tmp_path, count), load=write_index, global_batch=batch, image_size=2) as loader:
+        with Loader(numbered(tmp_path, count), load=write_index, global_batch=batch, shape=(2, 2, 3)) as loader:
             assert loader.steps == steps
 
 
@@ -234,6 +234,6 @@ def test_a_row_half_written_before_the_error_is_zero(tmp_path):
         out[0] = 7
         raise ImageError("is truncated")
 
-    (batch,) = collect(Loader(numbered(tmp_path, 3), load=load, global_batch=4, image_size=2))
+    (batch,) = collect(Loader(numbered(tmp_path, 3), load=load, global_batch=4, shape=(2, 2, 3)))
     assert not batch.images.any()
     assert batch.labels.tolist() == [-1, -1, -1]

@@ -17,6 +17,7 @@ from alexnet_dist.training.strategies import STRATEGIES, Demand
 pytestmark = needs_mpirun
 
 STEPS = 20
+TIMES = {"images_per_second", "seconds", "time"}
 FLAGS = ["--data", "train.list", "--val", "val.list", "--global-batch", "12", "--epochs", "5", "--lr", "0.003"]
 PROBE = """
 import json
@@ -182,7 +183,7 @@ def bytes_of_a_step(hosts, ranks, folder, sync):
 
 
 @pytest.mark.parametrize("ranks", [(2, 2), (2, 1), (1, 1, 1)], ids=str)
-@pytest.mark.parametrize("sync", ["sharded", "hybrid"])
+@pytest.mark.parametrize("sync", ["allreduce", "sharded", "hybrid"])
 def test_what_is_sent_is_what_the_table_of_strategies_says(hosts, folder, sync, ranks):
     measured = bytes_of_a_step(hosts, ranks, folder, sync)
     network = Network(num_classes=3, image_size=67, width=0.0625)
@@ -195,3 +196,22 @@ def test_what_is_sent_is_what_the_table_of_strategies_says(hosts, folder, sync, 
     if len(ranks) == 3:
         measured, expected = [measured.sum()], [sum(expected)]
     assert measured == pytest.approx(expected, rel=0.12)  # headers, and what the hosts say to each other
+
+
+def test_auto_chooses_the_same_each_time(hosts, folder):
+    def run_of(name):
+        ours = train_on(hosts, (1, 1), folder, name, "--sync", "auto", "--epochs", 2)
+        log = (ours / "train.log").read_text()
+        choice = next(line.split("gradients: ")[1] for line in log.splitlines() if "gradients: " in line)
+        timeless = [
+            {key: value for key, value in event.items() if key not in TIMES} for event in map(json.loads, metrics(ours))
+        ]
+        return choice, timeless
+
+    first, *others = [run_of(f"auto-{number}") for number in range(3)]
+    assert first[0].startswith("hybrid (each of 2 nodes sends, in a step of up to 12 images, at most: hybrid ")
+    assert others == [first, first]
+
+
+def metrics(run_folder):
+    return (run_folder / "metrics.jsonl").read_text().splitlines()

@@ -41,6 +41,9 @@ def test_folder_is_split_class_by_class(tmp_path, capsys):
     report = capsys.readouterr().out
     assert "images.list: 33 images, 1 to 24 of each of 3 classes" in report
     assert "val.list: 8 images, 0 to 6 of each of 3 classes\n  none of eel\n" in report
+    assert f"{source}: left out: 1 images beside the class folders, in none of them: stray.jpg\n" in report
+    assert f"{source}: left out: 1 hidden files and folders: cat/._0.jpg\n" in report
+    assert f"{source}: left out: 1 files not named as images (.jpg, .jpeg, .png): cat/notes.txt\n" in report
 
 
 def test_paths_are_relative_inside_the_output_folder_and_absolute_outside(tmp_path, monkeypatch):
@@ -143,3 +146,18 @@ def test_names_with_spaces_inside_and_bytes_that_are_not_utf8(tmp_path):
     assert os.fsdecode(odd) in {str(path) for _, path in found}
     assert all(path.exists() for _, path in found)
     assert class_names_beside(tmp_path / "images.list") == ["great white shark"]
+
+
+def test_training_and_validation_images_in_one_folder(tmp_path, capsys):
+    parent = tmp_path / "photos"
+    make_folder(parent / "train", {"a": 3, "b": 3})
+    make_folder(parent / "val", {"b": 2})
+    assert main(["folder", str(parent), "--output", str(tmp_path)]) == 0
+    assert class_names_beside(tmp_path / "images.list") == ["a", "b"]
+    assert len(listed(tmp_path / "images.list")) == 6
+    assert [label for label, _ in listed(tmp_path / "val.list")] == [1, 1]
+    capsys.readouterr()
+    for flags in (["--val-fraction", "0.5"], ["--val-dir", parent / "val"]):
+        message = fails(capsys, "folder", parent, "--output", tmp_path / "new", *flags)
+        assert f"alexnet-prepare folder {parent}/train" in message
+        assert f"--val-dir {parent}/val" in message

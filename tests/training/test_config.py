@@ -4,6 +4,7 @@ from dataclasses import fields
 
 import pytest
 
+from alexnet_dist.data.augment import Augmentation
 from alexnet_dist.errors import UserError
 from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.flags import build_parser, parse_config
@@ -30,6 +31,26 @@ def test_a_file_gives_values_and_flags_win(tmp_path):
     config = parse("--config", file, "--epochs", 7)
     assert (config.epochs, config.lr, config.flip, config.lr_scheduler) == (7, 1.0, False, "cosine")
     assert config.sample == ("a b.png", "c.png")
+
+
+def test_augmentation_is_read_from_a_file_and_handed_on(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text(
+        'color-jitter = [0.4, 0.4, 0.2, 0.1]\nauto-augment = "ra"\nra-magnitude = 5\nrandom-erasing = 0.1\n'
+        'mixup-alpha = 0.2\ninterpolation = "bicubic"\nimage-size = 96\ncrop = "paper"\n'
+    )
+    config = parse("--config", file)
+    assert config.mixup_alpha == 0.2
+    assert config.augmentation() == Augmentation(
+        size=96,
+        crop="paper",
+        color_jitter=(0.4, 0.4, 0.2, 0.1),
+        auto_augment="ra",
+        ra_magnitude=5,
+        random_erasing=0.1,
+        interpolation="bicubic",
+    )
+    assert TrainingConfig().augmentation() == Augmentation()
 
 
 @pytest.mark.parametrize(
@@ -64,6 +85,16 @@ def test_a_wrong_file_is_refused(tmp_path, text, message):
         (["--eps", 1e-6], "--eps is of --opt adamw, and does nothing with --opt sgd"),
         (["--opt", "adam"], "invalid choice"),
         (["--crop", "square"], "invalid choice"),
+        (["--random-erasing", 1.5], "--random-erasing is 1.5, but must be from 0 to 1"),
+        (["--mixup-alpha", -1], "--mixup-alpha is -1.0"),
+        (["--color-jitter", 0.4, 0.4, 0.4], "expected 4 arguments"),
+        (["--color-jitter", 0.4, 0.4, 0.4, 0.6], "hue is at most 0.5"),
+        (["--color-jitter", 0.4, "nan", 0.4, 0.1], "four numbers of at least 0"),
+        (["--auto-augment", "imagenet"], "invalid choice"),
+        (["--auto-augment", "ta_wide", "--ra-magnitude", 5], "--ra-magnitude is of --auto-augment ra"),
+        (["--auto-augment", "ra", "--ra-magnitude", 31], "--ra-magnitude is 31, but must be from 0 to 30"),
+        (["--auto-augment", "ra", "--interpolation", "lanczos"], "lanczos can't turn and shear"),
+        (["--interpolation", "cubic"], "invalid choice"),
         (["--epochs", "ten"], "invalid int"),
         (["--epoch", 1], "unrecognized"),
         (["--accumulate", 0], "--accumulate is 0"),

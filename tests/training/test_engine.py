@@ -13,6 +13,7 @@ from alexnet_dist.errors import SharedError, UserError
 from alexnet_dist.model.architecture import Network, layer_table
 from alexnet_dist.model.network import AlexNet
 from alexnet_dist.model.parameters import initialize
+from alexnet_dist.support.labels import Mixed
 from alexnet_dist.support.threads import Team
 from alexnet_dist.training.engine import Engine, StepSpec
 from alexnet_dist.training.optim import LARS, SGD, AdamW
@@ -132,6 +133,29 @@ def test_the_network_has_the_average_while_it_is_asked_for(strategy, largest_nod
     assert min(differences[1:]) > 1e-3  # after the first step the average is the weights themselves
     assert np.array_equal(losses, expected_losses)
     assert np.array_equal(values, expected_values)
+
+
+@pytest.mark.parametrize("strategy", ["allreduce", "hybrid"])
+def test_loss_and_update_of_mixed_images_lie_between_those_of_their_labels(strategy):
+    world, (x, labels) = World(), images(SMALL, 13)
+    others, share_of_first = labels[::-1].copy(), np.full(13, 0.75, np.float32)
+    mine = share(13, world.rank, world.size)
+    part = slice(mine.start, mine.stop)
+
+    def step(labels, mixed=None):
+        with Team(1) as team:
+            engine = Engine(StepSpec(SMALL, 13, SGD(), seed=5), world, team, strategy)
+            engine.fill(lambda values, _: initialize(engine.parameters, values, "he", seed=1))
+            loss = engine.step(Batch(x[part], labels[part], np.arange(13)[part], mixed=mixed), 13, 0, LR).loss
+            values = whole(engine, world)
+            engine.close()
+        return loss, values
+
+    first, second = step(labels), step(others)
+    loss, values = step(labels, Mixed(others[part], share_of_first[part]))
+    assert loss == pytest.approx(0.75 * first[0] + 0.25 * second[0], rel=1e-6)
+    np.testing.assert_allclose(values, 0.75 * first[1] + 0.25 * second[1], rtol=0, atol=1e-6)
+    assert np.abs(values - first[1]).max() > 1e-4
 
 
 @pytest.mark.parametrize("largest_node", [None, 1])

@@ -81,7 +81,7 @@ def test_between_nodes_the_rule_counts_bytes(batch, expected):
     name, why = by_rule(StepSpec(SMALL, batch, SGD(), largest_node=1), World())
     assert name == expected
     size = World().size
-    assert f"each of {size} nodes sends at most, in a step of {batch * size} images: {expected} " in why
+    assert f"each of {size} nodes sends, in a step of up to {batch * size} images, at most: {expected} " in why
     assert why.count(" MB") == 2
 
 
@@ -93,6 +93,12 @@ def test_the_break_even_of_alexnet(nodes):
 
     assert sent("hybrid", 3200) < sent("sharded", 3200)
     assert sent("hybrid", 3392) > sent("sharded", 3392)
+
+
+@pytest.mark.parametrize(("images", "megabytes"), [(32, 14), (128, 20)])
+def test_what_two_nodes_send_for_alexnet(images, megabytes):
+    # A whole gradient is 244 MB; that the formula is what leaves a host is tested on one (end_to_end/test_hosts.py).
+    assert STRATEGIES["hybrid"].sent(Demand(Network(), SGD(), images // 2, (1, 1), 0)) < megabytes * 1e6
 
 
 @several

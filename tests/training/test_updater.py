@@ -13,7 +13,7 @@ from optimizers64 import LARS64, REFERENCES, SGD64, AdamW64, Whole64
 from vgg import VggLike
 
 from alexnet_dist.comm.hybrid import owned_ranges
-from alexnet_dist.comm.node import open_node
+from alexnet_dist.comm.node import Node
 from alexnet_dist.comm.parts import Parts
 from alexnet_dist.comm.strategy import StrategyOptions
 from alexnet_dist.comm.world import World
@@ -77,7 +77,7 @@ def train(optimizer, way, world, team, parts=1):
         PARAMETERS.size, START, updater, team, TABLE.classifier_matrices, bucket=700, parts=Parts(parts)
     )
     entry = STRATEGIES[name]
-    strategy = entry.open(open_node(world, largest_node) if entry.shares_memory else world, options)
+    strategy = entry.open(Node(world, largest_node) if entry.shares_memory else world, options)
     updater.bind(strategy.values, strategy.state)
     start = None
     if world.rank == 0:

@@ -39,6 +39,7 @@ def test_fewer_images_than_ranks(site, pictures, images, ranks):
 
 def test_one_image_can_not_be_split(site, pictures):
     pictures.write_list(site / "one.list", 1)
+    (site / "val.list").unlink()  # it would be taken
     job = train(2, ["--data", "one.list", "--output-dir", "new"], site)
     assert_refused(job, "one.list", "1 image", "validation")
 

@@ -20,3 +20,10 @@ def site(tmp_path_factory):
         job.wait().ok()
     (folder / "stdout").write_text(job.out)
     return folder
+
+
+@pytest.fixture
+def without_mpi(tmp_path):
+    """An environment in which mpi4py can't be imported."""
+    (tmp_path / "mpi4py.py").write_text("raise ImportError('no MPI on this machine')\n")
+    return {"PYTHONPATH": str(tmp_path)}

@@ -1,10 +1,12 @@
 """alexnet-evaluate counts what training and inference count, and the images that it could not read."""
 
+import csv
 import json
 
 import pytest
 from commands import inference, predictions
-from launcher import BIN, MPIRUN, Job, events, on_ranks
+from launcher import BIN, MPIRUN, Job, alone, assert_refused, events, on_ranks
+from toy_images import CLASSES
 
 
 def evaluation(site, *flags):
@@ -22,7 +24,8 @@ def test_evaluation_is_that_of_training_and_of_inference(site):
     told = predictions(inference(site, "--input", *(path for _, path in truth), "--topk", 1, "--json").ok())
     assert sum(told[path][0]["class_id"] == int(label) for label, path in truth) == result["top1"]
     text = evaluation(site, "--data", "val.list")
-    assert text.startswith(f"top-1 {result['top1'] / 9:.2%} ({result['top1']} of 9)")
+    assert text.startswith(f"top-1 {result['top1'] / 9:.2%} ({result['top1']} of 9)  loss ")
+    assert "top5" not in result  # of three classes, it would always be all
 
 
 def test_evaluation_by_its_command_and_from_the_c_flags(site):
@@ -39,3 +42,77 @@ def test_evaluation_names_and_counts_broken_images(site):
     assert "skipped: broken.list:10: gone.png is missing" in text
     result = json.loads(evaluation(site, "--data", "broken.list", "--json"))
     assert (result["images"], len(result["broken"])) == (9, 1)
+
+
+@pytest.mark.parametrize("flags", [(), ("--ten-crop",)])
+def test_files_are_the_same_on_any_number_of_ranks(site, tmp_path, flags):
+    files = ("predictions", "per-class", "confusion")
+    contents = []
+    for ranks in (1, 2, 4):
+        named = [word for name in files for word in (f"--{name}", tmp_path / f"{name}-{ranks}.csv")]
+        command = ["-m", "alexnet_dist.evaluate", "--load", "weights.safetensors", "--threads", 1, "--batch-size", 4]
+        out = on_ranks(ranks, [*command, *named, *flags], site).ok().out
+        contents.append([out, *((tmp_path / f"{name}-{ranks}.csv").read_text() for name in files)])
+    assert contents[0] == contents[1] == contents[2]
+    table, per_class, matrix = ([*csv.DictReader(text.splitlines())] for text in contents[0][1:])
+    listed = [line.split(" ", 1) for line in (site / "images.list").read_text().splitlines()]
+    assert [(row["class"], row["image"]) for row in table] == [(CLASSES[int(label)], path) for label, path in listed]
+    right = sum(row["class"] == row["predicted_1"] for row in table)
+    assert contents[0][0].startswith(f"top-1 {right / 36:.2%} ({right} of 36)")
+    assert sum(int(row["correct"]) for row in per_class) == right
+    assert sum(int(row[row["class"]]) for row in matrix) == right
+    assert sum(int(row[name]) for row in matrix for name in CLASSES) == 36
+
+
+@pytest.fixture
+def renamed(site, tmp_path):
+    """A function that gives images.list other class names; it returns the list's path."""
+
+    def rename(*names):
+        lines = (site / "images.list").read_text().splitlines()
+        (tmp_path / "images.list").write_text("".join(f"{line[0]} {site / line[2:]}\n" for line in lines))
+        (tmp_path / "classes.txt").write_text("".join(f"{name}\n" for name in names))
+        return tmp_path / "images.list"
+
+    return rename
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (
+            ("Horse", "V\u00f6gel", "airplane"),
+            ("only there: 'blue', 'green', 'red'", "only here: 'Horse', 'V\u00f6gel'"),
+        ),
+        (("blue", "green"), ("only there: 'red'",)),
+    ],
+)
+def test_other_classes_are_refused(site, renamed, names, words):
+    flags = ["-m", "alexnet_dist.evaluate", "--load", "weights.safetensors", "--data", renamed(*names)]
+    assert_refused(on_ranks(2, flags, site), "weights.safetensors", *words, program="alexnet-evaluate")
+    assert on_ranks(1, [*flags, "--ignore-class-names"], site).ok().out.startswith("top-1")
+
+
+def test_the_same_classes_in_another_order_are_matched(site, renamed):
+    expected = json.loads(evaluation(site, "--json"))
+    path = renamed("red", "blue", "green")
+    lines = path.read_text().splitlines()
+    path.write_text("".join(f"{(int(line[0]) + 1) % 3}{line[1:]}\n" for line in lines))
+    result = json.loads(evaluation(site, "--data", path, "--json"))
+    assert result["top1"] == expected["top1"] > 20
+    assert result["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    assert json.loads(evaluation(site, "--data", path, "--json", "--ignore-class-names"))["top1"] < 10
+
+
+def test_one_rank_needs_no_mpi(site, without_mpi, tmp_path):
+    command = [BIN / "alexnet-evaluate", "--load", "weights.safetensors", "--data", "val.list", "--json"]
+    with_it, without = (json.loads(alone(command, site, env).ok().out) for env in (None, without_mpi))
+    assert without == with_it
+    job = alone(command, site, {**without_mpi, "PMI_SIZE": "2"})  # one of two ranks must not take itself for all
+    assert job.code == 2
+    assert "pip install" in job.err
+
+
+def test_files_that_cannot_be_written_are_refused_before_the_work(site, tmp_path):
+    flags = ["-m", "alexnet_dist.evaluate", "--load", "weights.safetensors", "--confusion", tmp_path]
+    assert_refused(on_ranks(2, flags, site), str(tmp_path), program="alexnet-evaluate")

@@ -52,7 +52,7 @@ def test_inference_goes_on_after_an_unreadable_image(site, tmp_path):
         (["--input", "runs"], ("--input", "runs")),
         (["--input", "red", "--topk", "0"], ("--topk", "0")),
         (["--input", "red", "--load", "recipe.toml"], ("recipe.toml", "safetensors")),
-        (["--input", "red", "--class-names", "val.list"], ("val.list", "9", "3")),
+        (["--input", "red", "--class-names", "val.list"], ("weights.safetensors", "only there: 'blue'", "--ignore-")),
         ([], ("--input",)),
     ],
 )

@@ -49,7 +49,8 @@ def test_metrics_are_complete(site):
     assert [row["step"] for row in rows] == list(range(1, EPOCHS * STEPS_AN_EPOCH + 1))
     for row in rows:
         assert row["loss"] > 0
-        assert 0 <= row["top1"] <= row["top5"] == 1
+        assert 0 <= row["top1"] <= 1
+        assert "top5" not in row  # of three classes, it would always be all
         assert row["lr"] == 0.003
         assert row["images_per_second"] > 0
         assert row["seconds"].keys() == {"data", "forward", "backward", "wait", "update"}

@@ -7,13 +7,6 @@ from commands import inference
 from launcher import BIN, alone
 
 
-@pytest.fixture
-def without_mpi(tmp_path):
-    """An environment in which mpi4py can't be imported."""
-    (tmp_path / "mpi4py.py").write_text("raise ImportError('no MPI on this machine')\n")
-    return {"PYTHONPATH": str(tmp_path)}
-
-
 def test_inference_needs_no_mpi(site, without_mpi):
     job = inference(site, "--input", "red/image 1.png", env=without_mpi).ok()
     assert "red" in job.out
@@ -38,6 +31,7 @@ def test_model_and_inference_import_no_mpi(tmp_path):
         ("train", ("--data", "--resume", "--global-batch", "-batchsize", "images.list", "exit codes")),
         ("evaluate", ("--load", "--data", "--json")),
         ("inference", ("--input", "--load", "--topk", "--json")),
+        ("convert", ("IN", "OUT", ".onnx", "--class-names")),
         ("prepare", ("folder", "digits", "images.list")),
     ],
 )

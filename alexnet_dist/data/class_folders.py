@@ -1,0 +1,163 @@
+"""A folder that holds one folder of images a class: the classes are its folders, sorted by name.
+
+`alexnet-prepare folder` writes what it finds here into lists; training and evaluation may read it as it is.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from alexnet_dist.data.decode import IMAGE_SUFFIXES
+from alexnet_dist.data.shards import is_shard_folder
+from alexnet_dist.data.table import FileTable
+from alexnet_dist.errors import UserError
+
+TRAIN_NAMES, VAL_NAMES = ("train", "training"), ("val", "valid", "validation")
+SET_NAMES = (*TRAIN_NAMES, *VAL_NAMES, "test", "testing")  # of folders that hold classes, not images of one class
+SHOWN = 3  # examples of what was left out
+
+
+@dataclass(frozen=True, eq=False)
+class ClassFolder(FileTable):
+    """The images of a class folder. An image's name is its path below `source`."""
+
+    left_out: list[str] = field(default_factory=list, kw_only=True)  # lines for people
+
+    @property
+    def root(self) -> Path:
+        """As FileTable."""
+        return self.source
+
+    def where(self, index: int) -> str:
+        """The path of image `index`, for messages."""
+        return os.fsencode(self.path(index)).decode(errors="backslashreplace")
+
+
+class LeftOut:
+    """What isn't taken for an image, counted by its kind, with the first examples."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[str]] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, kind: str, path: str) -> None:
+        """One more of a kind, which is a phrase for several of them."""
+        self._counts[kind] = self._counts.get(kind, 0) + 1
+        examples = self._found.setdefault(kind, [])
+        if len(examples) < SHOWN:
+            examples.append(os.fsencode(path).decode(errors="backslashreplace"))
+
+    def lines(self) -> list[str]:
+        """For people: one line a kind."""
+        return [
+            f"left out: {self._counts[kind]} {kind}: {', '.join(examples)}{', ...' * (self._counts[kind] > SHOWN)}"
+            for kind, examples in self._found.items()
+        ]
+
+
+def is_class_folder(path: Path) -> bool:
+    """Whether it is to be read as one: a folder without shards."""
+    return path.is_dir() and not is_shard_folder(path)
+
+
+def split_folders(path: Path) -> tuple[Path, Path] | None:
+    """The folders of training and of validation images, if `path` holds these two, each with class folders or shards."""
+    if not is_class_folder(path):
+        return None
+    sets = [name for name in _folders(path) if _is_set(path, name)]
+    train, val = (next((name for name in sets if name.lower() in names), None) for names in (TRAIN_NAMES, VAL_NAMES))
+    return (path / train, path / val) if train and val else None
+
+
+def folder_class_names(path: Path) -> list[str]:
+    """The classes of a class folder. Raises UserError if it holds none, or folders that aren't classes."""
+    names = _folders(path)
+    if not names:
+        raise UserError(f"{path} holds no folders; put the images of each class into a folder of their own in it")
+    sets = [name for name in names if _is_set(path, name)]
+    if len(sets) > 1 or (sets and len(names) == 1):
+        train = next((name for name in sets if name.lower() in TRAIN_NAMES), sets[0])
+        others = [f"{path / name}" for name in sets if name != train]
+        more = f" (for validation: --val-dir {others[0]}, or --val when training)" if others else ""
+        raise UserError(
+            f"{path} holds {', '.join(sets)}: folders of classes, not classes. Go one level down: alexnet-prepare folder "
+            f"{path / train}{more}"
+        )
+    return names
+
+
+def read_class_folder(path: Path, num_classes: int | None = None, classes: Sequence[str] | None = None) -> ClassFolder:
+    """The images, sorted by class and path; files that aren't hidden and whose names end as those of JPEG and PNG files.
+
+    `classes` are those of the training images, where these are others: then a class may be missing here, but none may be
+    added. Raises UserError, also if there are no images or more than `num_classes` classes.
+    """
+    names = folder_class_names(path)
+    unknown = sorted(set(names) - set(classes)) if classes else []
+    if unknown:
+        raise UserError(f"{path} has the folder {unknown[0]!r}, which is none of the {len(classes or ())} classes")
+    classes = classes or names
+    if num_classes is not None and len(classes) > num_classes:
+        raise UserError(
+            f"{path} has {len(classes)} classes, more than {num_classes}; correct the number (--num-classes, the class names)"
+        )
+    left_out = LeftOut()
+    for entry in sorted(os.listdir(path)):
+        if (path / entry).is_file() and entry.lower().endswith(IMAGE_SUFFIXES) and not entry.startswith("."):
+            left_out.add("images beside the class folders, in none of them", entry)
+    labels, found = [], []
+    for label, name in enumerate(classes):
+        images = list(_images(path, name, left_out))
+        found += images
+        labels += [label] * len(images)
+    if not found:
+        raise UserError(f"the class folders of {path} hold no image ({', '.join(IMAGE_SUFFIXES)})")
+    ends = np.cumsum([len(name) for name in found], dtype=np.int64)
+    starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
+    text = np.frombuffer(b"".join(found), np.uint8)
+    return ClassFolder(path, text, np.array(labels, np.int32), starts, ends, left_out=left_out.lines())
+
+
+def _images(path: Path, name: str, left_out: LeftOut) -> Iterator[bytes]:
+    """The paths below `path` of all images of a class, folder by folder."""
+
+    def refuse(error: OSError) -> None:
+        # A class may be missing from the validation images, but a folder that can't be read is not an empty one.
+        if not isinstance(error, FileNotFoundError):
+            raise UserError(f"can't look into the folder {error.filename}: {error.strerror}") from error
+
+    for folder, folders, files in os.walk(path / name, onerror=refuse):
+        below = os.path.relpath(folder, path)
+        for inner in sorted(folders):
+            if inner.startswith("."):  # macOS puts ._x.jpg beside x.jpg
+                left_out.add("hidden files and folders", os.path.join(below, inner))
+            elif os.path.islink(os.path.join(folder, inner)):
+                left_out.add("links to folders, inside a class", os.path.join(below, inner))
+        folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
+        for file in sorted(files):
+            if file.startswith("."):
+                left_out.add("hidden files and folders", os.path.join(below, file))
+            elif not file.lower().endswith(IMAGE_SUFFIXES):
+                left_out.add(f"files not named as images ({', '.join(IMAGE_SUFFIXES)})", os.path.join(below, file))
+            else:
+                yield os.fsencode(os.path.join(below, file))
+
+
+def _folders(path: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"can't look into the folder {path}: {error.strerror}") from error
+
+
+def _is_set(path: Path, name: str) -> bool:
+    """Whether a folder is a set of classes by its name and by what is in it: a class, too, may be called train."""
+    folder = path / name
+    if name.lower() not in SET_NAMES:
+        return False
+    if is_shard_folder(folder):
+        return True
+    return bool(_folders(folder)) and not any(entry.lower().endswith(IMAGE_SUFFIXES) for entry in os.listdir(folder))

@@ -1,0 +1,110 @@
+"""What frozen layers make of the images: computed once, and kept, where no augmentation changes the images.
+
+Each rank computes some; the ranks of a node keep all in memory that they share.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_dist.comm.node import SLACK, Node, shared_memory_room
+from alexnet_dist.comm.world import World
+from alexnet_dist.data.augment import Augmentation
+from alexnet_dist.data.decode import ImageError
+from alexnet_dist.data.decoded import EvaluationPixels
+from alexnet_dist.data.source import ImageSource
+from alexnet_dist.model.network import AlexNet
+from alexnet_dist.runs.log import log
+from alexnet_dist.support.labels import NO_LABEL
+from alexnet_dist.support.memory import available_memory
+from alexnet_dist.training.config import TrainingConfig
+from alexnet_dist.training.share_of_list import ImageRows, blocks
+
+if TYPE_CHECKING:
+    from alexnet_dist.training.setup import Inputs
+
+FLOAT = 4  # bytes
+SHARE = 0.5  # of the memory that is left, which features may take
+
+
+@dataclass(frozen=True)
+class FrozenFeatures:
+    """What the frozen layers make of the images of one list, and what is wrong with those that can't be read."""
+
+    values: NDArray[np.float32]  # [images, *row]
+    problems: dict[int, str]
+
+    @property
+    def row(self) -> tuple[int, ...]:
+        """The shape of an image's features."""
+        return self.values.shape[1:]
+
+    def load(self, index: int, out: NDArray[np.float32]) -> None:
+        """Fills out [*row] with the features of image `index`. Raises ImageError."""
+        if index in self.problems:
+            raise ImageError(self.problems[index])
+        out[...] = self.values[index]
+
+
+class Kept(NamedTuple):
+    """The features of both lists, in memory of a node of their own."""
+
+    train: FrozenFeatures
+    val: FrozenFeatures
+    node: Node
+
+
+def keep_features(inputs: "Inputs", net: AlexNet, sizes: list[int], workers: int) -> Kept | None:
+    """Collective: the features of all images, if layers are frozen and features can be kept; logs which.
+
+    `sizes` are the nodes' numbers of ranks.
+    """
+    train, val, world = inputs.sources.train, inputs.sources.val, inputs.world
+    if not net.frozen.blocks:
+        return None
+    size = FLOAT * (len(train) + len(val)) * math.prod(net.frozen_shape)
+    if reason := _why_not(size, inputs.config, world, max(sizes)):
+        log.info("frozen layers compute their features anew in each epoch: %s", reason)
+        return None
+    log.info("frozen layers compute the features of %d images once (%.0f MB)", len(train) + len(val), size / 1e6)
+    node = Node(world)
+    return Kept(_compute(net, train, node, workers), _compute(net, val, node, workers), node)
+
+
+def _why_not(size: int, config: TrainingConfig, world: World, ranks: int) -> str:
+    """Collective: why features of `size` bytes can't be kept on nodes of at most so many ranks; "" if they can."""
+    if changes := what_changes_images(config):
+        return f"{', '.join(changes)} {'changes' if len(changes) == 1 else 'change'} the images"
+    room = SHARE * available_memory()
+    if ranks > 1:
+        room = min(room, shared_memory_room() - SLACK)
+    least = -world.largest(-room)
+    return "" if size <= least else f"they would take {size / 1e6:.0f} MB, but may take {max(least, 0) / 1e6:.0f} MB"
+
+
+def what_changes_images(config: TrainingConfig) -> list[str]:
+    """The flags by which an image isn't the same in each epoch."""
+    still = Augmentation(crop="none", flip=False)
+    chosen = config.augmentation()
+    names = ("crop", "flip", "color_noise", "color_jitter", "auto_augment", "random_erasing")
+    changes = [name for name in names if getattr(chosen, name) != getattr(still, name)]
+    return [f"--{name.replace('_', '-')}" for name in changes + ["mixup_alpha"] * bool(config.mixup_alpha)]
+
+
+def _compute(net: AlexNet, images: ImageSource, node: Node, workers: int) -> FrozenFeatures:
+    """Collective: the features of all images of a list."""
+    values = node.shared((len(images), *net.frozen_shape))
+    rows = ImageRows(images, EvaluationPixels(net.network.image_size, net.network.interpolation))
+    problems = []
+    for places, batch in blocks(images, rows, net.batch, node.world, workers):
+        values[places] = net.forward_frozen(batch.images)
+        broken = places[batch.labels == NO_LABEL].tolist()
+        values[broken] = 0
+        texts = [message.removeprefix(f"{images.where(i)} ") for i, message in zip(broken, batch.broken, strict=True)]
+        problems += [json.dumps(one) for one in zip(broken, texts, strict=True)]
+    node.sum_(values)
+    return FrozenFeatures(values, dict(json.loads(text) for text in node.world.all_texts(problems)))

@@ -1,0 +1,40 @@
+"""The loader of a run's training images: augmented, mixed, or what frozen layers have made of them."""
+
+from functools import partial
+
+import numpy as np
+
+from alexnet_dist.data.augment import load_for_training
+from alexnet_dist.data.loader import Loader
+from alexnet_dist.data.mixup import own_share
+from alexnet_dist.support.randomness import Purpose, generator
+from alexnet_dist.training.setup import Run
+
+
+def training_loader(run: Run, workers: int) -> Loader:
+    """This rank's part of the training images, with `workers` threads. What an image becomes depends on seed and epoch."""
+    config, images, features = run.config, run.sources.train, run.features and run.features.train
+    augmentation, size = config.augmentation(), config.image_size
+
+    def load(index: int, epoch: int, out: np.ndarray) -> None:
+        if features:
+            features.load(index, out)
+        else:
+            rng = generator(config.seed, Purpose.AUGMENT, epoch, index)
+            load_for_training(partial(images.open, index), augmentation, rng, out)
+
+    def share(index: int, epoch: int) -> float:
+        return own_share(config.mixup_alpha, config.seed, epoch, index)
+
+    return Loader(
+        images,
+        load=load,
+        own_share=share if config.mixup_alpha else None,
+        global_batch=run.global_batch,
+        rank=run.world.rank,
+        size=run.world.size,
+        shape=features.row if features else (size, size, 3),
+        workers=workers,
+        shuffle=True,
+        seed=config.seed,
+    )

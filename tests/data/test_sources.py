@@ -1,0 +1,95 @@
+"""What --data and --val stand for: lists, folders of classes, and the validation images beside them."""
+
+from pathlib import Path
+
+import pytest
+
+from alexnet_dist.data.class_names import class_names_beside
+from alexnet_dist.data.sources import SourcePaths, open_evaluated, read_sources
+from alexnet_dist.errors import UserError
+
+
+def make(root: Path, *paths: str) -> Path:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+    return root
+
+
+def paths_of(images):
+    return [(int(label), images.path(index).name) for index, label in enumerate(images.labels)]
+
+
+@pytest.fixture
+def listed(tmp_path):
+    (tmp_path / "images.list").write_text("".join(f"{number % 2} {number}.jpg\n" for number in range(20)))
+    (tmp_path / "val.list").write_text("0 a.jpg\n1 b.jpg\n1 c.jpg\n")
+    return tmp_path / "images.list"
+
+
+def test_a_val_list_beside_the_list_is_taken_and_said(listed):
+    sources = read_sources(SourcePaths(listed), seed=0)
+    assert len(sources.train) == 20
+    assert paths_of(sources.val) == [(0, "a.jpg"), (1, "b.jpg"), (1, "c.jpg")]
+    (note,) = sources.notes
+    assert f"{listed.parent}/val.list" in note
+    assert "--val-fraction" in note
+
+
+def test_what_is_asked_for_goes_before_the_val_list(listed):
+    other = listed.with_name("other.list")
+    other.write_text("1 d.jpg\n")
+    sources = read_sources(SourcePaths(listed, val=other), seed=0)
+    assert paths_of(sources.val) == [(1, "d.jpg")]
+    held_out = read_sources(SourcePaths(listed, val_fraction=0.25), seed=0)
+    assert (len(held_out.train), len(held_out.val)) == (15, 5)
+    assert sources.notes == held_out.notes == ()
+
+
+def test_without_a_val_list_a_tenth_is_held_out(listed):
+    (listed.parent / "val.list").rename(listed.parent / "validation.list")
+    sources = read_sources(SourcePaths(listed), seed=0)
+    assert (len(sources.train), len(sources.val), sources.notes) == (18, 2, ())
+    alone = read_sources(SourcePaths(listed.parent / "validation.list"), seed=0)
+    (listed.parent / "validation.list").rename(listed.parent / "val.list")
+    same = read_sources(SourcePaths(listed.parent / "val.list"), seed=0)  # it isn't beside itself
+    assert (len(alone.train), len(alone.val)) == (len(same.train), len(same.val)) == (2, 1)
+
+
+def test_a_folder_of_classes(tmp_path):
+    make(
+        tmp_path, *(f"cat/{number}.jpg" for number in range(12)), *(f"dog/{number}.jpg" for number in range(8)), "x.jpg"
+    )
+    sources = read_sources(SourcePaths(tmp_path), seed=0)
+    assert (sources.num_classes, sources.class_names) == (2, ["cat", "dog"])
+    assert (len(sources.train), len(sources.val)) == (18, 2)
+    assert sources.notes == (f"{tmp_path}: left out: 1 images beside the class folders, in none of them: x.jpg",)
+    (tmp_path / "names").write_text("Felis\nCanis\n")
+    assert read_sources(SourcePaths(tmp_path, class_names=tmp_path / "names"), seed=0).class_names == ["Felis", "Canis"]
+    with pytest.raises(UserError, match="2 classes, more than 1"):
+        read_sources(SourcePaths(tmp_path, num_classes=1), seed=0)
+    wide = read_sources(SourcePaths(tmp_path, num_classes=10), seed=0)
+    assert (wide.num_classes, wide.class_names) == (10, None)
+
+
+def test_a_folder_of_training_and_validation_images(tmp_path):
+    make(tmp_path, "train/cat/1.jpg", "train/dog/2.jpg", "train/eel/3.jpg", "val/dog/4.jpg", "val/eel/5.jpg")
+    sources = read_sources(SourcePaths(tmp_path), seed=0)
+    assert (sources.num_classes, sources.class_names) == (3, ["cat", "dog", "eel"])
+    assert paths_of(sources.train) == [(0, "1.jpg"), (1, "2.jpg"), (2, "3.jpg")]
+    # No cat among them, and yet a dog is a dog.
+    assert paths_of(sources.val) == paths_of(open_evaluated(tmp_path)) == [(1, "4.jpg"), (2, "5.jpg")]
+    assert class_names_beside(tmp_path) == ["cat", "dog", "eel"]
+    assert "validation images" in sources.notes[0]
+    explicit = read_sources(SourcePaths(tmp_path / "train", val=tmp_path / "val"), seed=0)
+    assert paths_of(explicit.val) == paths_of(sources.val)
+    with pytest.raises(UserError, match="one level down"):
+        read_sources(SourcePaths(tmp_path, val_fraction=0.1), seed=0)
+    make(tmp_path, "val/fox/6.jpg")
+    with pytest.raises(UserError, match="'fox'"):
+        read_sources(SourcePaths(tmp_path), seed=0)
+
+
+def test_a_folder_is_evaluated_as_it_is(tmp_path):
+    make(tmp_path, "cat/1.jpg", "dog/2.jpg")
+    assert paths_of(open_evaluated(tmp_path)) == [(0, "1.jpg"), (1, "2.jpg")]
