@@ -25,7 +25,7 @@ examples:
   ImageNet, from the archives ILSVRC2012_*.tar or a tree of folders, the short sides 256 pixels long, on 4 ranks:
     mpirun -n 4 alexnet-prepare imagenet downloads --size 256 --output imagenet
   Fashion-MNIST, from its files or Debian's package dataset-fashion-mnist:
-    alexnet-prepare idx /usr/share/datasets/fashion-mnist --names fashion-mnist --output fashion
+    alexnet-prepare idx /usr/share/datasets/fashion-mnist --names fashion-mnist --border 2 --output fashion
   A million small files are slow to read on many file systems; tar files of some hundred megabytes are not:
     alexnet-prepare pack lists/images.list --output train-shards
   1797 handwritten digits to try the trainer with (needs scikit-learn):
@@ -62,7 +62,7 @@ def _run(args: argparse.Namespace) -> int:
         )
     elif args.command == "idx":
         names = read_class_names(args.class_names) if args.class_names else KNOWN_NAMES.get(args.names)
-        prepare_idx(args.source, args.output, names, args.force)
+        prepare_idx(args.source, args.output, names, args.force, args.border)
     elif args.command == "pack":
         pack(args.source, args.output, args.shard_size, args.force)
     elif args.command == "unpack":
@@ -122,6 +122,14 @@ def _add_folder_flags(folder: argparse.ArgumentParser) -> None:
 
 
 def _add_idx_flags(idx: argparse.ArgumentParser) -> None:
+    idx.add_argument(
+        "--border",
+        type=int,
+        default=0,
+        metavar="PIXELS",
+        help="black pixels around each image; 2 for MNIST's 28, of which the central crop then leaves out nothing "
+        "(default: %(default)s)",
+    )
     idx.add_argument(
         "source",
         type=Path,

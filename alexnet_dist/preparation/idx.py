@@ -51,18 +51,28 @@ class LabelledImages:
         """Where each image is to lie: `folder/class_id/number.png`."""
         return [(label, str(folder / f"{label}/{number:05d}.png")) for number, label in enumerate(self.labels.tolist())]
 
-    def write(self, entries: Sequence[Entry]) -> None:
-        """Writes the images to where the entries say."""
+    def write(self, entries: Sequence[Entry], border: int) -> None:
+        """Writes the images to where the entries say, with so many black pixels around each."""
         for number in track(range(len(entries)), "images"):
-            write_png(entries[number][1], Image.fromarray(self.images[number]))
+            write_png(entries[number][1], Image.fromarray(np.pad(self.images[number], border)))
 
 
-def prepare_idx(sources: Sequence[Path], output: Path, names: Sequence[str] | None = None, force: bool = False) -> None:
+def prepare_idx(
+    sources: Sequence[Path],
+    output: Path,
+    names: Sequence[str] | None = None,
+    force: bool = False,
+    border: int = 0,
+) -> None:
     """Writes the images as PNG files below `output`/images, images.list (training), val.list (test) and classes.txt.
 
     `sources` are a folder with the four FILES, or four paths in their order. Without names, the class ids are the
-    names. Running it again writes only what is missing. Raises UserError.
+    names. `border` black pixels go around each image: evaluation looks at the central 7/8 of a picture (224 of 256
+    pixels), which of 28 pixels with a border of 2 is all of them. Running it again writes only what is missing, or
+    differs. Raises UserError.
     """
+    if border < 0:
+        raise UserError(f"--border is {border}, but must be at least 0")
     files = find_files(sources)
     train, test = LabelledImages.read(*files[:2]), LabelledImages.read(*files[2:])
     if train.images.shape[1:] != test.images.shape[1:]:
@@ -79,8 +89,8 @@ def prepare_idx(sources: Sequence[Path], output: Path, names: Sequence[str] | No
     )
     lists = Lists(output, {"images.list": train_entries, "val.list": test_entries}, classes)
     lists.check(force)
-    train.write(train_entries)
-    test.write(test_entries)
+    train.write(train_entries, border)
+    test.write(test_entries, border)
     lists.write()
 
 

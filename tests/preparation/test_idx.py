@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from preparations import fails, listed
 
+from alexnet_dist.data.augment import central_crop
 from alexnet_dist.data.class_names import class_names_beside
 from alexnet_dist.preparation.idx import FILES
 from alexnet_dist.preparation.known_names import FASHION_MNIST
@@ -69,6 +70,23 @@ def test_four_paths_and_names(tmp_path, source):
     assert class_names_beside(tmp_path / "a" / "val.list") == ["a", "b", "c", "d"]
     assert main(["idx", str(source), "--output", str(tmp_path / "b"), "--names", "fashion-mnist"]) == 0
     assert class_names_beside(tmp_path / "b" / "val.list") == list(FASHION_MNIST)
+
+
+def test_with_a_border_the_central_crop_holds_the_whole_image(tmp_path, source, arrays, capsys):
+    output, big = tmp_path / "out", tmp_path / "big"
+    assert "--border is -1, but must be at least 0" in fails(capsys, "idx", source, "--border", "-1")
+    assert main(["idx", str(source), "--output", str(output), "--border", "2"]) == 0
+    pixels = np.asarray(Image.open(listed(output / "images.list")[0][1]))
+    assert pixels.shape == (9, 11)
+    assert np.array_equal(pixels[2:-2, 2:-2], arrays[0][0])
+    assert pixels.sum() == arrays[0][0].sum()
+    # At MNIST's own size: what evaluation sees at 28 pixels is the image itself.
+    digits = np.random.default_rng(1).integers(0, 256, (1, 28, 28), np.uint8)
+    for name in FILES:
+        (tmp_path / name).write_bytes(idx(digits if "images" in name else np.zeros(1, np.uint8)))
+    assert main(["idx", str(tmp_path), "--output", str(big), "--border", "2"]) == 0
+    seen = central_crop(listed(big / "val.list")[0][1], 28)
+    assert np.array_equal(np.asarray(seen)[..., 0], digits[0])
 
 
 def test_running_again_writes_what_is_missing_or_damaged_and_nothing_else(tmp_path, source):
