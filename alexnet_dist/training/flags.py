@@ -11,6 +11,7 @@ from alexnet_dist.errors import UserError
 from alexnet_dist.model.convolutions import MODES
 from alexnet_dist.model.parameters import INITIALIZERS
 from alexnet_dist.training.config import CROPS, GLOBAL_BATCH, TrainingConfig
+from alexnet_dist.training.not_finite import ON_NAN
 from alexnet_dist.training.optim import OPTIMIZERS, hyperparameter_owners
 from alexnet_dist.training.schedule import SCHEDULERS
 from alexnet_dist.training.strategies import sync_choices
@@ -90,6 +91,11 @@ def _add_optimisation(add: _Group) -> None:
     add("--beta2", type=float, help="decay of the squared gradients' mean" + _owners("beta2"))
     add("--eps", type=float, help="keeps steps finite where gradients are tiny" + _owners("eps"))
     add("--label-smoothing", type=float, metavar="F", help="share of the target that goes to all classes alike")
+    add(
+        "--on-nan",
+        choices=ON_NAN,
+        help="a loss or gradient that isn't finite ends the run, changes nothing, or leads back to the latest checkpoint",
+    )
 
 
 def _owners(field: str) -> str:

@@ -21,8 +21,8 @@ BLOCK = 1 << 18  # floats: parameters, state and gradient of a block stay in the
 class StepContext:
     """What an update depends on besides its arrays. `index` counts the run's steps before this one.
 
-    For optimizers that aren't elementwise: whether the parameter that the range belongs to is a bias, and the Euclidean
-    norms of the whole parameter and of its gradient.
+    For optimizers that aren't elementwise: whether the parameter that the range belongs to is a bias, the Euclidean norms
+    of the whole parameter and of its gradient, and that of the gradient of all parameters together.
     """
 
     lr: float
@@ -30,13 +30,17 @@ class StepContext:
     is_bias: bool = False
     parameter_norm: float = 0.0
     gradient_norm: float = 0.0
+    total_gradient_norm: float = 0.0
 
 
 class Optimizer(Protocol):
     """A dataclass whose fields are named like fields of TrainingConfig."""
 
-    state: ClassVar[tuple[str, ...]]
-    elementwise: ClassVar[bool]
+    @property
+    def state(self) -> tuple[str, ...]: ...
+
+    @property
+    def elementwise(self) -> bool: ...
 
     def update_(
         self, p: np.ndarray, g: np.ndarray, state: Sequence[np.ndarray], step: StepContext, workspace: Workspace

@@ -12,6 +12,7 @@ from alexnet_dist.model.layers.conv import ConvBlock
 from alexnet_dist.runs.log import RunLog, log
 from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.evaluation import Evaluation
+from alexnet_dist.training.not_finite import RESTORES
 from alexnet_dist.training.progress import Progress, Sums
 from alexnet_dist.training.schedule import Plateau
 
@@ -72,6 +73,8 @@ class Report:
         )  # fmt: skip
         if skipped:
             log.warning("%d images could not be read in this epoch and were skipped", skipped)
+        if progress.void:
+            log.warning("%d steps so far have changed nothing (--on-nan skip)", progress.void)
         self._out.metrics(
             "epoch",
             epoch=progress.epoch,
@@ -79,6 +82,7 @@ class Report:
             train=train,
             validation={**result.sums.means(), "images": result.images},
             skipped=skipped,
+            void=progress.void,
         )
         self.warn_if_stuck()
 
@@ -89,6 +93,20 @@ class Report:
         if after.finished:
             log.info("the validation error has stopped improving at the last learning rate: training ends")
 
+    def void_step(self, progress: Progress, symptom: str) -> None:
+        """A step that has changed nothing, since `symptom`; people are told of the first in each run of such steps."""
+        if progress.void_in_a_row == 1:
+            log.warning("WARNING: %s in step %d, which changes nothing (--on-nan skip)", symptom, progress.step)
+        self._out.metrics("void step", epoch=progress.epoch, step=progress.step)
+
+    def restored(self, problem: str, progress: Progress, lr: float) -> None:
+        """The run goes on from `progress`, with --lr lowered to `lr`."""
+        log.warning(
+            "WARNING: %s. Back to step %d, with the learning rate %g instead (--on-nan restore, %d of at most %d times)",
+            problem, progress.step, lr, progress.restores, RESTORES,
+        )  # fmt: skip
+        self.resumed(progress)
+
     def resumed(self, progress: Progress) -> None:
         """Marks in the metrics where a run continues: any earlier lines of later steps are not part of it."""
         self._out.metrics("resume", epoch=progress.epoch, step=progress.step)
@@ -98,6 +116,8 @@ class Report:
         log.info("finished after %d epochs and %d steps", progress.epoch, progress.step)
         if progress.skipped:
             log.warning("in all epochs together, %d times an image could not be read", progress.skipped)
+        if progress.void:
+            log.warning("in all epochs together, %d steps have changed nothing (--on-nan skip)", progress.void)
         self._out.metrics("complete", epoch=progress.epoch, step=progress.step, skipped=progress.skipped)
 
     def warn_if_stuck(self) -> None:

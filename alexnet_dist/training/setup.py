@@ -24,6 +24,7 @@ from alexnet_dist.support.files import check_writable
 from alexnet_dist.support.threads import Team
 from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.engine import Engine, StepSpec
+from alexnet_dist.training.not_finite import SkipNotFinite
 from alexnet_dist.training.optim import make_optimizer
 from alexnet_dist.training.progress import Progress
 from alexnet_dist.training.report import Report
@@ -127,10 +128,11 @@ def make_network(config: TrainingConfig, num_classes: int) -> Network:
 
 def step_spec(config: TrainingConfig, network: Network, ranks: int) -> StepSpec:
     """What each of `ranks` ranks computes in a step."""
+    optimizer = make_optimizer(config.opt, config)
     return StepSpec(
         network,
         batch=math.ceil(config.global_batch_on(ranks) / ranks),
-        optimizer=make_optimizer(config.opt, config),
+        optimizer=SkipNotFinite(optimizer) if config.on_nan == "skip" else optimizer,
         smoothing=config.label_smoothing,
         seed=config.seed,
         conv=config.conv,

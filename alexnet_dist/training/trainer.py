@@ -13,7 +13,7 @@ import numpy as np
 from alexnet_dist.data.augment import Augmentation, load_for_training
 from alexnet_dist.data.loader import Batch, Loader
 from alexnet_dist.data.source import ImageSource
-from alexnet_dist.errors import SharedError, UserError
+from alexnet_dist.errors import SharedError
 from alexnet_dist.runs import checkpoint
 from alexnet_dist.runs.log import log
 from alexnet_dist.runs.timeline import WORK_PHASES, Timeline, slowest, write_trace
@@ -21,8 +21,10 @@ from alexnet_dist.support.files import write_text
 from alexnet_dist.support.randomness import Purpose, generator
 from alexnet_dist.support.signals import StopSignals
 from alexnet_dist.training.evaluation import evaluate
-from alexnet_dist.training.progress import Progress
+from alexnet_dist.training.not_finite import SKIPS, Diverged
+from alexnet_dist.training.progress import Progress, Sums
 from alexnet_dist.training.report import log_run_header
+from alexnet_dist.training.restoring import lowered, may_restore, restore
 from alexnet_dist.training.schedule import Plateau
 from alexnet_dist.training.setup import Run
 
@@ -38,6 +40,7 @@ class Trainer:
         self.progress = run.progress
         self._workers = run.config.workers or run.team.size
         self._saved_step = run.progress.step if run.resumed else -1
+        self._saved = False  # whether latest.safetensors is of this run
         self._reported: set[str] = set()  # messages about broken images that have been logged
         self._work_seconds = dict.fromkeys(WORK_PHASES, 0.0)  # this rank's seconds by phase in this epoch
 
@@ -48,7 +51,12 @@ class Trainer:
             self.report.resumed(self.progress)
         with StopSignals() as self.signals, self._loader() as loader:
             while self.progress.epoch < self.config.epochs and not self._plateau_is_final():
-                if not self._train_epoch(loader):
+                try:
+                    done = self._train_epoch(loader)
+                except Diverged as problem:
+                    self._restore(problem)
+                    continue
+                if not done:
                     self._write_timeline()
                     log.info("stopped by a signal after step %d; --resume continues it", self.progress.step)
                     return STOPPED
@@ -113,27 +121,49 @@ class Trainer:
     def _step(self, batch: Batch, global_count: int, steps: int) -> None:
         """One step of the epoch's `steps`, on `global_count` images over all ranks."""
         before, config = self.progress, self.config
-        lr = self.run_.schedule.rate(before.epoch + before.step_in_epoch / steps, before.plateau)
-        sums = self.engine.step(batch, global_count, before.step, lr)
-        if not math.isfinite(sums.loss):
-            raise SharedError(self._divergence(f"the loss is {sums.loss}"))
-        self.progress = replace(
-            before,
-            step_in_epoch=before.step_in_epoch + 1,
-            step=before.step + 1,
-            sums=before.sums.plus(sums),
-        )
+        lr = lowered(self.run_.schedule.rate(before.epoch + before.step_in_epoch / steps, before.plateau), before)
+        sums = self.engine.step(batch, global_count, before.step, lr, skipped=before.void)
+        after = replace(before, step_in_epoch=before.step_in_epoch + 1, step=before.step + 1)
+        if symptom := self._symptom(sums):
+            self._bear(symptom, after)
+        else:
+            self.progress = replace(after, sums=before.sums.plus(sums), void_in_a_row=0)
         seconds = self.engine.watch.take()
         self._work_seconds = {phase: before + seconds[phase] for phase, before in self._work_seconds.items()}
-        self.report.step(self.progress, sums, lr, seconds, steps)
+        if not symptom:
+            self.report.step(self.progress, sums, lr, seconds, steps)
         if config.save_every and self.progress.step % config.save_every == 0:
             self._save_state()
 
-    def _divergence(self, symptom: str) -> str:
-        return (
+    def _symptom(self, sums: Sums) -> str:
+        """What isn't finite in the latest step, the same on all ranks; "" if everything is."""
+        if not math.isfinite(sums.loss):
+            return f"the loss is {sums.loss}"
+        return "" if math.isfinite(self.engine.gradient_norm) else f"the gradient's norm is {self.engine.gradient_norm}"
+
+    def _bear(self, symptom: str, after: Progress) -> None:
+        """Counts a step that has changed nothing; raises Diverged if it has changed something, or if there are too many."""
+        if self.config.on_nan != "skip":
+            raise self._divergence(symptom)
+        self.progress = replace(after, void=after.void + 1, void_in_a_row=after.void_in_a_row + 1)
+        self.report.void_step(self.progress, symptom)
+        if self.progress.void_in_a_row == SKIPS:
+            raise self._divergence(f"{symptom} in {SKIPS} steps in a row, too many for --on-nan skip,")
+
+    def _divergence(self, symptom: str) -> Diverged:
+        return Diverged(
             f"{symptom} after {self.progress.step} steps: training has diverged. Lower --lr (now {self.config.lr:g}) or "
             "warm up (--lr-warmup-epochs); the checkpoints there are from before that"
         )
+
+    def _restore(self, problem: Diverged) -> None:
+        """Goes back to the latest checkpoint with a lower learning rate, if --on-nan says so; else raises the problem."""
+        if self.config.on_nan != "restore":
+            raise problem
+        if not may_restore(self.progress):
+            raise Diverged(f"{problem}. Going back {self.progress.restores} times (--on-nan restore) has not helped")
+        self.progress = restore(self.run_, self.progress, saved=self._saved)
+        self.report.restored(str(problem), self.progress, lowered(self.run_.schedule.lr, self.progress))
 
     def _report_broken(self, messages: list[str], broken: int, images: ImageSource) -> None:
         """Logs images that could not be read, `broken` in all so far; raises SharedError if that is too many."""
@@ -163,8 +193,14 @@ class Trainer:
         self.report.plateau(before, plateau)
         self._report_slowest()
         self.run_.samples.report(self.engine.net, self.sources.class_names)
-        self.progress = Progress(
-            self.progress.epoch + 1, 0, self.progress.step, skipped=self.progress.skipped + skipped, plateau=plateau
+        self.progress = replace(
+            self.progress,
+            epoch=self.progress.epoch + 1,
+            step_in_epoch=0,
+            sums=Sums(),
+            broken=0,
+            skipped=self.progress.skipped + skipped,
+            plateau=plateau,
         )
         self._save_state(best=plateau.best < before.best)
 
@@ -190,15 +226,15 @@ class Trainer:
     def _save_state(self, best: bool = False) -> None:
         """Rank 0 writes a training state, and the weights alone if they are the best so far."""
         values, state = self.engine.whole()
+        if self.world.sum([values is not None and not np.isfinite(values).all()])[0]:
+            raise self._divergence("a weight is not finite")
         with self.world.shared_errors():
             if values is not None:
-                if not np.isfinite(values).all():
-                    raise UserError(self._divergence("a weight is not finite"))
                 # The best weights first: a run that is killed in between repeats the end of this epoch.
                 if best or (self.progress.step_in_epoch == 0 and not self.folder.best.exists()):
                     self._save_weights(self.folder.best, values)
                 self._save_training(self.folder.state(self.progress.step), values, state)
-        self._saved_step = self.progress.step
+        self._saved_step, self._saved = self.progress.step, True
 
     def _save_training(self, path: Path, values: np.ndarray, state: dict[str, np.ndarray]) -> None:
         run, engine = self.run_, self.engine

@@ -25,6 +25,7 @@ class Updater:
         self.partials = 0 if optimizer.elementwise else 2 * len(self._specs)
         self._squares: dict[tuple[int, int], tuple[float, float]] = {}  # by parameter and start of the block
         self._contexts: list[StepContext] = []  # of each parameter
+        self.gradient_norm = 0.0  # of all parameters in the latest step, if `partials` asks for norms
 
     def bind(self, values: np.ndarray, state: dict[str, np.ndarray]) -> None:
         """Sets the flat buffers, which a strategy has allocated."""
@@ -62,8 +63,10 @@ class Updater:
     def complete(self, sums: np.ndarray) -> None:
         """Receives the sums [partials] over all ranges."""
         norms = np.sqrt(sums.reshape(2, len(self._specs)))
+        self.gradient_norm = float(np.linalg.norm(norms[1]))
+        step = replace(self._step, total_gradient_norm=self.gradient_norm)
         self._contexts = [
-            replace(self._step, is_bias=spec.is_bias, parameter_norm=float(of_values), gradient_norm=float(of_gradient))
+            replace(step, is_bias=spec.is_bias, parameter_norm=float(of_values), gradient_norm=float(of_gradient))
             for spec, of_values, of_gradient in zip(self._specs, *norms, strict=True)
         ]
 
