@@ -1,9 +1,7 @@
 """What a run reports while it trains: a log for people, metrics for programs."""
 
 import json
-import math
 import time
-from collections import deque
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +17,12 @@ from alexnet_dist.training.schedule import Plateau
 if TYPE_CHECKING:
     from alexnet_dist.training.setup import Run
 
-STUCK_AFTER = 2000  # steps after which the loss should have begun to fall, even on ImageNet
-
 
 class Report:
     """The log and the metrics of a run."""
 
-    def __init__(self, out: RunLog, config: TrainingConfig, global_batch: int, num_classes: int) -> None:
-        self._out, self._config, self._global_batch, self._num_classes = out, config, global_batch, num_classes
-        self._losses: deque[float] = deque(maxlen=20)  # of the latest steps
+    def __init__(self, out: RunLog, config: TrainingConfig, global_batch: int) -> None:
+        self._out, self._config, self._global_batch = out, config, global_batch
         self.start_clock()
 
     def start_clock(self) -> None:
@@ -49,10 +44,7 @@ class Report:
             images_per_second=sums.images / took,
             seconds={phase: round(value, 6) for phase, value in seconds.items()},
         )
-        self._losses.append(means["loss"])
         self._line_images += sums.images
-        if progress.step == STUCK_AFTER:
-            self.warn_if_stuck()
         if progress.step_in_epoch % self._config.print_freq and progress.step_in_epoch != steps:
             return
         speed, epochs = self._line_images / (now - self._line_mark), self._config.epochs
@@ -84,7 +76,11 @@ class Report:
             skipped=skipped,
             void=progress.void,
         )
-        self.warn_if_stuck()
+
+    def diagnosis(self, kind: str, progress: Progress, text: str) -> None:
+        """What shows that the run trains badly, and what to do."""
+        log.warning("WARNING: %s", text)
+        self._out.metrics("diagnosis", kind=kind, epoch=progress.epoch, step=progress.step, text=text)
 
     def plateau(self, before: Plateau, after: Plateau) -> None:
         """A reduction of the learning rate, or the end of training, if the validation error has led to one."""
@@ -119,16 +115,6 @@ class Report:
         if progress.void:
             log.warning("in all epochs together, %d steps have changed nothing (--on-nan skip)", progress.void)
         self._out.metrics("complete", epoch=progress.epoch, step=progress.step, skipped=progress.skipped)
-
-    def warn_if_stuck(self) -> None:
-        """Warns early of a run that does not learn: its latest losses are still no better than guessing."""
-        loss, guessing = sum(self._losses) / max(len(self._losses), 1), math.log(self._num_classes)
-        if loss > 0.99 * guessing:
-            log.warning(
-                "WARNING: not learning so far: the latest losses, %.4f, are no better than guessing, ln(%d) = %.4f. Try "
-                "--init he, another --lr, or some epochs of warmup (--lr-warmup-epochs)",
-                loss, self._num_classes, guessing,
-            )  # fmt: skip
 
     def close(self) -> None:
         """Closes the files."""

@@ -172,7 +172,7 @@ def _begin(inputs: Inputs, team: Team) -> Run:
         resumed=state,
         samples=samples,
         timeline=timeline,
-        report=Report(out, config, inputs.global_batch, inputs.network.num_classes),
+        report=Report(out, config, inputs.global_batch),
     )
 
 

@@ -20,6 +20,7 @@ from alexnet_dist.runs.timeline import WORK_PHASES, Timeline, slowest, write_tra
 from alexnet_dist.support.files import write_text
 from alexnet_dist.support.randomness import Purpose, generator
 from alexnet_dist.support.signals import StopSignals
+from alexnet_dist.training.diagnosis import Diagnosis, Guessing
 from alexnet_dist.training.evaluation import evaluate
 from alexnet_dist.training.not_finite import SKIPS, Diverged
 from alexnet_dist.training.progress import Progress, Sums
@@ -27,6 +28,7 @@ from alexnet_dist.training.report import log_run_header
 from alexnet_dist.training.restoring import lowered, may_restore, restore
 from alexnet_dist.training.schedule import Plateau
 from alexnet_dist.training.setup import Run
+from alexnet_dist.training.symptoms import Probe
 
 STOPPED = 75  # exit code: EX_TEMPFAIL of sysexits.h, "try again later"
 
@@ -38,6 +40,9 @@ class Trainer:
         self.run_, self.config, self.world, self.engine = run, run.config, run.world, run.engine
         self.sources, self.folder, self.report = run.sources, run.folder, run.report
         self.progress = run.progress
+        guessing = Guessing.of(run.sources.train.labels, run.network.num_classes, run.config.label_smoothing)
+        probe = Probe(run.engine.net, run.engine.values, run.world)
+        self._diagnosis = Diagnosis(run.config, probe, guessing, run.report.diagnosis)
         self._workers = run.config.workers or run.team.size
         self._saved_step = run.progress.step if run.resumed else -1
         self._saved = False  # whether latest.safetensors is of this run
@@ -122,12 +127,14 @@ class Trainer:
         """One step of the epoch's `steps`, on `global_count` images over all ranks."""
         before, config = self.progress, self.config
         lr = lowered(self.run_.schedule.rate(before.epoch + before.step_in_epoch / steps, before.plateau), before)
+        self._diagnosis.before_step(before.step, steps)
         sums = self.engine.step(batch, global_count, before.step, lr, skipped=before.void)
         after = replace(before, step_in_epoch=before.step_in_epoch + 1, step=before.step + 1)
         if symptom := self._symptom(sums):
             self._bear(symptom, after)
         else:
             self.progress = replace(after, sums=before.sums.plus(sums), void_in_a_row=0)
+            self._diagnosis.after_step(self.progress)
         seconds = self.engine.watch.take()
         self._work_seconds = {phase: before + seconds[phase] for phase, before in self._work_seconds.items()}
         if not symptom:
@@ -151,10 +158,9 @@ class Trainer:
             raise self._divergence(f"{symptom} in {SKIPS} steps in a row, too many for --on-nan skip,")
 
     def _divergence(self, symptom: str) -> Diverged:
-        return Diverged(
-            f"{symptom} after {self.progress.step} steps: training has diverged. Lower --lr (now {self.config.lr:g}) or "
-            "warm up (--lr-warmup-epochs); the checkpoints there are from before that"
-        )
+        layer, remedy = self._diagnosis.divergence(self.progress)
+        first = f" ({layer} is the first layer whose output isn't finite)" if layer else ""
+        return Diverged(f"{symptom} after {self.progress.step} steps{first}: training has diverged. {remedy}")
 
     def _restore(self, problem: Diverged) -> None:
         """Goes back to the latest checkpoint with a lower learning rate, if --on-nan says so; else raises the problem."""
@@ -190,6 +196,7 @@ class Trainer:
         plateau = Plateau(**decision)
         skipped = self.progress.broken + len(result.broken)
         self.report.epoch(self.progress, result, time.perf_counter() - start, skipped)
+        self._diagnosis.after_epoch(self.progress)
         self.report.plateau(before, plateau)
         self._report_slowest()
         self.run_.samples.report(self.engine.net, self.sources.class_names)
