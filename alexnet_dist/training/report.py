@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from alexnet_dist.model.architecture import summary
 from alexnet_dist.model.layers.conv import ConvBlock
 from alexnet_dist.runs.log import RunLog, log
+from alexnet_dist.support.plural import plural
 from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.evaluation import Evaluation
 from alexnet_dist.training.not_finite import RESTORES
@@ -64,9 +65,9 @@ class Report:
             progress.epoch + 1, self._config.epochs, train["loss"], 100 * train["top1"], result, duration(seconds),
         )  # fmt: skip
         if skipped:
-            log.warning("%d images could not be read in this epoch and were skipped", skipped)
+            log.warning("skipped in this epoch: %s that could not be read", plural(skipped, "image"))
         if progress.void:
-            log.warning("%d steps so far have changed nothing (--on-nan skip)", progress.void)
+            log.warning("--on-nan skip: %s so far without any change", plural(progress.void, "step"))
         self._out.metrics(
             "epoch",
             epoch=progress.epoch,
@@ -109,11 +110,11 @@ class Report:
 
     def complete(self, progress: Progress) -> None:
         """The end of the run."""
-        log.info("finished after %d epochs and %d steps", progress.epoch, progress.step)
+        log.info("finished after %s and %s", plural(progress.epoch, "epoch"), plural(progress.step, "step"))
         if progress.skipped:
-            log.warning("in all epochs together, %d times an image could not be read", progress.skipped)
+            log.warning("in all epochs together, %s an image could not be read", plural(progress.skipped, "time"))
         if progress.void:
-            log.warning("in all epochs together, %d steps have changed nothing (--on-nan skip)", progress.void)
+            log.warning("--on-nan skip: in all epochs together %s without any change", plural(progress.void, "step"))
         self._out.metrics("complete", epoch=progress.epoch, step=progress.step, skipped=progress.skipped)
 
     def close(self) -> None:
@@ -137,12 +138,17 @@ def log_run_header(run: "Run") -> None:
     config, sources, batch, ranks = run.config, run.sources, run.global_batch, run.world.size
     for line in summary(run.network).splitlines():
         log.info("%s", line)
-    classes = run.network.num_classes
-    log.info("%d training and %d validation images, %d classes", len(sources.train), len(sources.val), classes)
+    classes = f"{run.network.num_classes} {'class' if run.network.num_classes == 1 else 'classes'}"
+    log.info("%d training and %s, %s", len(sources.train), plural(len(sources.val), "validation image"), classes)
     batch_flag = "--batch-size" if config.batch_size else "--global-batch" if config.global_batch else "default"
-    share = f"{batch / ranks:g}"
+    share = "1 image" if batch == ranks else f"{batch / ranks:g} images"
     log.info(
-        "%d ranks of %d threads; global batch %d (%s), %s images a rank", ranks, run.team.size, batch, batch_flag, share
+        "%s of %s; global batch %d (%s), %s a rank",
+        plural(ranks, "rank"),
+        plural(run.team.size, "thread"),
+        batch,
+        batch_flag,
+        share,
     )
     scaled = (
         f"{config.lr:g} scaled from a batch of {config.lr_reference_batch}" if config.lr_reference_batch else "as given"
@@ -160,7 +166,7 @@ def log_run_header(run: "Run") -> None:
 def _log_resumption(run: "Run", state: dict[str, Any]) -> None:
     """Logs where the run continues, and what has changed: flags, and the list of images."""
     progress = run.progress
-    log.info("resumed after %d epochs and %d steps", progress.epoch, progress.step_in_epoch)
+    log.info("resumed after %s and %s", plural(progress.epoch, "epoch"), plural(progress.step_in_epoch, "step"))
     for name, value in json.loads(json.dumps(asdict(run.config))).items():
         before = state["config"].get(name)
         if name != "resume" and value != before and name in state["config"]:

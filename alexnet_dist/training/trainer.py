@@ -18,6 +18,7 @@ from alexnet_dist.runs import checkpoint
 from alexnet_dist.runs.log import log
 from alexnet_dist.runs.timeline import WORK_PHASES, Timeline, slowest, write_trace
 from alexnet_dist.support.files import write_text
+from alexnet_dist.support.plural import plural
 from alexnet_dist.support.randomness import Purpose, generator
 from alexnet_dist.support.signals import StopSignals
 from alexnet_dist.training.diagnosis import Diagnosis, Guessing
@@ -160,7 +161,7 @@ class Trainer:
     def _divergence(self, symptom: str) -> Diverged:
         layer, remedy = self._diagnosis.divergence(self.progress)
         first = f" ({layer} is the first layer whose output isn't finite)" if layer else ""
-        return Diverged(f"{symptom} after {self.progress.step} steps{first}: training has diverged. {remedy}")
+        return Diverged(f"{symptom} after {plural(self.progress.step, 'step')}{first}: training has diverged. {remedy}")
 
     def _restore(self, problem: Diverged) -> None:
         """Goes back to the latest checkpoint with a lower learning rate, if --on-nan says so; else raises the problem."""

@@ -74,3 +74,17 @@ def test_layers_whose_units_are_dead_are_named(site):
     assert "Linear-19" in warning
     assert "Conv2d-7" not in warning
     assert "without --load-pretrained (dead.safetensors)" in warning
+
+
+def test_one_is_not_many(site):
+    """One rank, thread, image a rank, epoch and step."""
+    (site / "one.list").write_text((site / "train.list").read_text().splitlines()[0] + "\n")
+    one = ("--epochs", 1, "--val", "one.list", "--num-classes", 3, "--global-batch", 1)
+    job = train(1, flags("one", *one, data="one.list"), site).ok()
+    for text in (
+        "1 training and 1 validation image, 3",
+        "1 rank of 1 thread;",
+        "1 image a rank",
+        "after 1 epoch and 1 step",
+    ):
+        assert f"{text}\n" in job.out or f"{text} " in job.out, text
