@@ -9,6 +9,7 @@ from alexnet_dist.data.auto_augment import AFFINE_INTERPOLATIONS, LEVELS, POLICI
 from alexnet_dist.errors import UserError
 from alexnet_dist.model.convolutions import MODES
 from alexnet_dist.model.parameters import INITIALIZERS
+from alexnet_dist.training.not_finite import ON_NAN
 from alexnet_dist.training.optim import OPTIMIZERS, hyperparameter_owners
 from alexnet_dist.training.schedule import SCHEDULERS, Schedule
 from alexnet_dist.training.strategies import sync_choices
@@ -63,6 +64,7 @@ class TrainingConfig:
     clip_grad_norm: float | None = None
     ema_decay: float | None = None
     label_smoothing: float = 0.0
+    on_nan: str = "stop"
 
     lr_scheduler: str = "plateau"
     lr_patience: int = 5
@@ -118,6 +120,7 @@ class TrainingConfig:
         self._require("sync", self.sync in sync_choices(), f"one of {', '.join(sync_choices())}")
         self._require("opt", self.opt in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
         self._require("init", self.init in INITIALIZERS, f"one of {', '.join(INITIALIZERS)}")
+        self._require("on_nan", self.on_nan in ON_NAN, f"one of {', '.join(ON_NAN)}")
         self._require("lr_scheduler", self.lr_scheduler in SCHEDULERS, f"one of {', '.join(SCHEDULERS)}")
         if self.global_batch is not None and self.batch_size is not None:
             raise UserError("--global-batch and --batch-size (of each rank) say the same thing twice: give one of them")

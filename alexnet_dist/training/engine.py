@@ -1,5 +1,6 @@
 """The parallel training step: forward, loss, backward while gradients are summed over the ranks, update."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -141,6 +142,7 @@ class Engine:
         self.strategy.distribute_(self.values, values)
         for name, array in self.state.items():
             self.strategy.distribute_(array, state.get(name))
+        self.net.weights_changed()
 
     def whole(self) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
         """Collective: on rank 0 all parameters and all state, to be read at once; None and nothing on the others."""
@@ -167,14 +169,19 @@ class Engine:
         """Collective: frees what the strategy shares between ranks. The engine must not be used after."""
         self.strategy.close()
 
-    def step(self, batch: Batch, global_count: int, step_index: int, lr: float) -> Sums:
+    @property
+    def gradient_norm(self) -> float:
+        """The norm of the latest step's gradient, the same on all ranks; 0 with an optimizer that is elementwise."""
+        return self._updater.gradient_norm
+
+    def step(self, batch: Batch, global_count: int, step_index: int, lr: float, *, skipped: int = 0) -> Sums:
         """One step of the optimizer on the mean loss of the global batch; returns its sums over all ranks.
 
         `batch` is this rank's part of the global batch, and may be empty; `global_count` is how many images of the global
-        batch can be read, `step_index` counts the run's steps before this one.
+        batch can be read, `step_index` counts the run's steps before this one, `skipped` those of them that made no update.
         """
         watch, strategy = self.watch, self.strategy
-        self._updater.begin(lr, step_index)
+        self._updater.begin(lr, step_index - skipped)
         strategy.waited()  # what validation or a checkpoint has waited since is not this step's
         own_sums = Sums()
         for index in range(self._parts.count):
@@ -194,6 +201,8 @@ class Engine:
             logits = self.net.forward(part.images, DropoutKey(self.spec.seed, step_index, part.positions))
             dlogits = self._dlogits[: len(labels)]
             loss = cross_entropy(logits, labels, dlogits, total=total, smoothing=self.spec.smoothing, mixed=part.mixed)
+            if not math.isfinite(loss):  # gradients might yet be: so all ranks see it in their sum
+                dlogits.fill(np.nan)
             top1, top5 = count_correct(logits, labels)
         watch.waited("forward", strategy.waited())
         with watch.phase("backward"):

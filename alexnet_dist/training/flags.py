@@ -11,6 +11,7 @@ from alexnet_dist.errors import UserError
 from alexnet_dist.model.convolutions import MODES
 from alexnet_dist.model.parameters import INITIALIZERS
 from alexnet_dist.training.config import CROPS, GLOBAL_BATCH, INTERPOLATIONS, POLICIES, TrainingConfig
+from alexnet_dist.training.not_finite import ON_NAN
 from alexnet_dist.training.optim import OPTIMIZERS, hyperparameter_owners
 from alexnet_dist.training.recipes import FOLDER, recipe_file, recipe_list
 from alexnet_dist.training.schedule import SCHEDULERS
@@ -141,6 +142,11 @@ def _add_optimisation(add: _Group) -> None:
     add("--clip-grad-norm", type=float, metavar="X", help="scale the gradient of all weights to at most this L2 norm")
     add("--ema-decay", type=float, metavar="D", help="validate and save a moving average of the weights, such as 0.999")
     add("--label-smoothing", type=float, metavar="F", help="share of the target that goes to all classes alike")
+    add(
+        "--on-nan",
+        choices=ON_NAN,
+        help="a loss or gradient that isn't finite ends the run, changes nothing, or leads back to the latest checkpoint",
+    )
 
 
 def _owners(field: str) -> str:

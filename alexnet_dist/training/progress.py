@@ -28,7 +28,11 @@ class Sums(NamedTuple):
 @dataclass(frozen=True)
 class Progress:
     """Epochs and steps that are done; `sums` and `broken` (images that could not be read) are of this epoch so far,
-    `skipped` counts those of the epochs before, validation included."""
+    `skipped` counts those of the epochs before, validation included.
+
+    `void` counts the steps that have changed nothing (--on-nan skip), `void_in_a_row` the latest of them; `restores` is
+    how often the run has gone back to a checkpoint (--on-nan restore).
+    """
 
     epoch: int = 0
     step_in_epoch: int = 0
@@ -37,6 +41,9 @@ class Progress:
     broken: int = 0
     skipped: int = 0
     plateau: Plateau = field(default_factory=Plateau)
+    void: int = 0
+    void_in_a_row: int = 0
+    restores: int = 0
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Progress":

@@ -1,24 +1,22 @@
 """What a run reports while it trains: a log for people, metrics for programs."""
 
 import json
-import math
 import time
-from collections import deque
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from alexnet_dist.model.architecture import summary
 from alexnet_dist.model.layers.conv import ConvBlock
 from alexnet_dist.runs.log import RunLog, log
+from alexnet_dist.support.plural import plural
 from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.evaluation import Evaluation
+from alexnet_dist.training.not_finite import RESTORES
 from alexnet_dist.training.progress import Progress, Sums
 from alexnet_dist.training.schedule import Plateau
 
 if TYPE_CHECKING:
     from alexnet_dist.training.setup import Run
-
-STUCK_AFTER = 2000  # steps after which the loss should have begun to fall, even on ImageNet
 
 
 class Report:
@@ -26,7 +24,6 @@ class Report:
 
     def __init__(self, out: RunLog, config: TrainingConfig, global_batch: int, num_classes: int) -> None:
         self._out, self._config, self._global_batch, self._num_classes = out, config, global_batch, num_classes
-        self._losses: deque[float] = deque(maxlen=20)  # of the latest steps
         self.start_clock()
 
     def start_clock(self) -> None:
@@ -48,10 +45,7 @@ class Report:
             images_per_second=sums.images / took,
             seconds={phase: round(value, 6) for phase, value in seconds.items()},
         )
-        self._losses.append(means["loss"])
         self._line_images += sums.images
-        if progress.step == STUCK_AFTER:
-            self.warn_if_stuck()
         if progress.step_in_epoch % self._config.print_freq and progress.step_in_epoch != steps:
             return
         speed, epochs = self._line_images / (now - self._line_mark), self._config.epochs
@@ -72,7 +66,9 @@ class Report:
             progress.epoch + 1, self._config.epochs, train["loss"], 100 * train["top1"], validation,
         )  # fmt: skip
         if skipped:
-            log.warning("%d images could not be read in this epoch and were skipped", skipped)
+            log.warning("skipped in this epoch: %s that could not be read", plural(skipped, "image"))
+        if progress.void:
+            log.warning("--on-nan skip: %s so far without any change", plural(progress.void, "step"))
         self._out.metrics(
             "epoch",
             epoch=progress.epoch,
@@ -80,8 +76,13 @@ class Report:
             train=train,
             validation={**result.means(), "images": result.images} if result else None,
             skipped=skipped,
+            void=progress.void,
         )
-        self.warn_if_stuck()
+
+    def diagnosis(self, kind: str, progress: Progress, text: str) -> None:
+        """What shows that the run trains badly, and what to do."""
+        log.warning("WARNING: %s", text)
+        self._out.metrics("diagnosis", kind=kind, epoch=progress.epoch, step=progress.step, text=text)
 
     def plateau(self, before: Plateau, after: Plateau) -> None:
         """A reduction of the learning rate, or the end of training, if the validation error has led to one."""
@@ -90,26 +91,32 @@ class Report:
         if after.finished:
             log.info("the validation error has stopped improving at the last learning rate: training ends")
 
+    def void_step(self, progress: Progress, symptom: str) -> None:
+        """A step that has changed nothing, since `symptom`; people are told of the first in each run of such steps."""
+        if progress.void_in_a_row == 1:
+            log.warning("WARNING: %s in step %d, which changes nothing (--on-nan skip)", symptom, progress.step)
+        self._out.metrics("void step", epoch=progress.epoch, step=progress.step)
+
+    def restored(self, problem: str, progress: Progress, lr: float) -> None:
+        """The run goes on from `progress`, with --lr lowered to `lr`."""
+        log.warning(
+            "WARNING: %s. Back to step %d, with the learning rate %g instead (--on-nan restore, %d of at most %d times)",
+            problem, progress.step, lr, progress.restores, RESTORES,
+        )  # fmt: skip
+        self.resumed(progress)
+
     def resumed(self, progress: Progress) -> None:
         """Marks in the metrics where a run continues: any earlier lines of later steps are not part of it."""
         self._out.metrics("resume", epoch=progress.epoch, step=progress.step)
 
     def complete(self, progress: Progress) -> None:
         """The end of the run."""
-        log.info("finished after %d epochs and %d steps", progress.epoch, progress.step)
+        log.info("finished after %s and %s", plural(progress.epoch, "epoch"), plural(progress.step, "step"))
         if progress.skipped:
-            log.warning("in all epochs together, %d times an image could not be read", progress.skipped)
+            log.warning("in all epochs together, %s an image could not be read", plural(progress.skipped, "time"))
+        if progress.void:
+            log.warning("--on-nan skip: in all epochs together %s without any change", plural(progress.void, "step"))
         self._out.metrics("complete", epoch=progress.epoch, step=progress.step, skipped=progress.skipped)
-
-    def warn_if_stuck(self) -> None:
-        """Warns early of a run that does not learn: its latest losses are still no better than guessing."""
-        loss, guessing = sum(self._losses) / max(len(self._losses), 1), math.log(self._num_classes)
-        if loss > 0.99 * guessing:
-            log.warning(
-                "WARNING: not learning so far: the latest losses, %.4f, are no better than guessing, ln(%d) = %.4f. Try "
-                "--init he, another --lr, or some epochs of warmup (--lr-warmup-epochs)",
-                loss, self._num_classes, guessing,
-            )  # fmt: skip
 
     def close(self) -> None:
         """Closes the files."""
@@ -132,13 +139,22 @@ def log_run_header(run: "Run") -> None:
     config, sources, batch, ranks = run.config, run.sources, run.global_batch, run.world.size
     for line in summary(run.network).splitlines():
         log.info("%s", line)
-    classes = run.network.num_classes
-    log.info("%d training and %d validation images, %d classes", len(sources.train), len(sources.val), classes)
+    classes = f"{run.network.num_classes} {'class' if run.network.num_classes == 1 else 'classes'}"
+    log.info("%d training and %s, %s", len(sources.train), plural(len(sources.val), "validation image"), classes)
     for note in sources.notes:
         log.info("%s", note)
     batch_flag = "--batch-size" if config.batch_size else "--global-batch" if config.global_batch else "default"
-    share = f"{batch / ranks:g} images a rank" + (f" in {config.accumulate} parts" if config.accumulate > 1 else "")
-    log.info("%d ranks of %d threads; global batch %d (%s), %s", ranks, run.team.size, batch, batch_flag, share)
+    share = "1 image" if batch == ranks else f"{batch / ranks:g} images"
+    parts = f" in {config.accumulate} parts" if config.accumulate > 1 else ""
+    log.info(
+        "%s of %s; global batch %d (%s), %s a rank%s",
+        plural(ranks, "rank"),
+        plural(run.team.size, "thread"),
+        batch,
+        batch_flag,
+        share,
+        parts,
+    )
     scaled = (
         f"{config.lr:g} scaled from a batch of {config.lr_reference_batch}" if config.lr_reference_batch else "as given"
     )
@@ -155,7 +171,7 @@ def log_run_header(run: "Run") -> None:
 def _log_resumption(run: "Run", state: dict[str, Any]) -> None:
     """Logs where the run continues, and what has changed: flags, and the list of images."""
     progress = run.progress
-    log.info("resumed after %d epochs and %d steps", progress.epoch, progress.step_in_epoch)
+    log.info("resumed after %s and %s", plural(progress.epoch, "epoch"), plural(progress.step_in_epoch, "step"))
     for name, value in json.loads(json.dumps(asdict(run.config))).items():
         before = state["config"].get(name)
         if name != "resume" and value != before and name in state["config"]:

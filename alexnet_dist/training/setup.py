@@ -23,6 +23,7 @@ from alexnet_dist.support.threads import Team
 from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.engine import Engine, StepSpec
 from alexnet_dist.training.frozen_features import Kept, keep_features
+from alexnet_dist.training.not_finite import SkipNotFinite
 from alexnet_dist.training.optim_wrappers import configured_optimizer
 from alexnet_dist.training.origin import Origin, fill, frozen_layers, read_origin
 from alexnet_dist.training.progress import Progress
@@ -142,10 +143,11 @@ def make_network(config: TrainingConfig, num_classes: int) -> Network:
 
 def step_spec(config: TrainingConfig, network: Network, ranks: int) -> StepSpec:
     """What each of `ranks` ranks computes in a step."""
+    optimizer = configured_optimizer(config)
     return StepSpec(
         network,
         batch=math.ceil(config.global_batch_on(ranks) / ranks),
-        optimizer=configured_optimizer(config),
+        optimizer=SkipNotFinite(optimizer) if config.on_nan == "skip" else optimizer,
         parts=config.accumulate,
         frozen=frozen_layers(network, config),
         head_lr_factor=config.head_lr_factor,

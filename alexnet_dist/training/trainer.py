@@ -11,19 +11,24 @@ import numpy as np
 
 from alexnet_dist.data.loader import Batch, Loader
 from alexnet_dist.data.source import ImageSource
-from alexnet_dist.errors import SharedError, UserError
+from alexnet_dist.errors import SharedError
 from alexnet_dist.runs import checkpoint
 from alexnet_dist.runs.log import log
 from alexnet_dist.runs.timeline import WORK_PHASES, Timeline, slowest, write_trace
 from alexnet_dist.support.files import write_text
+from alexnet_dist.support.plural import plural
 from alexnet_dist.support.signals import StopSignals
+from alexnet_dist.training.diagnosis import Diagnosis, Guessing
 from alexnet_dist.training.evaluation import evaluate
+from alexnet_dist.training.not_finite import SKIPS, Diverged
 from alexnet_dist.training.optim_wrappers import AVERAGE
 from alexnet_dist.training.origin import without_state
-from alexnet_dist.training.progress import Progress
+from alexnet_dist.training.progress import Progress, Sums
 from alexnet_dist.training.report import log_run_header
+from alexnet_dist.training.restoring import lowered, may_restore, restore
 from alexnet_dist.training.schedule import Plateau
 from alexnet_dist.training.setup import Run
+from alexnet_dist.training.symptoms import Probe
 from alexnet_dist.training.training_loader import training_loader
 
 STOPPED = 75  # exit code: EX_TEMPFAIL of sysexits.h, "try again later"
@@ -36,8 +41,12 @@ class Trainer:
         self.run_, self.config, self.world, self.engine = run, run.config, run.world, run.engine
         self.sources, self.folder, self.report = run.sources, run.folder, run.report
         self.progress = run.progress
+        guessing = Guessing.of(run.sources.train.labels, run.network.num_classes, run.config.label_smoothing)
+        probe = Probe(run.engine.net, run.engine.values, run.world, run.engine.trained_from)
+        self._diagnosis = Diagnosis(run.config, probe, guessing, run.report.diagnosis)
         self._workers = run.config.workers or run.team.size
         self._saved_step = run.progress.step if run.resumed else -1
+        self._saved = False  # whether latest.safetensors is of this run
         self._reported: set[str] = set()  # messages about broken images that have been logged
         self._work_seconds = dict.fromkeys(WORK_PHASES, 0.0)  # this rank's seconds by phase in this epoch
 
@@ -48,7 +57,12 @@ class Trainer:
             self.report.resumed(self.progress)
         with StopSignals() as self.signals, training_loader(self.run_, self._workers) as loader:
             while self.progress.epoch < self.config.epochs and not self._plateau_is_final():
-                if not self._train_epoch(loader):
+                try:
+                    done = self._train_epoch(loader)
+                except Diverged as problem:
+                    self._restore(problem)
+                    continue
+                if not done:
                     self._write_timeline()
                     log.info("stopped by a signal after step %d; --resume continues it", self.progress.step)
                     return STOPPED
@@ -93,27 +107,50 @@ class Trainer:
     def _step(self, batch: Batch, global_count: int, steps: int) -> None:
         """One step of the epoch's `steps`, on `global_count` images over all ranks."""
         before, config = self.progress, self.config
-        lr = self.run_.schedule.rate(before.epoch + before.step_in_epoch / steps, before.plateau)
-        sums = self.engine.step(batch, global_count, before.step, lr)
-        if not math.isfinite(sums.loss):
-            raise SharedError(self._divergence(f"the loss is {sums.loss}"))
-        self.progress = replace(
-            before,
-            step_in_epoch=before.step_in_epoch + 1,
-            step=before.step + 1,
-            sums=before.sums.plus(sums),
-        )
+        lr = lowered(self.run_.schedule.rate(before.epoch + before.step_in_epoch / steps, before.plateau), before)
+        self._diagnosis.before_step(before.step, steps)
+        sums = self.engine.step(batch, global_count, before.step, lr, skipped=before.void)
+        after = replace(before, step_in_epoch=before.step_in_epoch + 1, step=before.step + 1)
+        if symptom := self._symptom(sums):
+            self._bear(symptom, after)
+        else:
+            self.progress = replace(after, sums=before.sums.plus(sums), void_in_a_row=0)
+            self._diagnosis.after_step(self.progress)
         seconds = self.engine.watch.take()
         self._work_seconds = {phase: before + seconds[phase] for phase, before in self._work_seconds.items()}
-        self.report.step(self.progress, sums, lr, seconds, steps)
+        if not symptom:
+            self.report.step(self.progress, sums, lr, seconds, steps)
         if config.save_every and self.progress.step % config.save_every == 0:
             self._save_state()
 
-    def _divergence(self, symptom: str) -> str:
-        return (
-            f"{symptom} after {self.progress.step} steps: training has diverged. Lower --lr (now {self.config.lr:g}) or "
-            "warm up (--lr-warmup-epochs); the checkpoints there are from before that"
-        )
+    def _symptom(self, sums: Sums) -> str:
+        """What isn't finite in the latest step, the same on all ranks; "" if everything is."""
+        if not math.isfinite(sums.loss):
+            return f"the loss is {sums.loss}"
+        return "" if math.isfinite(self.engine.gradient_norm) else f"the gradient's norm is {self.engine.gradient_norm}"
+
+    def _bear(self, symptom: str, after: Progress) -> None:
+        """Counts a step that has changed nothing; raises Diverged if it has changed something, or if there are too many."""
+        if self.config.on_nan != "skip":
+            raise self._divergence(symptom)
+        self.progress = replace(after, void=after.void + 1, void_in_a_row=after.void_in_a_row + 1)
+        self.report.void_step(self.progress, symptom)
+        if self.progress.void_in_a_row == SKIPS:
+            raise self._divergence(f"{symptom} in {SKIPS} steps in a row, too many for --on-nan skip,")
+
+    def _divergence(self, symptom: str) -> Diverged:
+        layer, remedy = self._diagnosis.divergence(self.progress)
+        first = f" ({layer} is the first layer whose output isn't finite)" if layer else ""
+        return Diverged(f"{symptom} after {plural(self.progress.step, 'step')}{first}: training has diverged. {remedy}")
+
+    def _restore(self, problem: Diverged) -> None:
+        """Goes back to the latest checkpoint with a lower learning rate, if --on-nan says so; else raises the problem."""
+        if self.config.on_nan != "restore":
+            raise problem
+        if not may_restore(self.progress):
+            raise Diverged(f"{problem}. Going back {self.progress.restores} times (--on-nan restore) has not helped")
+        self.progress = restore(self.run_, self.progress, saved=self._saved)
+        self.report.restored(str(problem), self.progress, lowered(self.run_.schedule.lr, self.progress))
 
     def _report_broken(self, messages: list[str], broken: int, images: ImageSource) -> None:
         """Logs images that could not be read, `broken` in all so far; raises SharedError if that is too many."""
@@ -138,8 +175,17 @@ class Trainer:
             plateau, broken = self._validate()
             skipped += broken
             best = plateau.best < self.progress.plateau.best or not self.folder.best.exists()
+        self._diagnosis.after_epoch(self.progress)
         self._report_slowest()
-        self.progress = Progress(epoch, 0, self.progress.step, skipped=self.progress.skipped + skipped, plateau=plateau)
+        self.progress = replace(
+            self.progress,
+            epoch=epoch,
+            step_in_epoch=0,
+            sums=Sums(),
+            broken=0,
+            skipped=self.progress.skipped + skipped,
+            plateau=plateau,
+        )
         self._save_state(best)
 
     def _validate(self) -> tuple[Plateau, int]:
@@ -180,15 +226,15 @@ class Trainer:
     def _save_state(self, best: bool = False) -> None:
         """Rank 0 writes a training state, and the weights alone (those that are validated) if they are the best so far."""
         values, state = self.engine.whole()
+        if self.world.sum([values is not None and not np.isfinite(values).all()])[0]:
+            raise self._divergence("a weight is not finite")
         with self.world.shared_errors():
             if values is not None:
-                if not np.isfinite(values).all():
-                    raise UserError(self._divergence("a weight is not finite"))
                 # The best weights first: a run that is killed in between repeats the end of this epoch.
                 if best:
                     self._save_weights(self.folder.best, self._validated(values, state))
                 self._save_training(self.folder.state(self.progress.step), values, state)
-        self._saved_step = self.progress.step
+        self._saved_step, self._saved = self.progress.step, True
 
     def _validated(self, values: np.ndarray, state: dict[str, np.ndarray]) -> np.ndarray:
         """The weights that are validated: their average where one is kept, which it isn't of frozen layers."""

@@ -30,6 +30,7 @@ class Updater:
         self.partials = 0 if optimizer.elementwise else 2 * len(self._specs)
         self._squares: dict[tuple[int, int], tuple[float, float]] = {}  # by parameter and start of the block
         self._contexts: list[StepContext] = []  # of each parameter
+        self.gradient_norm = 0.0  # of all parameters in the latest step, if `partials` asks for norms
 
     def bind(self, values: np.ndarray, state: dict[str, np.ndarray]) -> None:
         """Sets the flat buffers, which a strategy has allocated."""
@@ -69,10 +70,13 @@ class Updater:
     def complete(self, sums: np.ndarray) -> None:
         """Receives the sums [partials] over all ranges."""
         squares = sums.reshape(2, len(self._specs))
-        norms, total = np.sqrt(squares), float(np.sqrt(squares[1].sum()))
+        norms, self.gradient_norm = np.sqrt(squares), float(np.sqrt(squares[1].sum()))
         self._contexts = [
             replace(
-                context, parameter_norm=float(of_values), gradient_norm=float(of_gradient), total_gradient_norm=total
+                context,
+                parameter_norm=float(of_values),
+                gradient_norm=float(of_gradient),
+                total_gradient_norm=self.gradient_norm,
             )
             for context, of_values, of_gradient in zip(self._contexts, *norms, strict=True)
         ]

@@ -14,10 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import alexnet_dist.runs.checkpoint
 import alexnet_dist.training.training_loader
 from alexnet_dist import train
 from alexnet_dist.comm.world import MPI
+from alexnet_dist.data.loader import Batch
 from alexnet_dist.training.engine import Engine
 
 LAST = MPI.COMM_WORLD.rank == MPI.COMM_WORLD.size - 1
@@ -66,6 +69,12 @@ def fill_disk(tensors: Any, path: Path, metadata: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def spoil(engine: Engine, batch: Batch, *_: Any, **__: Any) -> None:
+    """As if a file had held a NaN."""
+    strike()
+    batch.images.fill(np.nan)
+
+
 def at_call(number: int, fault: Callable[..., None], original: Callable[..., Any]) -> Callable[..., Any]:
     """The original, but its number-th call (counted from 1) is the fault's first."""
     calls = 0
@@ -87,6 +96,7 @@ FAULTS: dict[str, tuple[Any, str, Callable[..., None], bool]] = {  # where, what
     "exception": (Engine, "step", raise_exception, True),
     "exit": (Engine, "step", leave, True),
     "kill": (Engine, "step", die, True),
+    "spoil": (Engine, "step", spoil, True),
     "thread": (Engine, "step", raise_in_thread, True),
     "decoder": (alexnet_dist.training.training_loader, "load_for_training", raise_exception, True),
     "half": (alexnet_dist.runs.checkpoint, "save_file", write_half, False),

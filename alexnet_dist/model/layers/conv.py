@@ -53,6 +53,7 @@ class ConvBlock:
             )
         self._bias_gradients = empty((batch if context.training else 0, len(parameters.b)))  # of each image
         self._prepared = False
+        self.images = 0  # of the latest forward pass
 
     def forward(self, x: np.ndarray, dropout: DropoutKey | None) -> np.ndarray:
         """y [N, H, W, C] of x [N, H, W, C]."""
@@ -64,6 +65,7 @@ class ConvBlock:
                 z = self.team.shared.take((part.stop - part.start, *self.convolution.map_shape))
                 self.convolution.forward(self.team, x[part], z)
                 self._pool_and_activate(z, part)
+        self.images = len(x)
         return self.y[: len(x)]
 
     def weights_changed(self) -> None:

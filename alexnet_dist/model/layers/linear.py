@@ -54,6 +54,7 @@ class LinearBlock:
         self.x = context.allocate((context.batch if masks or not division.whole else 0, self.inputs))
         self._input = self.y  # x after dropout, of the latest forward pass
         self._dropped = False
+        self.images = 0  # of the latest forward pass
 
     def forward(self, x: np.ndarray, dropout: DropoutKey | None) -> np.ndarray:
         """y [N, O] of x [N, ...]; without a key, nothing is dropped."""
@@ -70,7 +71,7 @@ class LinearBlock:
 
     def multiply(self, x: np.ndarray) -> np.ndarray:
         """y [N, O] of x [N, I], after the dropout."""
-        self._input = x
+        self._input, self.images = x, len(x)
         y = self.y[: len(x)]
 
         def task(lo: int, hi: int, workspace: Workspace) -> None:

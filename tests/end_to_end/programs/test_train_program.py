@@ -23,10 +23,10 @@ def test_log_is_for_people(site):
     progress = re.findall(r"^epoch \d+/12  step 3/3  loss [\d.]+ .* [\d.]+ images/s  ETA \S+$", out, re.MULTILINE)
     assert len(progress) == EPOCHS  # once, not once a rank
     for text in (
-        "2 ranks of 1 threads",
+        "2 ranks of 1 thread;",
         "global batch 12 (--global-batch)",
         "learning rate 0.003",
-        "finished after 12",
+        "finished after 12 epochs and 36 steps",
     ):
         assert out.count(text) == 1
     log = (site / "runs" / "train.log").read_text()
