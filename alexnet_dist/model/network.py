@@ -176,7 +176,7 @@ def split(table: LayerTable, frozen: int) -> tuple[int, int]:
     counts = []
     for layers in table:
         starts = [index for index, layer in enumerate(layers) if layer.parameters]
-        count = starts[frozen] if frozen < len(starts) else len(layers)
+        count = (starts[frozen] if frozen < len(starts) else len(layers)) if frozen else 0
         counts.append(count - (0 < count < len(layers) and isinstance(layers[count - 1].layer, Dropout)))
         frozen = max(0, frozen - len(starts))
     return counts[0], counts[1]
