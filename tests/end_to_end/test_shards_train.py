@@ -9,6 +9,7 @@ from launcher import alone, assert_refused, needs_mpirun, on_ranks, steps, train
 pytestmark = needs_mpirun
 
 RECIPE = ["--epochs", 2, "--global-batch", 8, "--lr", "0.001", "--color-noise", "--save-every", 2, "--keep", 9]
+RECIPE += ["--val-fraction", 0.1]  # not val.list, which lies beside it
 
 
 @pytest.fixture(scope="module")
