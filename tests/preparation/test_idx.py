@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from preparations import fails, listed
 
-from alexnet_dist.data.augment import central_crop
+from alexnet_dist.data.augment import central_crop, scaled
 from alexnet_dist.data.class_names import class_names_beside
 from alexnet_dist.preparation.idx import FILES
 from alexnet_dist.preparation.known_names import FASHION_MNIST
@@ -85,7 +85,7 @@ def test_with_a_border_the_central_crop_holds_the_whole_image(tmp_path, source, 
     for name in FILES:
         (tmp_path / name).write_bytes(idx(digits if "images" in name else np.zeros(1, np.uint8)))
     assert main(["idx", str(tmp_path), "--output", str(big), "--border", "2"]) == 0
-    seen = central_crop(listed(big / "val.list")[0][1], 28)
+    seen = central_crop(scaled(listed(big / "val.list")[0][1], 28, "bilinear"), 28)
     assert np.array_equal(np.asarray(seen)[..., 0], digits[0])
 
 
