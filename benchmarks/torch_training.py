@@ -36,7 +36,7 @@ from alexnet_dist.training.schedule import Plateau
 PARTS = ("weights", "order", "flips", "masks", "pixels")
 FOLLOWED = {
     *("data", "val", "crop", "flip", "image_size", "width", "dropout", "init", "epochs", "global_batch", "opt"),
-    *("lr", "momentum", "weight_decay", "label_smoothing", "threads", "output_dir", "seed"),
+    *("lr", "momentum", "beta1", "beta2", "eps", "weight_decay", "label_smoothing", "threads", "output_dir", "seed"),
     *(field.name for field in fields(TrainingConfig) if field.name.startswith("lr_")),
 }
 # What has no influence on the result of a run without broken images.
@@ -62,7 +62,7 @@ def check(config: TrainingConfig, take: set[str]) -> None:
         value = getattr(config, field.name)
         if field.name not in FOLLOWED | IDLE and value != field.default:
             raise UserError(f"PyTorch's side doesn't follow --{field.name.replace('_', '-')} {value}")
-    for name, known in (("crop", ("none", "paper")), ("init", ("he", "torchvision")), ("opt", ("sgd",))):
+    for name, known in (("crop", ("none", "paper")), ("init", ("he", "torchvision")), ("opt", ("sgd", "adamw"))):
         if getattr(config, name) not in known:
             raise UserError(f"PyTorch's side knows --{name} {' and '.join(known)} only, not {getattr(config, name)}")
     if config.val is None:
@@ -154,9 +154,14 @@ class Training:
         self.masks = self._exchange_masks() if "masks" in take else []
         self.batch = config.global_batch_on(1)
         self.schedule, self.plateau, self.step = config.schedule(self.batch), Plateau(), 0
-        self.sgd = torch.optim.SGD(
-            self.net.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-        )
+        self.optimizer = self._optimizer()
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        config, parameters = self.config, self.net.parameters()
+        shared = {"lr": config.lr, "weight_decay": config.weight_decay}
+        if config.opt == "sgd":
+            return torch.optim.SGD(parameters, momentum=config.momentum, **shared)
+        return torch.optim.AdamW(parameters, betas=(config.beta1, config.beta2), eps=config.eps, **shared)
 
     def _fill(self) -> None:
         """The initial weights. torchvision's are PyTorch's default, which the layers have already."""
@@ -204,16 +209,16 @@ class Training:
         batches = self._order(number).split(self.batch)
         for in_epoch, indices in enumerate(batches):
             lr = self.schedule.rate(number + in_epoch / len(batches), self.plateau)
-            self.sgd.param_groups[0]["lr"] = lr
+            self.optimizer.param_groups[0]["lr"] = lr
             for mask in self.masks:
                 mask.step = self.step
             labels = self.train.labels[indices]
             x = self.train.batch(indices, self._flips(indices, number), crop=self.config.crop == "paper")
             logits = self.net(x)
             loss = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-            self.sgd.zero_grad()
+            self.optimizer.zero_grad()
             loss.backward()
-            self.sgd.step()
+            self.optimizer.step()
             self.step += 1
             yield {"loss": loss.item(), "top1": float((logits.argmax(1) == labels).float().mean()), "lr": lr}
 

@@ -164,11 +164,12 @@ def test_learning(two_lists):
 
 
 @needs_torch
-def test_learning_with_all_parts_exchanged(two_lists, tmp_path):
+@pytest.mark.parametrize("optimizer", ["--lr 0.02", "--opt adamw --lr 0.002 --eps 1e-3 --weight-decay 5"])
+def test_learning_with_all_parts_exchanged(two_lists, tmp_path, optimizer):
     """Both sides train in the same way: with the same random numbers, their losses differ by rounding alone."""
     data, val = map(str, two_lists)
     recipe = ["--image-size", "64", "--width", "0.0625", "--global-batch", "8", "--crop", "none", "--epochs", "3"]
-    recipe += ["--lr", "0.02", "--lr-scheduler", "cosine", "--lr-warmup-epochs", "1", "--label-smoothing", "0.1"]
+    recipe += [*optimizer.split(), "--lr-scheduler", "cosine", "--lr-warmup-epochs", "1", "--label-smoothing", "0.1"]
     losses = {}
     for program in ("-m alexnet_dist.train", f"{FOLDER / 'torch_training.py'} --exchange {' '.join(PARTS)}"):
         flags = [
@@ -196,11 +197,11 @@ def test_learning_with_all_parts_exchanged(two_lists, tmp_path):
 @needs_torch
 def test_a_recipe_that_pytorch_does_not_follow_is_refused(two_lists, tmp_path):
     data, val = map(str, two_lists)
-    flags = ["--data", data, "--val", val, "--opt", "adamw", "--crop", "none", "--output-dir", str(tmp_path / "run")]
+    flags = ["--data", data, "--val", val, "--opt", "lars", "--crop", "none", "--output-dir", str(tmp_path / "run")]
     command = [sys.executable, str(FOLDER / "torch_training.py"), *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
-    assert "PyTorch's side knows --opt sgd only, not adamw" in done.stderr
+    assert "PyTorch's side knows --opt sgd and adamw only, not lars" in done.stderr
 
 
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is not None, reason="matplotlib is installed")
