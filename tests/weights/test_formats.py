@@ -110,7 +110,7 @@ def test_logits_are_those_of_torchvisions_pipeline(torchvisions, tmp_path, ten_c
     with torch.no_grad():
         theirs = net(torch.stack([normalise(crop) for crop in (crops if ten_crop else [crops])])).numpy()
     pixels = EvaluationPixels(224, "bilinear", ten_crop)
-    row = np.empty((*pixels.axes, *pixels.shape), np.float32)
+    row = np.empty(pixels.row, np.float32)
     pixels.load(tmp_path / "x.png", row)
     x = row.reshape(-1, *pixels.shape)
     for ours in (
