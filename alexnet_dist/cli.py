@@ -7,6 +7,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from alexnet_dist.errors import SharedError, UserError
@@ -41,7 +42,7 @@ def require_positive(args: argparse.Namespace, *flags: str) -> None:
 
 
 def run(parser: Parser, argv: list[str] | None, body: Callable[[argparse.Namespace], int]) -> int:
-    """The exit code of a program that runs without MPI: body's own, or 2 after one line about a user's mistake."""
+    """The exit code of a program that runs without MPI: body's own, or a UserError's after one line about it."""
     try:
         return body(parser.parse_args(argv))
     except UserError as error:
@@ -59,7 +60,7 @@ def run_on_ranks(
     body: "Callable[[World, argparse.Namespace], int]",
     needs_mpi: bool = True,
 ) -> int:
-    """The exit code of this rank of a program: body's own, or 2 if all ranks raise the same SharedError (rank 0 prints it).
+    """The exit code of this rank of a program: body's own, or a SharedError's if all ranks raise the same (rank 0 prints it).
 
     An exception that only one rank raises would leave the others waiting: it is printed with the rank's number, and MPI
     ends all ranks. A body that takes `Ranks`, of which World is one kind, doesn't need MPI: it runs alone without it.
@@ -73,10 +74,11 @@ def run_on_ranks(
     except UserError as error:
         return _report(parser, error)
 
-    def end(text: str) -> None:
-        # One write, so that the lines of several ranks don't mingle.
-        sys.stderr.write(f"{parser.prog}: rank {world.rank} of {world.size} failed, all ranks end: {text}\n")
-        world.abort()
+    def end(text: str, exit_code: int = 1) -> None:
+        with suppress(OSError):  # a closed pipe must not keep the others from ending
+            # One write, so that the lines of several ranks don't mingle.
+            sys.stderr.write(f"{parser.prog}: rank {world.rank} of {world.size} failed, all ranks end: {text}\n")
+        world.abort(exit_code)
 
     threading.excepthook = lambda args: end(
         "".join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback))
@@ -88,9 +90,9 @@ def run_on_ranks(
             args = parser.parse_args(argv)
         return body(world, args)
     except SharedError as error:
-        return _report(parser, error) if world.rank == 0 else 2
+        return _report(parser, error) if world.rank == 0 else error.exit_code
     except UserError as error:
-        end(str(error))
+        end(str(error), error.exit_code)
     except BaseException:  # SystemExit and KeyboardInterrupt of one rank included
         end(traceback.format_exc())
     return 1
@@ -115,4 +117,4 @@ def _open_world(needs_mpi: bool) -> Any:
 
 def _report(parser: Parser, error: UserError) -> int:
     print(f"{parser.prog}: error: {error}", file=sys.stderr, flush=True)
-    return 2
+    return error.exit_code

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from alexnet_dist import cli
 from alexnet_dist.data.augment import CROPS
 from alexnet_dist.data.class_names import class_names_beside, match_classes
 from alexnet_dist.data.sources import open_evaluated
+from alexnet_dist.data.storage import Patience
 from alexnet_dist.errors import SharedError
 from alexnet_dist.model.architecture import Network, parameter_map
 from alexnet_dist.model.network import AlexNet
@@ -60,6 +62,13 @@ def build_parser() -> cli.Parser:
     add("--threads", type=int, metavar="N", help="threads a rank (default: this node's cores shared by its ranks)")
     add("--workers", type=int, metavar="N", help="threads a rank that decode images (default: as --threads)")
     add("--strict", action="store_true", help="an image that can't be read is an error, not skipped and counted")
+    add(
+        "--io-patience",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="how long to go on trying where storage fails (default: %(default)g)",
+    )
     add("--json", action="store_true", help="print one JSON object")
     return parser
 
@@ -97,6 +106,7 @@ def body(world: "Ranks", args: argparse.Namespace) -> int:
             ten_crop=args.ten_crop,
             order=order,
             observe=predictions.add if files else None,
+            patience=Patience(args.io_patience, lambda text: print(text, file=sys.stderr, flush=True)),
         )
     if args.strict and result.broken:
         raise SharedError(result.broken[0])

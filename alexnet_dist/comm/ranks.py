@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -65,13 +65,14 @@ class Ranks:
 
         Inside it there must be no communication that a failed rank would miss.
         """
-        message: list[str] = []
+        errors: list[str] = []
         try:
             yield
         except UserError as error:
-            message.append(str(error))
-        if self.sum([len(message)])[0]:
-            raise SharedError(self.all_texts(message)[0])
+            errors.append(json.dumps([str(error), error.exit_code]))
+        if self.sum([len(errors)])[0]:
+            text, exit_code = json.loads(self.all_texts(errors)[0])
+            raise SharedError(text, exit_code)
 
     def node_threads(self) -> int:
         """How many threads this rank should use: the cores it may run on, divided by the ranks that may run on them."""
@@ -79,8 +80,14 @@ class Ranks:
         places = self.all_texts([f"{os.uname().nodename} {cores}"])
         return max(1, available_cores() // places.count(places[self.rank]))
 
-    def abort(self) -> None:
+    def abort(self, exit_code: int = 1) -> None:
         """Not collective: ends every rank at once, after an unexpected error that the caller has printed."""
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)
+        flush_output()
+        os._exit(exit_code)
+
+
+def flush_output() -> None:
+    """Flushes stdout and stderr, as far as that is possible: on a full disk or a closed pipe it isn't."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()

@@ -6,14 +6,13 @@ their core: an MPI library spins while it waits, and would take the core from th
 
 import json
 import os
-import sys
 import time
 import warnings
 from collections.abc import Callable
 
 import numpy as np
 
-from alexnet_dist.comm.ranks import Made, Ranks
+from alexnet_dist.comm.ranks import Made, Ranks, flush_output
 from alexnet_dist.errors import UserError
 
 try:
@@ -80,8 +79,7 @@ class World(Ranks):
 
         return once_a_node(self, make)
 
-    def abort(self) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
+    def abort(self, exit_code: int = 1) -> None:
+        flush_output()
         time.sleep(0.1)  # until mpirun has forwarded the output; MPICH's Abort can overtake it
-        self.comm.Abort(1)
+        self.comm.Abort(exit_code)

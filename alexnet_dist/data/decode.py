@@ -1,4 +1,8 @@
-"""Decodes JPEG and PNG files of every kind to upright 8-bit RGB. Whatever is wrong with a file raises ImageError."""
+"""Decodes JPEG and PNG files of every kind to upright 8-bit RGB.
+
+Whatever is wrong with a file raises ImageError. What is wrong with the system that it is read from or decoded on is an
+OSError or a MemoryError as it came: the image may be fine, and storage.py says what to do then.
+"""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,6 +17,7 @@ from PIL import ImageFile as PillowFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
+from alexnet_dist.data.storage import NotAFile, is_of_the_file, open_regular
 from alexnet_dist.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")  # of file names, in lower case
@@ -108,7 +113,7 @@ def image_format(content: bytes) -> str:
 
 
 def _opened(image: str | Path | Callable[[], BinaryIO]) -> BinaryIO:
-    return image() if callable(image) else open(image, "rb")
+    return image() if callable(image) else open_regular(image)
 
 
 def _open(file: BinaryIO) -> PillowFile.ImageFile:
@@ -159,12 +164,15 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 @contextmanager
 def image_errors() -> Iterator[None]:
-    """Turns every exception into an ImageError. On damaged files, Pillow raises nearly every kind, even SyntaxError."""
+    """Turns every exception that says something of an image into an ImageError. On damaged files, Pillow raises nearly
+    every kind, even SyntaxError, and OSErrors without a number."""
     try:
         yield
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None and not is_of_the_file(error):
+            raise
         raise ImageError(_reason(error)) from error
 
 
@@ -172,11 +180,9 @@ def _reason(error: Exception) -> str:
     match error:
         case FileNotFoundError() | NotADirectoryError():
             return "is missing"
-        case IsADirectoryError():
-            return "is a folder, not an image"
+        case NotAFile():
+            return str(error.strerror)
         case OSError(errno=int()):
             return f"can't be read: {error.strerror}"
-        case MemoryError():
-            return "doesn't fit into memory"
     text = " ".join(str(error).split()) or type(error).__name__
     return "is truncated" if "truncated" in text.lower() else f"is damaged ({text[:100]})"

@@ -60,10 +60,12 @@ def decoded(images: Sequence[ImageFile], pixels: EvaluationPixels, batch: int, w
             part = images[lo : lo + batch]
             tasks = [pool.submit(pixels.load, image, row) for image, row in zip(part, rows, strict=False)]
             errors = [task.exception() for task in tasks]
-            problems = {lo + row: error for row, error in enumerate(errors) if isinstance(error, ImageError)}
-            for error in errors:
-                if error is not None and not isinstance(error, ImageError):
+            for row, error in enumerate(errors):
+                if isinstance(error, OSError | MemoryError):  # nobody waits here until it can be read
+                    errors[row] = ImageError(f"can't be read: {getattr(error, 'strerror', None) or 'out of memory'}")
+                elif error is not None and not isinstance(error, ImageError):
                     raise error
+            problems = {lo + row: error for row, error in enumerate(errors) if isinstance(error, ImageError)}
             good = [row for row, error in enumerate(errors) if error is None]
             # All are readable as a rule: then nothing is copied.
             chosen = rows[: len(part)] if len(good) == len(part) else rows[good]

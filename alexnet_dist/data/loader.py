@@ -1,5 +1,6 @@
 """This rank's batches, decoded by threads into one buffer while the computation reads the other."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -14,9 +15,12 @@ from alexnet_dist.data.decode import ImageError
 from alexnet_dist.data.mixup import mix_
 from alexnet_dist.data.sharding import epoch_order, share, step_size, steps_per_epoch
 from alexnet_dist.data.source import ImageSource
+from alexnet_dist.data.storage import Patience, StorageFailure
 from alexnet_dist.support.labels import NO_LABEL, Mixed
 
 # (index in the list, epoch, out [H, W, 3]): fills out, or raises ImageError
+LOOK_UP = 0.2  # seconds after which one who waits for images looks whether a signal has come
+
 Load = Callable[[int, int, NDArray[np.float32]], None]
 OwnShare = Callable[[int, int], float]  # (index in the list, epoch): what an image keeps of itself when it is mixed
 
@@ -40,6 +44,9 @@ class Batch:
         return Batch(self.images[chosen], self.labels[chosen], self.positions[chosen], mixed=mixed)
 
 
+NOTHING = Batch(np.empty((0, 0, 0, 3), np.float32), np.empty(0, np.int64), np.empty(0, np.int64))
+
+
 @dataclass(frozen=True, eq=False)
 class _Pending:
     """A batch whose rows are being decoded. A task returns what was wrong with its image, or None.
@@ -48,8 +55,13 @@ class _Pending:
     """
 
     batch: Batch
+    samples: list[int]  # which image each task reads
     tasks: list[Future[str | None]]
     mixing: Future[None] | None = None
+
+
+class Interrupted(Exception):
+    """A signal has asked to stop while a batch was waited for."""
 
 
 class Loader:
@@ -58,7 +70,8 @@ class Loader:
     `load` fills one row of a batch with an image and must depend on its arguments alone; then the global batches are the
     same for any number of ranks and `workers` (threads), and from any first step. With `shuffle` every epoch has an order
     of its own, otherwise the list's. With `own_share`, each image is mixed with the one before it in the global batch.
-    `shape` is that of a row: an image's, or of several crops, or of features. The two buffers take
+    `shape` is that of a row: an image's, or of several crops, or of features. `patience` says how long an image is tried again
+    that the system can't read, and whether waiting for images is to end. The two buffers take
     2 * ceil(global_batch / size) rows, mixing two more in each.
     """
 
@@ -75,6 +88,7 @@ class Loader:
         shuffle: bool = False,
         seed: int = 0,
         workers: int = 1,
+        patience: Patience | None = None,
     ) -> None:
         self._images = images
         self._load, self._own_share = load, own_share
@@ -85,6 +99,7 @@ class Loader:
         spare = 0 if own_share is None else 2
         self._buffers = np.zeros((2, capacity + spare, *shape), np.float32)
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._patience = patience or Patience()
         self._busy = False
 
     @property
@@ -95,24 +110,28 @@ class Loader:
     def batches(self, epoch: int, first_step: int = 0) -> Generator[Batch, None, None]:
         """The batches of an epoch from `first_step` on, the same as those of an epoch begun at step 0.
 
-        Images that can't be read are listed in the batch's `broken`. Any other exception of a thread is raised here. One
-        pass at a time: raises RuntimeError if another one is neither finished nor closed.
+        Images that can't be read are listed in the batch's `broken`. Any other exception of a thread is raised here:
+        StorageFailure if the system can't read any. Raises Interrupted when the patience's `stop` says so. One pass at a
+        time: raises RuntimeError if another one is neither finished nor closed.
         """
         if self._busy:
             raise RuntimeError("the loader's buffers serve one pass at a time; close the other iterator first")
         self._busy = True
+        self._patience.closing.clear()
         pending: deque[_Pending] = deque()
         try:
             order = epoch_order(len(self._images), self._seed, epoch) if self._shuffle else np.arange(len(self._images))
             for step in range(first_step, min(first_step + 2, self.steps)):
                 pending.append(self._begin(order, epoch, step))
             for step in range(first_step, self.steps):
+                self._wait_for(pending[0])
                 yield _finish(pending[0])
                 # The caller asks for the next batch, so this one's buffer is free for the step after the next.
                 pending.popleft()
                 if step + 2 < self.steps:
                     pending.append(self._begin(order, epoch, step + 2))
         finally:
+            self._patience.closing.set()
             _cancel(pending)
             self._busy = False
 
@@ -137,32 +156,47 @@ class Loader:
             labels=self._images.labels[samples].astype(np.int64),
             positions=np.arange(mine.start, mine.stop),
         )
-        rows = zip(samples.tolist(), batch.images, strict=True)
+        numbers = samples.tolist()
+        rows = zip(numbers, batch.images, strict=True)
         tasks = [self._executor.submit(self._fill, epoch, sample, row) for sample, row in rows]
         if self._own_share is None or not len(mine):
-            return _Pending(batch, tasks)
+            return _Pending(batch, numbers, tasks)
         before, scratch = self._buffers[step % 2, len(mine) : len(mine) + 2]
         previous = int(order[first + (mine.start - 1) % count])
         tasks.append(self._executor.submit(self._fill, epoch, previous, before))
         mixed = Mixed(
             np.concatenate([self._images.labels[[previous]], batch.labels[:-1]]),
-            np.array([self._own_share(sample, epoch) for sample in samples.tolist()], np.float32),
+            np.array([self._own_share(sample, epoch) for sample in numbers], np.float32),
         )
-        pending = _Pending(replace(batch, mixed=mixed), tasks)
+        pending = _Pending(replace(batch, mixed=mixed), [*numbers, previous], tasks)
         # Begun only when a thread has taken each task before it: so waiting for those can't block all threads.
         mixing = self._executor.submit(_mix, pending, before, scratch)
         return replace(pending, mixing=mixing)
 
     def _fill(self, epoch: int, sample: int, row: NDArray[np.float32]) -> str | None:
         try:
-            self._load(sample, epoch, row)
+            self._patience.persist(lambda: self._load(sample, epoch, row), lambda: self._images.where(sample))
         except ImageError as error:
             row.fill(0)
             return f"{self._images.where(sample)} {error}"
+        except StorageFailure:
+            raise
         except BaseException as error:
             error.add_note(f"while loading {self._images.where(sample)}")
             raise
         return None
+
+    def _wait_for(self, pending: _Pending) -> None:
+        """Waits until the images of a batch are read, or raises Interrupted. Says which image takes very long."""
+        start, said = time.monotonic(), False
+        for sample, task in zip(pending.samples, pending.tasks, strict=True):
+            while not task.done():
+                wait([task], LOOK_UP)
+                if self._patience.stop():
+                    raise Interrupted
+                if not said and 0 < self._patience.seconds < time.monotonic() - start:
+                    said = True
+                    self._patience.say(f"still waiting for {self._images.where(sample)}")
 
 
 def _mix(pending: _Pending, before: NDArray[np.float32], scratch: NDArray[np.float32]) -> None:

@@ -6,11 +6,11 @@ library reads one after another). Beside the shards lies `index.npz`, which says
 others have made.
 """
 
+import errno
 import os
 import zipfile
 import zlib
 from array import array
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
@@ -55,8 +55,17 @@ class _Descriptor:
             os.close(self.number)
 
 
-def _descriptors() -> Callable[[Path], _Descriptor]:
-    return lru_cache(OPEN_SHARDS)(_Descriptor)
+class _Descriptors:
+    """The latest few files that have been read; the others are closed."""
+
+    def __init__(self) -> None:
+        self._of = lru_cache(OPEN_SHARDS)(_Descriptor)
+
+    def of(self, path: Path) -> _Descriptor:
+        return self._of(path)
+
+    def forget(self) -> None:
+        self._of.cache_clear()
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +79,7 @@ class Shards(ImageTable):
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
     shard_names: list[str]
-    descriptors: Callable[[Path], _Descriptor] = field(default_factory=_descriptors, repr=False)
+    descriptors: _Descriptors = field(default_factory=_Descriptors, repr=False)
 
     def shard(self, index: int) -> Path:
         """The tar file that holds image `index`."""
@@ -78,9 +87,15 @@ class Shards(ImageTable):
 
     def open(self, index: int) -> BinaryIO:
         """The bytes of image `index`. Raises OSError, and ImageError where the shard ends before the image does."""
-        descriptor = self.descriptors(self.shard(index))
         size = int(self.sizes[index])
-        content = os.pread(descriptor.number, size, int(self.offsets[index]))
+        try:
+            descriptor = self.descriptors.of(self.shard(index))  # open until its last user has let it go
+            content = os.pread(descriptor.number, size, int(self.offsets[index]))
+        except FileNotFoundError:  # it was there at the start
+            raise OSError(errno.ESTALE, f"the shard {self.shard(index)} is gone; is its file system mounted?") from None
+        except OSError:
+            self.descriptors.forget()  # a file that has become stale has to be opened anew
+            raise
         if len(content) < size:
             raise ImageError(f"is truncated: the shard has {len(content)} of its {size} bytes; copy it again")
         return BytesIO(content)

@@ -11,6 +11,8 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_dist.data.storage import open_below
+
 BLOCK = 1 << 14  # names that are copied at a time
 
 
@@ -96,7 +98,7 @@ class FileTable(ImageTable):
 
     def open(self, index: int) -> BinaryIO:
         """The file of image `index`. Raises OSError."""
-        return open(self.path(index), "rb")
+        return open_below(self.root, self.path(index))
 
     def _fingerprint(self) -> str:
         """Eight hexadecimal digits: CRC-32 of the labels, then of each path and a line break."""

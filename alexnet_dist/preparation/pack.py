@@ -19,7 +19,7 @@ from alexnet_dist.data.decode import ImageError, image_errors, image_format
 from alexnet_dist.data.shards import INDEX, IndexWriter, Shards, read_shards, shard_files
 from alexnet_dist.data.sources import open_images
 from alexnet_dist.data.table import ImageTable
-from alexnet_dist.errors import UserError
+from alexnet_dist.errors import StorageError, UserError
 from alexnet_dist.support.files import replacing, writing
 
 MEGABYTE = 1_000_000
@@ -128,6 +128,8 @@ def _read(images: ImageTable, number: int) -> bytes:
             return content
     except ImageError as error:
         raise UserError(f"{images.where(number)} {error}; repair it, or take it off the list") from error
+    except OSError as error:
+        raise StorageError(f"{images.where(number)} can't be read: {error.strerror}; run this again later") from error
 
 
 def _add_image(tar: tarfile.TarFile, number: int, label: int, content: bytes) -> tuple[str, int]:

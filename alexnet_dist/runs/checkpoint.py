@@ -8,6 +8,8 @@ which has no metadata, is read too. Nothing in a file is executed or unpickled.
 """
 
 import json
+import os
+import re
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -67,6 +69,8 @@ def save(
         try:
             save_file(tensors, temporary, metadata)
         except SafetensorError as error:
+            if number := re.search(r"os error (\d+)", str(error)):
+                raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
             raise UserError(f"cannot write {path}: {error}") from error
 
 

@@ -6,6 +6,9 @@ from pathlib import Path
 from alexnet_dist.errors import UserError
 from alexnet_dist.support.files import check_writable, writing
 
+# Of files.py, of `point_latest`, of the lock, and of safetensors, which writes under a name of its own first.
+LEFT_BEHIND = (".*.part", ".*.probe", ".latest.*", ".lock.*", ".tmp??????")
+
 
 class RunFolder:
     """`checkpoint-<step>.safetensors` are training states, `latest.safetensors` links to the newest of them,
@@ -26,12 +29,13 @@ class RunFolder:
             )
 
     def begin(self) -> None:
-        """Removes the mark of a finished run that now continues, and the temporary files of one that was killed.
+        """Removes the mark of a finished run that now continues, and the temporary files of one that was killed. The folder
+        must be held (lock.py): these might be another run's.
 
         Raises UserError.
         """
         with writing(self.path):
-            for file in (self.complete, *self.path.glob(".*.part"), *self.path.glob(".latest.*")):
+            for file in (self.complete, *(one for pattern in LEFT_BEHIND for one in self.path.glob(pattern))):
                 file.unlink(missing_ok=True)
 
     def _states(self) -> list[Path]:

@@ -1,20 +1,26 @@
 """Files that are either complete or absent: written under a temporary name, flushed to the disk, renamed."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from alexnet_dist.errors import UserError
+from alexnet_dist.errors import StorageError, UserError
+
+OF_THE_STORAGE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS, errno.ENODEV, errno.EFBIG}
+)
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns an OSError into a UserError that names `path` and the reason."""
+    """Turns an OSError into a UserError that names `path` and the reason: a StorageError if the storage is to blame."""
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        kind = StorageError if error.errno in OF_THE_STORAGE else UserError
+        raise kind(f"cannot write {path}: {error.strerror or error}") from error
 
 
 @contextmanager

@@ -40,6 +40,7 @@ class TrainingConfig:
     workers: int | None = None
     strict: bool = False
     max_bad: float = 0.1
+    io_patience: float = 300.0
 
     image_size: int = 224
     width: float = 1.0
@@ -104,7 +105,15 @@ class TrainingConfig:
             self._require(name, value is None or value >= 1, "at least 1")
         for name in ("lr", "head_lr_factor", "width", "lr_step_size", "trust_coefficient", "eps"):
             self._require(name, getattr(self, name) > 0, "more than 0")
-        for name in ("weight_decay", "lr_patience", "lr_reductions", "lr_min", "lr_warmup_epochs", "lr_power"):
+        for name in (
+            "io_patience",
+            "weight_decay",
+            "lr_patience",
+            "lr_reductions",
+            "lr_min",
+            "lr_warmup_epochs",
+            "lr_power",
+        ):
             self._require(name, getattr(self, name) >= 0, "at least 0")
         for name in ("dropout", "momentum", "beta1", "beta2", "label_smoothing"):
             self._require(name, 0 <= getattr(self, name) < 1, "from 0 up to, but not including, 1")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from alexnet_dist.comm.ranks import Ranks
 from alexnet_dist.data.decoded import EvaluationPixels
 from alexnet_dist.data.source import ImageSource
+from alexnet_dist.data.storage import Patience
 from alexnet_dist.errors import SharedError
 from alexnet_dist.kernels.loss import count_correct, cross_entropy
 from alexnet_dist.model.network import AlexNet
@@ -61,8 +62,10 @@ def evaluate(
     order: Sequence[int] | None = None,
     observe: Observer | None = None,
     features: Rows | None = None,
+    patience: Patience | None = None,
 ) -> Evaluation:
-    """Evaluates the network on the list, each rank on its share of it. Raises SharedError if no image could be read.
+    """Evaluates the network on the list, each rank on its share of it. Raises SharedError if no image could be read, and
+    StorageFailure, on one rank alone, if the system can't read one for longer than `patience` has.
 
     With `ten_crop`, on the mean probabilities of ten crops of each image. `order` says which of the network's classes is
     each of the list's, where it isn't the same. `observe` is shown every readable image's logits, in the list's classes.
@@ -78,7 +81,7 @@ def evaluate(
     sums = Sums()
     broken: list[tuple[int, str]] = []
     rows: Rows = features or ImageRows(images, pixels)
-    for places, batch in blocks(images, rows, block, world, workers):
+    for places, batch in blocks(images, rows, block, world, workers, patience=patience):
         x = batch.images if features else batch.images.reshape(-1, *pixels.shape)
         logits = mean_over_crops(net.forward(x), pixels.crops)
         logits = logits if order is None else logits[:, order]

@@ -101,6 +101,7 @@ def _add_data(add: _Group) -> None:
     add("--workers", type=int, metavar="N", help="threads a rank that decode images (default: as --threads)")
     add("--strict", action=yes_or_no, help="a broken image is an error, not skipped and counted")
     add("--max-bad", type=float, metavar="F", help="give up when so large a share of the images is broken")
+    add("--io-patience", type=float, metavar="SECONDS", help="how long to go on trying where storage fails")
 
 
 def _add_network(add: _Group) -> None:

@@ -17,6 +17,7 @@ from alexnet_dist.data.augment import Augmentation
 from alexnet_dist.data.decode import ImageError
 from alexnet_dist.data.decoded import EvaluationPixels
 from alexnet_dist.data.source import ImageSource
+from alexnet_dist.data.storage import Patience
 from alexnet_dist.model.network import AlexNet
 from alexnet_dist.runs.log import log
 from alexnet_dist.support.labels import NO_LABEL
@@ -72,7 +73,9 @@ def keep_features(inputs: "Inputs", net: AlexNet, sizes: list[int], workers: int
         return None
     log.info("frozen layers compute the features of %d images once (%.0f MB)", len(train) + len(val), size / 1e6)
     node = Node(world)
-    return Kept(_compute(net, train, node, workers), _compute(net, val, node, workers), node)
+    patience = Patience(inputs.config.io_patience, log.warning)
+    of_train, of_val = (_compute(net, images, node, workers, patience) for images in (train, val))
+    return Kept(of_train, of_val, node)
 
 
 def _why_not(size: int, config: TrainingConfig, world: World, ranks: int) -> str:
@@ -95,12 +98,12 @@ def what_changes_images(config: TrainingConfig) -> list[str]:
     return [f"--{name.replace('_', '-')}" for name in changes + ["mixup_alpha"] * bool(config.mixup_alpha)]
 
 
-def _compute(net: AlexNet, images: ImageSource, node: Node, workers: int) -> FrozenFeatures:
+def _compute(net: AlexNet, images: ImageSource, node: Node, workers: int, patience: Patience) -> FrozenFeatures:
     """Collective: the features of all images of a list."""
     values = node.shared((len(images), *net.frozen_shape))
     rows = ImageRows(images, EvaluationPixels(net.network.image_size, net.network.interpolation))
     problems = []
-    for places, batch in blocks(images, rows, net.batch, node.world, workers):
+    for places, batch in blocks(images, rows, net.batch, node.world, workers, patience=patience):
         values[places] = net.forward_frozen(batch.images)
         broken = places[batch.labels == NO_LABEL].tolist()
         values[broken] = 0

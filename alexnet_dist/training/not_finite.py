@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alexnet_dist.errors import SharedError
+from alexnet_dist.errors import DIVERGED, SharedError
 from alexnet_dist.support.workspace import Workspace
 from alexnet_dist.training.optim import Optimizer, StepContext
 
@@ -26,6 +26,8 @@ RESTORED_RATE = 0.5  # what each restoration multiplies the learning rate by
 
 class Diverged(SharedError):
     """A loss, a gradient or a weight is not finite. Raised by all ranks."""
+
+    exit_code = DIVERGED
 
 
 @dataclass(frozen=True)

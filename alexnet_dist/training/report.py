@@ -68,7 +68,7 @@ class Report:
         if skipped:
             log.warning("skipped in this epoch: %s that could not be read", plural(skipped, "image"))
         if progress.void:
-            log.warning("--on-nan skip: %s so far without any change", plural(progress.void, "step"))
+            log.warning("so far, %s changed nothing (--on-nan skip, or no image was readable)", _made(progress.void))
         self._out.metrics(
             "epoch",
             epoch=progress.epoch,
@@ -115,12 +115,16 @@ class Report:
         if progress.skipped:
             log.warning("in all epochs together, %s an image could not be read", plural(progress.skipped, "time"))
         if progress.void:
-            log.warning("--on-nan skip: in all epochs together %s without any change", plural(progress.void, "step"))
+            log.warning("in all, %s changed nothing (--on-nan skip, or no image was readable)", _made(progress.void))
         self._out.metrics("complete", epoch=progress.epoch, step=progress.step, skipped=progress.skipped)
 
     def close(self) -> None:
         """Closes the files."""
         self._out.close()
+
+
+def _made(count: int) -> str:
+    return f"{plural(count, 'step')} {'has' if count == 1 else 'have'}"
 
 
 def duration(seconds: float) -> str:

@@ -16,6 +16,7 @@ from alexnet_dist.data.table import ImageTable
 from alexnet_dist.errors import UserError
 from alexnet_dist.model.architecture import Network, layer_table
 from alexnet_dist.runs.folder import RunFolder
+from alexnet_dist.runs.lock import RunLock
 from alexnet_dist.runs.log import RunLog
 from alexnet_dist.runs.timeline import NullTimeline, Timeline
 from alexnet_dist.support.files import check_writable
@@ -77,7 +78,7 @@ def open_run(config: TrainingConfig, world: World, sources: Sources | None = Non
     raised as SharedError.
     """
     inputs = read_inputs(config, world, sources)
-    with Team(config.threads or world.node_threads()) as team:
+    with _held(inputs.folder, world), Team(config.threads or world.node_threads()) as team:
         run = _begin(inputs, team)
         try:
             yield run
@@ -86,6 +87,19 @@ def open_run(config: TrainingConfig, world: World, sources: Sources | None = Non
             run.engine.close()  # collective: not after an error, when some ranks may not get here
         finally:
             run.report.close()
+
+
+@contextmanager
+def _held(folder: RunFolder, world: World) -> Iterator[None]:
+    """Collective: rank 0 holds the folder. Raises SharedError if another run does."""
+    lock = RunLock(folder.path)
+    try:
+        with world.shared_errors():
+            if world.rank == 0:
+                lock.acquire()
+        yield
+    finally:
+        lock.release()
 
 
 def read_inputs(config: TrainingConfig, world: World, sources: Sources | None = None) -> Inputs:

@@ -12,6 +12,7 @@ from alexnet_dist.data.decoded import EvaluationPixels
 from alexnet_dist.data.loader import Batch, Loader
 from alexnet_dist.data.sharding import steps_per_epoch
 from alexnet_dist.data.source import ImageSource
+from alexnet_dist.data.storage import Patience
 
 
 class Rows(Protocol):
@@ -44,12 +45,13 @@ class ImageRows(NamedTuple):
 
 
 def blocks(
-    images: ImageSource, rows: Rows, block: int, world: Ranks, workers: int
+    images: ImageSource, rows: Rows, block: int, world: Ranks, workers: int, *, patience: Patience | None = None
 ) -> Iterator[tuple[NDArray[np.int64], Batch]]:
     """This rank's batches, each a whole block of the list, and the images' places in the list.
 
     Every rank has as many: where there is no block left for it, one without images, for a forward pass may be collective.
-    What is computed together, and so how it is rounded, doesn't depend on the number of ranks.
+    What is computed together, and so how it is rounded, doesn't depend on the number of ranks. Raises StorageFailure, on
+    this rank alone, where `patience` with storage that fails has come to its end.
     """
     places = np.arange(len(images))
     own = np.flatnonzero(places // block % world.size == world.rank)
@@ -57,7 +59,10 @@ def blocks(
     def load(index: int, epoch: int, out: np.ndarray) -> None:
         rows.load(int(own[index]), out)
 
-    with Loader(images.subset(own), load=load, global_batch=block, shape=rows.row, workers=workers) as loader:
+    own_images = images.subset(own)
+    with Loader(
+        own_images, load=load, global_batch=block, shape=rows.row, workers=workers, patience=patience
+    ) as loader:
         start = 0
         for batch in loader.batches(0):
             yield own[start : start + len(batch.labels)], batch

@@ -2,36 +2,32 @@
 
 import json
 import math
+import sys
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
-
-from alexnet_dist.data.loader import Batch, Loader
+from alexnet_dist.data.loader import NOTHING, Batch, Interrupted, Loader
 from alexnet_dist.data.source import ImageSource
-from alexnet_dist.errors import SharedError
-from alexnet_dist.runs import checkpoint
+from alexnet_dist.data.storage import Patience, StorageFailure
+from alexnet_dist.errors import STOPPED, SharedError
 from alexnet_dist.runs.log import log
 from alexnet_dist.runs.timeline import WORK_PHASES, Timeline, slowest, write_trace
-from alexnet_dist.support.files import write_text
 from alexnet_dist.support.plural import plural
 from alexnet_dist.support.signals import StopSignals
 from alexnet_dist.training.diagnosis import Diagnosis, Guessing
 from alexnet_dist.training.evaluation import evaluate
 from alexnet_dist.training.not_finite import SKIPS, Diverged
-from alexnet_dist.training.optim_wrappers import AVERAGE
-from alexnet_dist.training.origin import without_state
 from alexnet_dist.training.progress import Progress, Sums
 from alexnet_dist.training.report import log_run_header
 from alexnet_dist.training.restoring import lowered, may_restore, restore
+from alexnet_dist.training.saving import Saver
 from alexnet_dist.training.schedule import Plateau
 from alexnet_dist.training.setup import Run
 from alexnet_dist.training.symptoms import Probe
 from alexnet_dist.training.training_loader import training_loader
-
-STOPPED = 75  # exit code: EX_TEMPFAIL of sysexits.h, "try again later"
 
 
 class Trainer:
@@ -45,8 +41,8 @@ class Trainer:
         probe = Probe(run.engine.net, run.engine.values, run.world, run.engine.trained_from)
         self._diagnosis = Diagnosis(run.config, probe, guessing, run.report.diagnosis)
         self._workers = run.config.workers or run.team.size
-        self._saved_step = run.progress.step if run.resumed else -1
-        self._saved = False  # whether latest.safetensors is of this run
+        self._patience = Patience(run.config.io_patience, self._say)  # for what isn't to be interrupted
+        self._saver = Saver(run)
         self._reported: set[str] = set()  # messages about broken images that have been logged
         self._work_seconds = dict.fromkeys(WORK_PHASES, 0.0)  # this rank's seconds by phase in this epoch
 
@@ -55,54 +51,74 @@ class Trainer:
         log_run_header(self.run_)
         if self.run_.resumed is not None:
             self.report.resumed(self.progress)
-        with StopSignals() as self.signals, training_loader(self.run_, self._workers) as loader:
+        with StopSignals() as self.signals, self._training_loader() as loader:
             while self.progress.epoch < self.config.epochs and not self._plateau_is_final():
                 try:
-                    done = self._train_epoch(loader)
+                    why = self._train_epoch(loader)
                 except Diverged as problem:
                     self._restore(problem)
                     continue
-                if not done:
+                if why:
                     self._write_timeline()
-                    log.info("stopped by a signal after step %d; --resume continues it", self.progress.step)
+                    log.warning("stopped %s after step %d; --resume continues it", why, self.progress.step)
                     return STOPPED
                 self._finish_epoch()
         self._write_timeline()
-        values, state = self.engine.whole() if self.config.save else (None, {})
-        with self.world.shared_errors():
-            if self.world.rank == 0:
-                if self.config.save and values is not None:
-                    self._save_weights(Path(self.config.save), self._validated(values, state))
-                write_text(self.folder.complete, f"step {self.progress.step}\n")
+        self._saver.finish(self.progress)
         self.report.complete(self.progress)
         return 0
 
     def _plateau_is_final(self) -> bool:
         return self.config.lr_scheduler == "plateau" and self.progress.plateau.finished
 
-    def _train_epoch(self, loader: Loader) -> bool:
-        """Runs the remaining steps of this epoch; False if a signal has stopped it."""
+    def _train_epoch(self, loader: Loader) -> str:
+        """Runs the remaining steps of this epoch; what has stopped it, or "" """
         watch = self.engine.watch
         self.report.start_clock()
         first = self.progress.step_in_epoch
         with closing(loader.batches(self.progress.epoch, first)) as batches:
             for _ in range(first, loader.steps):
                 with watch.phase("data"):
-                    batch = next(batches)
+                    batch, failure = _next(batches)
                 with watch.phase("wait"):
                     readable = len(batch.labels) - len(batch.broken)
-                    global_count, broken, stop = self.world.sum([readable, len(batch.broken), self.signals.received])
-                if stop:
+                    global_count, broken, stop, failures = self.world.sum(
+                        [readable, len(batch.broken), self.signals.received, len(failure)]
+                    )
+                if stop or failures:
                     self._save_state()
-                    return False
+                    return f"({self.world.all_texts(failure)[0]})" if failures else "by a signal"
                 if broken:
                     self.progress = replace(self.progress, broken=self.progress.broken + int(broken))
                     self._report_broken(self.world.all_texts(batch.broken), self.progress.broken, self.sources.train)
-                self._step(batch, int(global_count), loader.steps)
+                if global_count:
+                    self._step(batch, int(global_count), loader.steps)
+                else:
+                    self._pass_over()
         # Validation may take long, or fail: what has been learned so far is saved first.
-        if self.progress.step != self._saved_step:
+        if self.progress.step != self._saver.saved_step:
             self._save_state()
-        return True
+        return ""
+
+    def _training_loader(self) -> Loader:
+        patience = Patience(self.config.io_patience, self._say, lambda: self.signals.received)
+        return training_loader(self.run_, self._workers, patience)
+
+    def _say(self, text: str) -> None:
+        """Tells people of this rank's trouble, from any rank and thread."""
+        if self.world.rank == 0:
+            log.warning("WARNING: %s", text)
+        else:
+            sys.stderr.write(f"WARNING: rank {self.world.rank}: {text}\n")
+
+    def _pass_over(self) -> None:
+        """A step none of whose images could be read: nothing is changed, by momentum and weight decay neither."""
+        before = self.progress
+        self.progress = replace(
+            before, step_in_epoch=before.step_in_epoch + 1, step=before.step + 1, void=before.void + 1
+        )
+        if self.config.save_every and self.progress.step % self.config.save_every == 0:
+            self._save_state()
 
     def _step(self, batch: Batch, global_count: int, steps: int) -> None:
         """One step of the epoch's `steps`, on `global_count` images over all ranks."""
@@ -149,7 +165,7 @@ class Trainer:
             raise problem
         if not may_restore(self.progress):
             raise Diverged(f"{problem}. Going back {self.progress.restores} times (--on-nan restore) has not helped")
-        self.progress = restore(self.run_, self.progress, saved=self._saved)
+        self.progress = restore(self.run_, self.progress, saved=self._saver.saved)
         self.report.restored(str(problem), self.progress, lowered(self.run_.schedule.lr, self.progress))
 
     def _report_broken(self, messages: list[str], broken: int, images: ImageSource) -> None:
@@ -194,7 +210,9 @@ class Trainer:
         start, before = time.perf_counter(), self.progress.plateau
         features = self.run_.features.val if self.run_.features else None
         with self.engine.averaged():
-            result = evaluate(self.engine.net, self.sources.val, self.world, self._workers, features=features)
+            result = evaluate(
+                self.engine.net, self.sources.val, self.world, self._workers, features=features, patience=self._patience
+            )
             if result.broken:
                 self._report_broken(list(result.broken), len(result.broken), self.sources.val)
             decision = self.world.broadcast_json(asdict(before.observe(result.error, self.run_.schedule)))
@@ -221,47 +239,17 @@ class Trainer:
             if self.world.rank == 0:
                 write_trace(Path(str(self.config.timeline)), traces)
 
-    # Saving
-
     def _save_state(self, best: bool = False) -> None:
-        """Rank 0 writes a training state, and the weights alone (those that are validated) if they are the best so far."""
-        values, state = self.engine.whole()
-        if self.world.sum([values is not None and not np.isfinite(values).all()])[0]:
+        """A training state, and the weights alone if they are the best so far. Raises Diverged rather than save NaN."""
+        if not self._saver.save(self.progress, best):
             raise self._divergence("a weight is not finite")
-        with self.world.shared_errors():
-            if values is not None:
-                # The best weights first: a run that is killed in between repeats the end of this epoch.
-                if best:
-                    self._save_weights(self.folder.best, self._validated(values, state))
-                self._save_training(self.folder.state(self.progress.step), values, state)
-        self._saved_step, self._saved = self.progress.step, True
 
-    def _validated(self, values: np.ndarray, state: dict[str, np.ndarray]) -> np.ndarray:
-        """The weights that are validated: their average where one is kept, which it isn't of frozen layers."""
-        if AVERAGE not in state:
-            return values
-        start = self.engine.trained_from
-        state[AVERAGE][:start] = values[:start]
-        return state[AVERAGE]
 
-    def _save_training(self, path: Path, values: np.ndarray, state: dict[str, np.ndarray]) -> None:
-        run, engine = self.run_, self.engine
-        training = {
-            "progress": asdict(self.progress),
-            "seed": self.config.seed,
-            "global-batch": run.global_batch,
-            "opt": self.config.opt,
-            "train list": run.train_list,
-            "sync": engine.strategy_name,
-            "ranks": self.world.size,
-            "nodes": run.nodes,
-            "config": asdict(self.config),
-        }
-        header = checkpoint.Header(run.network, self.sources.class_names, training)
-        skip = without_state(run.network, self.config, state)
-        checkpoint.save(path, engine.parameters, values, state, header, skip=skip)
-        self.folder.point_latest(path)
-
-    def _save_weights(self, path: Path, values: np.ndarray) -> None:
-        header = checkpoint.Header(self.run_.network, self.sources.class_names)
-        checkpoint.save(path, self.engine.parameters, values, {}, header)
+def _next(batches: Iterator[Batch]) -> tuple[Batch, list[str]]:
+    """This rank's next batch, and why there is none: nothing is said where a signal has come meanwhile."""
+    try:
+        return next(batches), []
+    except Interrupted:
+        return NOTHING, []
+    except StorageFailure as error:
+        return NOTHING, [str(error)]

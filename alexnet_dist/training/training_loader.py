@@ -7,11 +7,12 @@ import numpy as np
 from alexnet_dist.data.augment import load_for_training
 from alexnet_dist.data.loader import Loader
 from alexnet_dist.data.mixup import own_share
+from alexnet_dist.data.storage import Patience
 from alexnet_dist.support.randomness import Purpose, generator
 from alexnet_dist.training.setup import Run
 
 
-def training_loader(run: Run, workers: int) -> Loader:
+def training_loader(run: Run, workers: int, patience: Patience) -> Loader:
     """This rank's part of the training images, with `workers` threads. What an image becomes depends on seed and epoch."""
     config, images, features = run.config, run.sources.train, run.features and run.features.train
     augmentation, size = config.augmentation(), config.image_size
@@ -35,6 +36,7 @@ def training_loader(run: Run, workers: int) -> Loader:
         size=run.world.size,
         shape=features.row if features else (size, size, 3),
         workers=workers,
+        patience=patience,
         shuffle=True,
         seed=config.seed,
     )

@@ -42,7 +42,7 @@ def test_unreadable_file(tmp_path, monkeypatch):
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(decode_module, "open", refuse, raising=False)
+    monkeypatch.setattr(decode_module, "open_regular", refuse)
     assert reason(tmp_path / "a.jpg") == "can't be read: Permission denied"
 
 

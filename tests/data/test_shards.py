@@ -144,14 +144,6 @@ def test_damage_after_the_start_is_the_images_error(packed):
     os.truncate(shard, offset + 100)
     with pytest.raises(ImageError, match="is truncated: the shard has 100 of its"):
         decode(lambda: images.open(index))
-    shard.unlink()
-    with pytest.raises(ImageError, match="is missing"):
-        decode(lambda: read_again(images).open(index))
-
-
-def read_again(images: Shards) -> Shards:
-    """The same shards, none of which is open."""
-    return Shards.rebuilt(images.facts(), images.arrays())
 
 
 def test_a_class_id_that_is_too_large_names_its_image(packed):

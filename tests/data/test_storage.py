@@ -1,0 +1,161 @@
+"""Storage that fails is not a broken image: it is tried again, for as long as one has patience."""
+
+import errno
+import os
+import socket
+import threading
+import time
+
+import pytest
+from PIL import Image
+
+from alexnet_dist.data.decode import ImageError, decode
+from alexnet_dist.data.image_list import read_image_list
+from alexnet_dist.data.loader import Interrupted, Loader
+from alexnet_dist.data.shards import read_shards
+from alexnet_dist.data.storage import Patience, StorageFailure
+from alexnet_dist.preparation.pack import pack
+
+OUTAGES = [OSError(number, os.strerror(number)) for number in (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)]
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A list of three images in a folder of their own, and one that is missing."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (20, 20), (number, 0, 0)).save(folder / f"{number}.png")
+    (folder / "images.list").write_text("0 0.png\n0 1.png\n0 gone.png\n0 2.png\n")
+    return read_image_list(folder / "images.list")
+
+
+def loader(images, load, patience=None, **options):
+    return Loader(images, load=load, global_batch=4, shape=(1, 1, 1), patience=patience, **options)
+
+
+def red(images):
+    """A loader's `load`: the red value of an image."""
+
+    def load(index, epoch, out):
+        out[...] = decode(lambda: images.open(index)).getpixel((0, 0))[0]
+
+    return load
+
+
+@pytest.mark.parametrize("error", [*OUTAGES, MemoryError()], ids=str)
+def test_what_is_wrong_with_the_system_is_not_a_broken_image(error):
+    def fail():
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        decode(fail)
+    assert caught.value is error
+
+
+def test_reading_is_tried_again_and_said_once(images):
+    failures, said = [0] * len(images), []
+
+    def load(index, epoch, out):
+        if failures[index] < 2:
+            failures[index] += 1
+            raise OUTAGES[index]
+        red(images)(index, epoch, out)
+
+    with loader(images, load, Patience(60, said.append), workers=4) as batches:
+        (batch,) = batches.batches(0)
+    assert batch.images.ravel().tolist() == [0, 1, 0, 2]
+    assert [message.split(" is ")[1] for message in batch.broken] == ["missing"]
+    assert failures == [2] * 4
+    assert len(said) == 2
+    assert "Trying again for up to 60 s (--io-patience)" in said[0]
+    assert said[1].startswith("images can be read again, after ")
+
+
+def test_patience_ends(images):
+    def load(index, epoch, out):
+        raise OUTAGES[0]
+
+    with loader(images, load, Patience(0.5)) as batches, pytest.raises(StorageFailure) as caught:
+        next(batches.batches(0))
+    assert "images.list:1: " in str(caught.value)
+    assert "can't be read: Input/output error" in str(caught.value)
+    assert "--io-patience" in str(caught.value)
+    assert caught.value.exit_code == 75
+
+
+def test_a_signal_ends_waiting_for_images(images):
+    """And closing the loader ends the threads that would try for minutes."""
+    stopped = threading.Event()
+
+    def load(index, epoch, out):
+        stopped.set()
+        raise OUTAGES[0]
+
+    with loader(images, load, Patience(600, stop=stopped.is_set), workers=2) as batches, pytest.raises(Interrupted):
+        next(batches.batches(0))
+
+
+def test_an_image_that_takes_very_long_is_named(images):
+    said, release = [], threading.Event()
+
+    def load(index, epoch, out):
+        if index == 1:
+            release.wait(60)
+        out.fill(index)
+
+    def say(text):
+        said.append(text)
+        release.set()
+
+    with loader(images, load, Patience(0.1, say), workers=2) as batches:
+        next(batches.batches(0))
+    assert said == [f"still waiting for {images.where(1)}"]
+
+
+def test_a_missing_image_is_broken_but_a_missing_folder_is_an_outage(images, tmp_path):
+    with pytest.raises(ImageError, match="is missing"):
+        decode(lambda: images.open(2))
+    images.source.parent.rename(tmp_path / "away")
+    with pytest.raises(OSError, match="is gone; is its file system mounted") as caught:
+        decode(lambda: images.open(0))
+    assert caught.value.errno == errno.ESTALE
+    (tmp_path / "data").mkdir()  # what an unmounted file system leaves behind
+    with pytest.raises(OSError, match="is empty; is its file system mounted"):
+        decode(lambda: images.open(0))
+
+
+def test_a_shard_that_vanishes_is_an_outage(images, tmp_path):
+    images.source.write_text("0 0.png\n0 1.png\n0 2.png\n")
+    pack(images.source, tmp_path / "shards")
+    shards = read_shards(tmp_path / "shards")
+    shard = shards.shard(0)
+    shard.rename(tmp_path / "away.tar")
+    with pytest.raises(OSError, match="is gone") as caught:
+        shards.open(0)
+    assert caught.value.errno == errno.ESTALE
+    (tmp_path / "away.tar").rename(shard)
+    assert decode(lambda: shards.open(2)).getpixel((0, 0)) == (2, 0, 0)
+
+
+def test_only_regular_files_are_opened(images):
+    """A FIFO would wait for a writer, /dev/zero would never end."""
+    folder = images.source.parent
+    os.mkfifo(folder / "fifo.png")
+    (folder / "device.png").symlink_to("/dev/zero")
+    (folder / "folder.png").mkdir()
+    (folder / "loop.png").symlink_to("loop.png")
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(folder / "socket.png"))
+    start = time.monotonic()
+    for name, reason in (
+        ("fifo", "is a FIFO, not an image"),
+        ("device", "is a device, not an image"),
+        ("folder", "is a folder, not an image"),
+        ("loop", "can't be read: Too many levels"),
+        ("socket", "can't be read: No such device"),
+    ):
+        with pytest.raises(ImageError, match=reason):
+            decode(folder / f"{name}.png")
+    listening.close()
+    assert time.monotonic() - start < 60

@@ -1,0 +1,48 @@
+"""A second run in a folder that a first one writes to is refused, and the first one doesn't notice."""
+
+import os
+import signal
+
+import pytest
+from launcher import assert_refused, needs_mpirun, start_training, steps, train
+
+pytestmark = needs_mpirun
+
+
+@pytest.fixture(scope="module")
+def site(pictures, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two_runs")
+    pictures.write_list(folder / "train.list", 40)
+    pictures.write_list(folder / "val.list", 6)
+    return folder
+
+
+def flags(output, *more):
+    lists = ["--data", "train.list", "--val", "val.list", "--num-classes", 10, "--global-batch", 4]
+    return [*lists, "--epochs", 4, "--lr", "0.001", "--save-every", 3, "--output-dir", output, *more]
+
+
+def test_the_second_is_refused(site):
+    train(2, flags("alone"), site).ok()
+    with start_training(2, flags("busy"), site) as first:
+        first.until((site / "busy" / "latest.safetensors").exists, "a checkpoint")
+        pids = first.alive()
+        for pid in pids:  # so that it doesn't end meanwhile
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            second = train(2, flags("busy", "--resume"), site)
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+        assert_refused(second, "busy is in use by process", "choose another --output-dir")
+        first.wait().ok()
+    assert steps(site / "busy") == steps(site / "alone")
+
+
+def test_a_killed_run_does_not_hold_its_folder(site):
+    with start_training(2, flags("killed"), site) as job:
+        job.until(lambda: (site / "killed" / "latest.safetensors").exists(), "a checkpoint")
+        job.kill()
+    assert (site / "killed" / ".lock").exists()
+    train(2, flags("killed", "--resume"), site).ok()
+    assert not list((site / "killed").glob(".*"))

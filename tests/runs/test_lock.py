@@ -1,0 +1,119 @@
+"""A run's folder has one owner; one that has died doesn't hold it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from alexnet_dist.errors import UserError
+from alexnet_dist.runs import lock as module
+from alexnet_dist.runs.lock import NAME, PATIENCE, RunLock
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from alexnet_dist.runs.lock import RunLock
+with RunLock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that holds tmp_path."""
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def elsewhere(folder, age):
+    """A lock whose owner can't be seen from here, and who touched it so many seconds ago."""
+    path = folder / NAME
+    path.write_text(
+        json.dumps({"host": "node7", "place": "another", "pid": 1, "job": "SLURM_JOB_ID=12", "since": "noon"})
+    )
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def test_a_second_run_is_refused_and_told_by_whom(holder, tmp_path):
+    with pytest.raises(UserError, match=rf"in use by process {holder.pid} on {os.uname().nodename}, since 20"):
+        RunLock(tmp_path).acquire()
+    assert os.listdir(tmp_path) == [NAME]
+
+
+def test_who_was_killed_holds_nothing(holder, tmp_path):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with RunLock(tmp_path):
+        assert os.listdir(tmp_path) == [NAME]
+    assert os.listdir(tmp_path) == []
+
+
+def test_neither_does_a_zombie_nor_one_whose_number_was_given_again(holder, tmp_path):
+    holder.send_signal(signal.SIGKILL)  # nobody has waited for it yet
+    os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
+    with RunLock(tmp_path):
+        owner = json.loads((tmp_path / NAME).read_text())
+    (tmp_path / NAME).write_text(json.dumps({**owner, "started": "1"}))
+    with RunLock(tmp_path):
+        pass
+
+
+def test_an_owner_on_another_host_is_believed_while_it_touches_the_lock(tmp_path):
+    elsewhere(tmp_path, PATIENCE - 30)
+    with pytest.raises(UserError, match=r"process 1 on node7, SLURM_JOB_ID=12, since noon: .* void 5 minutes later"):
+        RunLock(tmp_path).acquire()
+    elsewhere(tmp_path, PATIENCE + 30)
+    with RunLock(tmp_path):
+        assert "node7" not in (tmp_path / NAME).read_text()
+
+
+def test_the_owner_touches_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BEAT", 0.01)
+    with RunLock(tmp_path):
+        os.utime(tmp_path / NAME, (0, 0))
+        end = time.monotonic() + 20
+        while (tmp_path / NAME).stat().st_mtime == 0:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+
+def test_a_torn_lock_of_long_ago_is_no_lock(tmp_path):
+    (tmp_path / NAME).write_bytes(b'{"host": "no')
+    with pytest.raises(UserError, match="in use by process"):
+        RunLock(tmp_path).acquire()
+    os.utime(tmp_path / NAME, (0, 0))
+    with RunLock(tmp_path):
+        pass
+
+
+def test_of_many_who_start_at_once_one_gets_it(tmp_path):
+    """Also where all find a dead one's lock."""
+    elsewhere(tmp_path, PATIENCE + 30)
+    script = HOLDER.replace("time.sleep(60)", "time.sleep(3)")
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(6)
+    ]
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert sorted(out for out, _ in outputs) == [b""] * 5 + [b"held\n"], outputs
+    assert sum(b"UserError" in err for _, err in outputs) == 5
+
+
+def test_file_systems_without_hard_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with RunLock(tmp_path), pytest.raises(UserError, match="in use"):
+        RunLock(tmp_path).acquire()
+    assert os.listdir(tmp_path) == []
