@@ -39,6 +39,13 @@ class Ranks:
         """All texts of all ranks, in the order of the ranks, on every rank."""
         return list(texts)
 
+    def gathered(self, mine: bytes) -> Iterator[bytes]:
+        """On rank 0, what each rank gives, one after the other, so that only one is in memory; on the others nothing.
+
+        All ranks must read to the end, the others too, for whom nothing comes.
+        """
+        yield mine
+
     def broadcast_json(self, value: Any) -> Any:
         """Rank 0's value, which JSON must be able to represent; the others' is ignored."""
         return json.loads(self.all_texts([json.dumps(value)] if self.rank == 0 else [])[0])

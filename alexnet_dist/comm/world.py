@@ -8,7 +8,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -32,6 +32,9 @@ except (ImportError, RuntimeError) as problem:
     ) from None
 
 
+PIECE = 1 << 26  # bytes
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     """Waits without spinning: yields the core after each check, and after some checks sleeps between them."""
     checks = 0
@@ -41,6 +44,11 @@ def wait_until(condition: Callable[[], bool]) -> None:
             os.sched_yield()
         else:
             time.sleep(20e-6)
+
+
+def _pieces(content: np.ndarray) -> list[np.ndarray]:
+    """Parts of a message that are short enough for MPI, whose counts have 32 bits."""
+    return [content[start : start + PIECE] for start in range(0, len(content), PIECE)]
 
 
 class World(Ranks):
@@ -73,6 +81,21 @@ class World(Ranks):
         ends = np.cumsum(sizes)
         parts = [everyone[end - size : end].tobytes() for size, end in zip(sizes, ends, strict=True)]
         return [text for part in parts for text in json.loads(part)]
+
+    def gathered(self, mine: bytes) -> Iterator[bytes]:
+        if self.rank == 0:
+            yield mine
+            for other in range(1, self.size):
+                size = np.zeros(1, np.int64)
+                wait_until(self.comm.Irecv(size, other).Test)
+                content = np.empty(int(size[0]), np.uint8)
+                for piece in _pieces(content):
+                    wait_until(self.comm.Irecv(piece, other).Test)
+                yield content.tobytes()
+        else:
+            wait_until(self.comm.Isend(np.array([len(mine)], np.int64), 0).Test)
+            for piece in _pieces(np.frombuffer(mine, np.uint8)):
+                wait_until(self.comm.Isend(piece, 0).Test)
 
     def once_a_node(self, make: Callable[[], Made]) -> Made:
         from alexnet_dist.comm.once_a_node import once_a_node  # here, because it imports World

@@ -4,13 +4,15 @@ Only rank 0 writes. On the other ranks the same calls do nothing, so that all ra
 stdout is often not a terminal: there are no progress bars, only whole lines.
 """
 
+import errno
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from alexnet_dist.support.files import writing
 
@@ -25,7 +27,8 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, enabled: bool, said: Sequence[str] = ()) -> None:
-        self._metrics: TextIO | None = None
+        self._metrics: BinaryIO | None = None
+        self._failed = False
         log.handlers.clear()
         log.propagate = False
         log.setLevel(logging.INFO if enabled else logging.CRITICAL + 1)
@@ -45,14 +48,30 @@ class RunLog:
             log.addHandler(handler)
         for line in said:
             handler.handle(log.makeRecord(log.name, logging.INFO, "", 0, line, (), None))
-        self._metrics = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
+        self._metrics = open(folder / "metrics.jsonl", "a+b", buffering=0)  # noqa: SIM115 (closed in close)
+        _cut_torn_line(self._metrics)
 
     def metrics(self, event: str, **values: Any) -> None:
-        """Appends one line of metrics. Raises UserError where that can't be written."""
-        if self._metrics is not None:
-            with writing(Path(self._metrics.name)):
-                self._metrics.write(json.dumps({"event": event, **values}) + "\n")
-                self._metrics.flush()
+        """Appends one line of metrics. Where that can't be written it is left out: the run is worth more. That is said
+        once, and once when it works again."""
+        if self._metrics is None:
+            return
+        line = json.dumps({"event": event, **values}).encode() + b"\n"
+        try:
+            if self._metrics.write(line) != len(line):  # the disk is full
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            if not self._failed:
+                log.warning(
+                    "WARNING: %s can't be written: %s. Training goes on without", self._metrics.name, error.strerror
+                )
+            self._failed = True
+            with suppress(OSError):
+                _cut_torn_line(self._metrics)
+        else:
+            if self._failed:
+                log.warning("%s can be written again", self._metrics.name)
+            self._failed = False
 
     def close(self) -> None:
         """Closes the files."""
@@ -62,3 +81,17 @@ class RunLog:
         if self._metrics is not None:
             with suppress(OSError):  # a failure to write has been reported already
                 self._metrics.close()
+
+
+def _cut_torn_line(file: BinaryIO) -> None:
+    """Ends a file of lines after its last whole line: the rest was being written when the power or the disk failed."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - 4096)
+        file.seek(start)
+        line_break = file.read(end - start).rfind(b"\n")
+        if line_break >= 0:
+            end = start + line_break + 1
+            break
+        end = start
+    file.truncate(end)

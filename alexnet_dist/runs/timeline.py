@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
 
-from alexnet_dist.support.files import write_text
+from alexnet_dist.support.files import replacing
 
 MAX_EVENTS = 200_000  # events that a rank keeps: the latest ones
 PHASES, EXCHANGE = "phases", "exchange"
@@ -63,9 +63,13 @@ class Timeline:
 
 
 def write_trace(path: Path, traces: Iterable[str]) -> None:
-    """Writes the results of all ranks' Timeline.trace to one file. Raises UserError where it can't be written."""
-    events = [event for trace in traces for event in json.loads(trace)]
-    write_text(path, json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}))
+    """Writes the results of all ranks' Timeline.trace to one file, each before it takes the next. Raises UserError where it
+    can't be written."""
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write('{"displayTimeUnit": "ms", "traceEvents": [')
+        for number, trace in enumerate(traces):
+            file.write(", " * (number > 0) + trace.removeprefix("[").removesuffix("]"))
+        file.write("]}")
 
 
 def slowest(seconds: list[dict[str, float]], hosts: list[str]) -> str:

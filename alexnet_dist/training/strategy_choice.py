@@ -1,5 +1,6 @@
 """Which strategy a run uses: the one that was asked for, the one that a rule picks, or the fastest of those measured."""
 
+import gc
 import time
 from collections.abc import Callable
 from statistics import median
@@ -107,6 +108,7 @@ def _fastest(spec: StepSpec, world: World, open_engine: OpenEngine) -> Choice:
         seconds[candidate] = world.largest(seconds_of_a_step(engine))
         engine.close()
         del engine
+        gc.collect()  # an engine and its strategy know each other: their buffers would stay until some later time
     best = min(seconds, key=lambda candidate: seconds[candidate])
     measured = ", ".join(f"{candidate} {1e3 * value:.0f} ms" for candidate, value in seconds.items())
     warning = "another run may find another one the fastest, and then differs in rounding"

@@ -12,7 +12,7 @@ from pathlib import Path
 from alexnet_dist.data.loader import NOTHING, Batch, Interrupted, Loader
 from alexnet_dist.data.source import ImageSource
 from alexnet_dist.data.storage import Patience, StorageFailure
-from alexnet_dist.errors import STOPPED, SharedError
+from alexnet_dist.errors import STOPPED, SharedError, UserError
 from alexnet_dist.runs.log import log
 from alexnet_dist.runs.timeline import WORK_PHASES, Timeline, slowest, write_trace
 from alexnet_dist.support.plural import plural
@@ -63,9 +63,9 @@ class Trainer:
                     log.warning("stopped %s after step %d; --resume continues it", why, self.progress.step)
                     return STOPPED
                 self._finish_epoch()
-        self._write_timeline()
         self._saver.finish(self.progress)
         self.report.complete(self.progress)
+        self._write_timeline()
         return 0
 
     def _plateau_is_final(self) -> bool:
@@ -234,10 +234,14 @@ class Trainer:
         timeline = self.run_.timeline
         if not isinstance(timeline, Timeline):
             return
-        traces = self.world.all_texts([timeline.trace(self.world.rank)])
-        with self.world.shared_errors():
+        traces = self.world.gathered(timeline.trace(self.world.rank).encode())
+        try:
             if self.world.rank == 0:
-                write_trace(Path(str(self.config.timeline)), traces)
+                write_trace(Path(str(self.config.timeline)), (trace.decode() for trace in traces))
+        except UserError as error:  # the run itself is complete, or has been saved
+            log.warning("WARNING: no timeline: %s", error)
+        for _ in traces:  # the others send theirs, and rank 0 takes what it could not write
+            pass
 
     def _save_state(self, best: bool = False) -> None:
         """A training state, and the weights alone if they are the best so far. Raises Diverged rather than save NaN."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alexnet_dist.comm.world import World
-from alexnet_dist.errors import SharedError, UserError
+from alexnet_dist.errors import SharedError, StorageError, UserError
 
 pytestmark = pytest.mark.mpi
 
@@ -34,6 +34,25 @@ def test_texts_of_all_ranks_in_order(world):
     expected = [f"rank {rank}: é{number}" for rank in range(world.size) for number in range(rank)]
     assert world.all_texts(mine) == expected
     assert world.all_texts([]) == []
+
+
+def test_rank_0_gathers_large_messages_one_after_the_other(world, monkeypatch):
+    monkeypatch.setattr("alexnet_dist.comm.world.PIECE", 1000)
+    lengths = [0, 1, 999, 1000, 1001, 50_000]
+    mine = bytes([world.rank]) * lengths[world.rank % len(lengths)]
+    got = list(world.gathered(mine))
+    expected = [bytes([rank]) * lengths[rank % len(lengths)] for rank in range(world.size)]
+    assert got == (expected if world.rank == 0 else [])
+
+
+def test_shared_errors_carry_the_exit_code(world):
+    def write():
+        if world.rank == world.size - 1:
+            raise StorageError("the disk is full")
+
+    with pytest.raises(SharedError, match="the disk is full") as caught, world.shared_errors():
+        write()
+    assert caught.value.exit_code == 74
 
 
 def test_shared_errors_are_the_lowest_ranks_on_all(world):

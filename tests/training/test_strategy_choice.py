@@ -1,6 +1,8 @@
 """Which strategy a run uses: asked for, measured, or the one that is left where ranks can't share memory."""
 
+import gc
 import os
+import weakref
 
 import pytest
 from small import SMALL
@@ -67,6 +69,26 @@ def test_measuring_tries_all_and_leaves_nothing_behind(opened):
     assert "another run may find another one" in why
     texts = World().all_texts([f"{name}: {why}"])
     assert set(texts) == {texts[0]}
+
+
+@several
+def test_measuring_keeps_no_engine_that_has_lost():
+    world, engines = World(), []
+    gc.collect()
+    gc.disable()  # what frees them mustn't be a collection that happens to come
+    try:
+        with Team(1) as team:
+
+            def open_engine(strategy):
+                assert [ref() for ref in engines] == [None] * len(engines)
+                engine = Engine(StepSpec(SMALL, 2, SGD()), world, team, strategy)
+                engines.append(weakref.ref(engine))
+                return engine
+
+            choose_engine("measure", StepSpec(SMALL, 2, SGD()), world, open_engine)[0].close()
+    finally:
+        gc.enable()
+    assert len(engines) == len(MANY) + 1
 
 
 @several

@@ -1,0 +1,70 @@
+"""The log and the metrics: a disk that fails costs lines, not the run, and no line is ever glued to a torn one."""
+
+import errno
+import json
+import logging
+import os
+
+import pytest
+
+from alexnet_dist.runs.log import RunLog
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    """RunLog sets up the package's logger; tests after these find it as it was."""
+    logger = logging.getLogger("alexnet_dist")
+    before = logger.propagate, logger.level
+    yield
+    logger.propagate = before[0]
+    logger.setLevel(before[1])
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+class Failing:
+    """A metrics file on a disk that has room for `room` bytes, or fails with `error`."""
+
+    def __init__(self, file, room=0, error=None):
+        self.file, self.room, self.error = file, room, error
+        self.name = file.name
+
+    def write(self, content):
+        if self.error:
+            raise OSError(self.error, os.strerror(self.error))
+        written = self.file.write(content[: self.room])
+        self.room -= written
+        return written
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+@pytest.mark.parametrize(("room", "error"), [(7, None), (0, errno.EIO)])
+def test_a_disk_that_fails_costs_lines_and_not_the_run(tmp_path, room, error, capsys):
+    out = RunLog(tmp_path, enabled=True)
+    out.metrics("step", step=1)
+    real = out._metrics
+    out._metrics = Failing(real, room, error)
+    out.metrics("step", step=2)
+    out.metrics("step", step=3)
+    out._metrics = real
+    out.metrics("step", step=4)
+    out.close()
+    assert [line["step"] for line in lines(tmp_path)] == [1, 4]
+    said = capsys.readouterr().out
+    reason = "Input/output error" if error else "No space left on device"
+    assert said.count(f"metrics.jsonl can't be written: {reason}. Training goes on without") == 1
+    assert said.count("can be written again") == 1
+
+
+@pytest.mark.parametrize("torn", [b'{"event": "st', b"{" + 10_000 * b"x", b"\0" * 5000])
+@pytest.mark.parametrize("whole", [0, 3])
+def test_a_torn_line_is_cut(tmp_path, torn, whole):
+    (tmp_path / "metrics.jsonl").write_bytes(whole * b'{"event": "step", "step": 1}\n' + torn)
+    out = RunLog(tmp_path, enabled=True)
+    out.metrics("resume", step=2)
+    out.close()
+    assert [line["step"] for line in lines(tmp_path)] == whole * [1] + [2]
