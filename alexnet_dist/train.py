@@ -1,17 +1,20 @@
 """python -m alexnet_dist.train: train AlexNet on all ranks of this MPI run."""
 
 import argparse
+from functools import partial
 from typing import TYPE_CHECKING
 
 from alexnet_dist import cli
+from alexnet_dist.support.signals import StopSignals
 from alexnet_dist.training.flags import build_parser, read_config
 
 if TYPE_CHECKING:
     from alexnet_dist.comm.world import World
 
 
-def body(world: "World", args: argparse.Namespace) -> int:
+def body(signals: StopSignals, world: "World", args: argparse.Namespace) -> int:
     """Trains; returns the exit code."""
+    signals.catch()  # MPICH has put a handler of its own in the place of one of them
     # Imported here, because --help needs no MPI.
     from alexnet_dist.training.setup import open_run
     from alexnet_dist.training.trainer import Trainer
@@ -19,12 +22,13 @@ def body(world: "World", args: argparse.Namespace) -> int:
     with world.shared_errors():
         config = read_config(args)
     with open_run(config, world) as run:
-        return Trainer(run).run()
+        return Trainer(run, signals).run()
 
 
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
-    return cli.run_on_ranks(build_parser(), argv, body)
+    with StopSignals() as signals:  # a signal that comes while MPI starts isn't lost
+        return cli.run_on_ranks(build_parser(), argv, partial(body, signals))
 
 
 if __name__ == "__main__":

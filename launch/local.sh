@@ -46,13 +46,17 @@ printf '+%s\n' "$(printf ' %q' "${command[@]}")"
 # shellcheck disable=SC2317  # the trap calls it
 stop() {
     ((job)) || job=$!
-    kill -USR1 "$job"
+    # Again and again until mpirun ends: a rank that is just starting MPI doesn't notice.
+    while kill -USR1 "$job"; do sleep 0.5; done 2>/dev/null &
+    disown
     signalled=1
     trap 'kill -INT "$job"; signalled=1' TERM INT HUP
 }
 set -m
 job=0
 trap stop TERM INT HUP # before there is a job: mpirun may be up before the line after it is read
+# If this script is killed, the kernel tells mpirun to stop the run: else it would train on without anyone knowing.
+! command -v setpriv >/dev/null || command=(setpriv --pdeathsig USR1 "${command[@]}")
 "${command[@]}" </dev/null &
 job=$!
 # A signal ends `wait`, not mpirun: wait again until nothing but mpirun's own end has ended it.

@@ -31,7 +31,8 @@ class Schedule:
         if self.scheduler == "plateau":
             return self.lr * self.gamma**plateau.reductions
         if self.scheduler == "step":
-            return self.lr * self.gamma ** math.floor(epoch / self.step_size + 1e-9)
+            # Counted from the end of the warmup, as the others are, and as torchvision's references do.
+            return self.lr * self.gamma ** math.floor((epoch - self.warmup_epochs) / self.step_size + 1e-9)
         left = 1 - min(done, 1)
         share = (1 - math.cos(math.pi * left)) / 2 if self.scheduler == "cosine" else left**self.power
         return self.lr_min + (self.lr - self.lr_min) * share

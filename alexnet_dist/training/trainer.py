@@ -31,12 +31,13 @@ from alexnet_dist.training.training_loader import training_loader
 
 
 class Trainer:
-    """Trains a run to its end, on all ranks."""
+    """Trains a run to its end, on all ranks. `signals` may catch already what comes before it begins."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, signals: StopSignals | None = None) -> None:
         self.run_, self.config, self.world, self.engine = run, run.config, run.world, run.engine
         self.sources, self.folder, self.report = run.sources, run.folder, run.report
         self.progress = run.progress
+        self.signals = signals or StopSignals()
         guessing = Guessing.of(run.sources.train.labels, run.network.num_classes, run.config.label_smoothing)
         probe = Probe(run.engine.net, run.engine.values, run.world, run.engine.trained_from)
         self._diagnosis = Diagnosis(run.config, probe, guessing, run.report.diagnosis)
@@ -51,7 +52,7 @@ class Trainer:
         log_run_header(self.run_)
         if self.run_.resumed is not None:
             self.report.resumed(self.progress)
-        with StopSignals() as self.signals, self._training_loader() as loader:
+        with self.signals, self._training_loader() as loader:
             while self.progress.epoch < self.config.epochs and not self._plateau_is_final():
                 try:
                     why = self._train_epoch(loader)

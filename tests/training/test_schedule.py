@@ -14,6 +14,8 @@ def test_warmup_is_linear_from_its_decay_to_the_rate():
     ("schedule", "expected"),
     [
         (Schedule("step", lr=1.0, epochs=90, step_size=30), {0: 1, 29.9: 1, 30: 0.1, 60: 0.01}),
+        # As torchvision's references, whose SequentialLR begins StepLR after the warmup.
+        (Schedule("step", lr=1.0, epochs=90, step_size=30, warmup_epochs=5), {5: 1, 34.9: 1, 35: 0.1, 65: 0.01}),
         (Schedule("cosine", lr=1.0, epochs=10), {0: 1, 5: 0.5, 10: 0}),
         (Schedule("cosine", lr=1.0, epochs=10, lr_min=0.2), {5: 0.6, 10: 0.2, 11: 0.2}),
         (Schedule("polynomial", lr=1.0, epochs=10), {0: 1, 2.5: 0.75, 10: 0}),
