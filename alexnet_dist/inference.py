@@ -3,6 +3,7 @@
 import argparse
 import glob
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,7 +120,7 @@ def write_features(net: Predictor, paths: list[str], args: argparse.Namespace) -
         if not parts.read:
             raise UserError(f"none of the {len(paths)} images could be read, so {output} is not written")
         writer.finish()
-        write_text(output.with_suffix(".txt"), "".join(f"{path}\n" for path in parts.read))
+        write_text(output.with_suffix(".txt"), "".join(f"{printable(path)}\n" for path in parts.read))
     print(f"{output}: {args.features} of {writer.count} images, named in {output.with_suffix('.txt')}")
     return parts.code
 
@@ -134,7 +135,7 @@ class Readable:
     def __iter__(self) -> Iterator[Decoded]:
         for part in self._net.decode(self._paths, ten_crop=self._ten_crop):
             for index, problem in part.problems.items():
-                print(f"alexnet-inference: {self._paths[index]}: {problem}", file=sys.stderr)
+                print(f"alexnet-inference: {printable(self._paths[index])}: {problem}", file=sys.stderr)
             self.read += [self._paths[index] for index in part.indices]
             if part.indices:
                 yield part
@@ -145,14 +146,19 @@ class Readable:
         return 0 if len(self.read) == len(self._paths) else 2
 
 
+def printable(path: str) -> str:
+    """A path for output in UTF-8: bytes of its name that aren't appear as \\xff."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
 def show(path: str, probabilities: np.ndarray, names: list[str], args: argparse.Namespace) -> None:
     """Prints one image's most probable classes, as text or as a JSON object."""
     best = most_probable(probabilities, args.topk)
     if args.json:
         classes = [{"class_id": i, "class": names[i], "probability": float(probabilities[i])} for i in best]
-        print(json.dumps({"image": path, "predictions": classes}))
+        print(json.dumps({"image": printable(path), "predictions": classes}))
         return
-    print(path)
+    print(printable(path))
     for index in best:
         print(f"  {probabilities[index]:7.2%}  {names[index]}")
 

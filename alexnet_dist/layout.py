@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from alexnet_dist import cli
-from alexnet_dist.errors import UserError
+from alexnet_dist.errors import BAD_INPUT, UserError
 from alexnet_dist.support.threads import Team, available_cores
 from alexnet_dist.training.flags import build_parser, parse_config, read_config
 
@@ -76,15 +76,18 @@ def which_mpi() -> str:
 def measure(layout: RankLayout, mpi: str, flags: list[str]) -> dict[str, object] | str:
     """What a probe measures in this layout: seconds a step, and the strategy; or why it could not run."""
     command = layout.command(mpi, "layout", [PROBE, *flags])
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-    except subprocess.TimeoutExpired:
-        return f"not done after {TIMEOUT} s"
-    if done.returncode == 2:
-        raise UserError(done.stderr.strip().removeprefix("alexnet-layout: error: "))
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or not lines:
-        return (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as mpirun:
+        try:
+            out, err = mpirun.communicate(timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            mpirun.terminate()  # not kill: mpirun has to end its ranks
+            mpirun.communicate()
+            return f"not done after {TIMEOUT} s"
+    if mpirun.returncode == BAD_INPUT:
+        raise UserError(err.strip().removeprefix("alexnet-layout: error: "))
+    lines = [line for line in out.splitlines() if line.startswith("{")]
+    if mpirun.returncode or not lines:
+        return (err.strip().splitlines() or ["it printed nothing"])[-1]
     result: dict[str, object] = json.loads(lines[-1])
     return result
 
@@ -111,7 +114,7 @@ def probe(world: "World", args: argparse.Namespace) -> int:
 
 def fastest(flags: list[str]) -> tuple[RankLayout, str, dict[str, object]]:
     """Measures all candidates; returns the fastest, the MPI, and its probe's result. Raises UserError if none ran."""
-    if "--threads" in flags:
+    if any(flag.split("=")[0] == "--threads" for flag in flags):
         raise UserError("--threads is what is to be chosen here: leave it out, or say how many ranks you want")
     mpi = which_mpi()
     config = parse_config(flags)

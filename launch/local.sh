@@ -28,7 +28,8 @@ if [[ $ranks == --layout ]]; then
     eval "command=($line)" # the words are quoted for a shell
 else
     # What this process may use: nproc heeds its affinity, cpu.max is its container's quota ("200000 100000": 2 cores).
-    cores=$(nproc)
+    # (Without OMP_NUM_THREADS, which clusters set to 1, and which nproc heeds, too.)
+    cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
     if read -r quota period 2>/dev/null </sys/fs/cgroup/cpu.max && [[ $quota != max ]] && ((quota / period < cores)); then
         cores=$((quota > period ? quota / period : 1))
     fi

@@ -1,10 +1,11 @@
 """The folder of a run: which checkpoints it holds, which one is the latest, and which are removed."""
 
 import os
+import shutil
 from pathlib import Path
 
 from alexnet_dist.errors import UserError
-from alexnet_dist.support.files import check_writable, writing
+from alexnet_dist.support.files import check_writable, replacing, writing
 
 # Of files.py, of `point_latest`, of the lock, and of safetensors, which writes under a name of its own first.
 LEFT_BEHIND = (".*.part", ".*.probe", ".latest.*", ".lock.*", ".tmp??????")
@@ -37,6 +38,16 @@ class RunFolder:
         with writing(self.path):
             for file in (self.complete, *(one for pattern in LEFT_BEHIND for one in self.path.glob(pattern))):
                 file.unlink(missing_ok=True)
+
+    def take_best_from(self, state: Path) -> None:
+        """Copies the best weights beside the state that is continued, if it is in another folder and they aren't of a later
+        epoch. Raises UserError."""
+        source = state.parent / self.best.name
+        if self.best.exists() or not source.is_file():
+            return
+        if source.stat().st_mtime_ns <= state.stat().st_mtime_ns:
+            with replacing(self.best) as temporary:
+                shutil.copyfile(source, temporary)
 
     def _states(self) -> list[Path]:
         """The training states, the last written first; after a resumption from an earlier one, the highest step may be old."""

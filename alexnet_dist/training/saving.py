@@ -65,6 +65,7 @@ class Saver:
             "global-batch": run.global_batch,
             "opt": run.config.opt,
             "train list": run.train_list,
+            "val list": run.val_list,
             "sync": engine.strategy_name,
             "ranks": run.world.size,
             "nodes": run.nodes,

@@ -56,3 +56,9 @@ class Plateau:
         if self.reductions == schedule.reductions:
             return replace(self, bad_epochs=self.bad_epochs + 1, finished=True)
         return replace(self, bad_epochs=0, reductions=self.reductions + 1)
+
+    def resumed(self, schedule: Schedule) -> "Plateau":
+        """The state to go on from with a schedule that may allow more reductions than the one that ended here: the next."""
+        if not self.finished or self.reductions >= schedule.reductions:
+            return self
+        return replace(self, bad_epochs=0, reductions=self.reductions + 1, finished=False)

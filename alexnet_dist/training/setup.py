@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from alexnet_dist.errors import UserError
 from alexnet_dist.model.architecture import Network, layer_table
 from alexnet_dist.runs.folder import RunFolder
 from alexnet_dist.runs.lock import RunLock
-from alexnet_dist.runs.log import RunLog
+from alexnet_dist.runs.log import RunLog, log
 from alexnet_dist.runs.timeline import NullTimeline, Timeline
 from alexnet_dist.support.files import check_writable
 from alexnet_dist.support.threads import Team
@@ -42,7 +42,8 @@ class Inputs:
     config: TrainingConfig
     world: World
     sources: Sources
-    train_list: str  # the fingerprint of sources.train
+    train_list: str  # the fingerprints of sources.train and .val
+    val_list: str
     network: Network
     folder: RunFolder
     origin: Origin  # on rank 0; on the others it says nothing
@@ -127,10 +128,10 @@ def read_inputs(config: TrainingConfig, world: World, sources: Sources | None = 
                     check_writable(Path(file))
             start = _starting_file(config, folder)
             origin = read_origin(config, start, network, sources.class_names, config.global_batch_on(world.size))
-    train_list = sources.train.fingerprint()
-    inputs = [train_list, sources.val.fingerprint(), sources.num_classes, asdict(config)]
+    train_list, val_list = sources.train.fingerprint(), sources.val.fingerprint()
+    inputs = [train_list, val_list, sources.num_classes, asdict(config)]
     world.require_same(json.dumps(inputs), "what is read from the lists, --class-names or --config")
-    return Inputs(config, world, sources, train_list, network, folder, origin)
+    return Inputs(config, world, sources, train_list, val_list, network, folder, origin)
 
 
 def open_sources(config: TrainingConfig) -> Sources[ImageTable]:
@@ -197,6 +198,8 @@ def _begin(inputs: Inputs, team: Team) -> Run:
         out = RunLog(inputs.folder.path, enabled=world.rank == 0, said=said)
         if world.rank == 0:
             inputs.folder.begin()
+            if origin.training is not None and origin.path is not None:
+                inputs.folder.take_best_from(origin.path)
     return Run(
         **vars(inputs),
         team=team,
@@ -204,13 +207,25 @@ def _begin(inputs: Inputs, team: Team) -> Run:
         nodes=nodes,
         engine=engine,
         why_strategy="as before" if before == engine.strategy_name else why,
-        progress=Progress.from_json(state["progress"]) if state else Progress(),
+        progress=_progress_before(inputs, state),
         resumed=state,
         features=keep_features(inputs, engine.net, nodes, config.workers or team.size),
         samples=samples,
         timeline=timeline,
         report=Report(out, config, inputs.global_batch, inputs.network.num_classes),
     )
+
+
+def _progress_before(inputs: Inputs, state: dict[str, Any] | None) -> Progress:
+    """Where the run goes on; its best result so far counts only on the same validation images."""
+    if state is None:
+        return Progress()
+    progress = Progress.from_json(state["progress"])
+    plateau = progress.plateau.resumed(inputs.config.schedule(inputs.global_batch))
+    if state.get("val list", inputs.val_list) != inputs.val_list:
+        log.warning("the validation images are others than before: the best result so far doesn't count for them")
+        plateau = replace(plateau, best=math.inf, bad_epochs=0)
+    return replace(progress, plateau=plateau)
 
 
 def _strategy_before(config: TrainingConfig, state: dict[str, Any] | None, nodes: list[int]) -> str | None:

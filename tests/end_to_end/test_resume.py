@@ -182,6 +182,36 @@ def test_resumed_from_a_named_place_into_a_new_folder(site, whole, source):
     assert hashes(killed) == before
 
 
+def test_resumed_into_a_new_folder_the_best_so_far_is_kept(site, whole):
+    """No later epoch is better here: without it, the next epoch's weights would pass for the best."""
+    state, folder = whole / "checkpoint-00000045.safetensors", site / "keeps-best"
+    train(2, flags(folder.name, "--resume", state), site).ok()
+    assert (folder / "best.safetensors").read_bytes() == (whole / "best.safetensors").read_bytes()
+
+
+def test_results_on_other_validation_images_are_not_compared(site, whole, pictures):
+    folder = shutil.copytree(whole, site / "other-val", symlinks=True)
+    (site / "other.list").write_text(f"2 {pictures.files[1][1]}\n")
+    job = train(2, flags(folder.name, "--val", "other.list", "--resume", epochs=EPOCHS + 1), site).ok()
+    assert "the validation images are others than before" in job.out
+    # The first result on them is the best so far, whatever the others were.
+    assert (folder / "best.safetensors").read_bytes() != (whole / "best.safetensors").read_bytes()
+
+
+def test_a_run_that_its_plateau_has_ended_goes_on_with_more_reductions(site):
+    ended = ["--lr-reductions", 0, "--epochs", 9]
+    train(2, [*flags("plateau"), *ended], site).ok()
+    folder = site / "plateau"
+    epochs = len(validations(folder))
+    assert epochs < 9
+    again = train(2, [*flags("plateau"), *ended, "--resume"], site).ok()
+    assert len(validations(folder)) == epochs, str(again)
+    train(2, [*flags("plateau"), "--lr-reductions", 1, "--epochs", 9, "--resume"], site).ok()
+    rates = steps(folder, "lr")
+    assert len(validations(folder)) > epochs
+    assert rates[epochs * EPOCH + 1] == pytest.approx(rates[epochs * EPOCH] * 0.5)
+
+
 def test_momentum_is_kept(site, whole):
     """Weights alone lead elsewhere: so the runs above agree because momentum came back, not because it doesn't matter."""
     folder = shutil.copytree(whole, site / "no-momentum", symlinks=True)

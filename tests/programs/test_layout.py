@@ -1,8 +1,13 @@
 """How the layout of ranks and threads is chosen; measured for real with a small network."""
 
+import os
 import shlex
 import subprocess
 import sys
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from end_to_end.launcher import needs_mpirun
@@ -46,9 +51,10 @@ def test_the_fastest_by_image_wins_and_one_that_fails_is_named(monkeypatch, caps
     assert "4 x 1 (ranks x threads): could not run (out of memory)" in capsys.readouterr().err
 
 
-def test_threads_are_not_to_be_given():
+@pytest.mark.parametrize("flags", [["--threads", "2"], ["--threads=2"]])
+def test_threads_are_not_to_be_given(flags):
     with pytest.raises(UserError, match="--threads is what is to be chosen"):
-        fastest(["--threads", "2"])
+        fastest(flags)
 
 
 @needs_mpirun
@@ -64,6 +70,29 @@ def test_prints_a_command_line_that_the_trainer_takes(tmp_path):
     assert (args.width, args.global_batch) == (0.0625, 4)
     assert args.threads * int(words[words.index("-n") + 1]) == layout.available_cores()
     assert "images/s" in done.stderr
+
+
+@needs_mpirun
+def test_ranks_that_take_too_long_are_ended(monkeypatch):
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv("ALEXNET_LAYOUT", mark)
+    monkeypatch.setattr(layout, "TIMEOUT", 1.5)
+    small = ["--global-batch", "4000"]  # of the whole network: far longer than that
+    assert layout.measure(RankLayout(2, 1, "none"), layout.which_mpi(), small) == "not done after 1.5 s"
+    end = time.monotonic() + 20
+    while marked(mark):
+        assert time.monotonic() < end, marked(mark)
+        time.sleep(0.05)
+
+
+def marked(value):
+    """The other processes whose environment has this value."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if value.encode() in (process / "environ").read_bytes() and int(process.name) != os.getpid():
+                found.append((process / "cmdline").read_bytes())
+    return found
 
 
 @needs_mpirun

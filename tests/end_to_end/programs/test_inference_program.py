@@ -1,6 +1,8 @@
 """alexnet-inference tells classes as text and as JSON, of files, folders and globs, and says what it can't read."""
 
+import os
 import re
+import shutil
 
 import pytest
 from commands import inference, predictions
@@ -43,6 +45,19 @@ def test_inference_goes_on_after_an_unreadable_image(site, tmp_path):
     assert list(predictions(job)) == ["red/image 1.png", "blue/image 1.png"]
     assert job.err.count("bad.png") == len(job.err.splitlines()) == 1
     assert "is not a JPEG or PNG image" in job.err
+
+
+def test_names_that_are_not_utf_8(site, tmp_path):
+    name = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    shutil.copy(site / "red" / "image 1.png", name)
+    for flags, words in (([], "caf\\xe9.png"), (["--json"], "caf\\\\xe9.png")):
+        assert words in inference(site, "--input", tmp_path, *flags).ok().out
+    with open(name, "wb") as file:
+        file.write(b"no image")
+    job = inference(site, "--input", tmp_path)
+    assert job.code == 2
+    assert "caf\\xe9.png: is not a JPEG or PNG image" in job.err
+    assert "Traceback" not in job.err
 
 
 @pytest.mark.parametrize(
