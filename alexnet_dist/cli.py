@@ -10,10 +10,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from alexnet_dist.errors import SharedError, UserError
+from alexnet_dist.errors import BAD_INPUT, SharedError, UserError
 
 if TYPE_CHECKING:
     from alexnet_dist.comm.world import World
+
+INTERRUPTED = 130  # by Ctrl-C: 128 and the signal's number, as in a shell
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,8 +49,10 @@ def run(parser: Parser, argv: list[str] | None, body: Callable[[argparse.Namespa
         return body(parser.parse_args(argv))
     except UserError as error:
         return _report(parser, error)
+    except PermissionError as error:
+        return _report(parser, _forbidden(error))
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has ended: `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would report it again at exit
         return 0
@@ -93,7 +97,13 @@ def run_on_ranks(
         return _report(parser, error) if world.rank == 0 else error.exit_code
     except UserError as error:
         end(str(error), error.exit_code)
-    except BaseException:  # SystemExit and KeyboardInterrupt of one rank included
+    except PermissionError as error:
+        end(str(_forbidden(error)), BAD_INPUT)
+    except KeyboardInterrupt:
+        if world.rank == 0:
+            print(f"{parser.prog}: interrupted", file=sys.stderr, flush=True)
+        world.abort(INTERRUPTED)
+    except BaseException:  # SystemExit of one rank included
         end(traceback.format_exc())
     return 1
 
@@ -113,6 +123,10 @@ def _open_world(needs_mpi: bool) -> Any:
     from alexnet_dist.comm.ranks import Ranks
 
     return Ranks()
+
+
+def _forbidden(error: PermissionError) -> UserError:
+    return UserError(f"{error.filename or 'something'} may not be used by this person: {error.strerror}")
 
 
 def _report(parser: Parser, error: UserError) -> int:

@@ -20,6 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from alexnet_dist.data.augment import INTERPOLATIONS
 from alexnet_dist.errors import UserError
 from alexnet_dist.model.architecture import Network, parameter_map
 from alexnet_dist.model.parameters import ParameterMap, ParameterSpec
@@ -27,7 +28,11 @@ from alexnet_dist.support.files import replacing
 from alexnet_dist.support.workspace import zeros
 
 FORMAT, VERSION = "alexnet_dist", 1
-FLOATS = {"F16", "F32", "F64"}
+BFLOAT16 = "BF16"
+FLOATS = {"F16", "F32", "F64", BFLOAT16}
+LARGEST = (
+    1 << 20
+)  # of a network's sizes that a header may claim; beyond it, arithmetic on them or memory would fail first
 OTHER_FORMATS = {".pth", ".pt", ".onnx"}  # which weights/ reads
 
 
@@ -119,23 +124,54 @@ def load(path: Path, parameters: ParameterMap, values: np.ndarray, state: Flats,
         names = ((prefix + spec.name, spec) for prefix, _ in _prefixed(values, state) for spec in parameters.specs)
         wanted = {name: spec for name, spec in names if name not in skip}
         _check_tensors(path, file, stored, wanted)
-        tensors = {name: file.get_tensor(name) for name in sorted(stored)}
+        # The checksum is that of all tensors; without one, only those that are wanted are read.
+        names_read = sorted(stored if "checksum" in metadata else wanted)
+        tensors = {name: _tensor(path, file, name) for name in names_read}
     if "checksum" in metadata and _checksum(tensors, metadata.get("header", "")) != metadata["checksum"]:
         raise UserError(f"{path} is damaged: its checksum is not that of its content. Use an earlier checkpoint")
     for prefix, flat in _prefixed(values, state):
         views = parameters.views(flat)
         for spec in parameters.specs:
             if prefix + spec.name in wanted:
-                spec.from_file(tensors[prefix + spec.name], views[spec.name])
+                tensor = tensors[prefix + spec.name]
+                if not np.isfinite(tensor).all():
+                    raise UserError(
+                        f"{path} holds values in {prefix + spec.name} that are not finite: what was trained had diverged. "
+                        "Use an earlier checkpoint"
+                    )
+                spec.from_file(tensor, views[spec.name])
+
+
+def _tensor(path: Path, file: Any, name: str) -> np.ndarray:
+    """A tensor of a file. NumPy has no bfloat16, in which others save: its bits are the upper half of float32's."""
+    part = file.get_slice(name)
+    if part.get_dtype() != BFLOAT16:
+        tensor: np.ndarray = file.get_tensor(name)
+        return tensor
+    with open(path, "rb") as raw:
+        length = int.from_bytes(raw.read(8), "little")
+        start, end = json.loads(raw.read(length))[name]["data_offsets"]
+        raw.seek(8 + length + start)
+        upper = np.frombuffer(raw.read(end - start), "<u2")
+    return (upper.astype(np.uint32) << 16).view(np.float32).reshape(part.get_shape())
 
 
 def load_weights(path: Path) -> tuple[Header, np.ndarray]:
     """The header of a checkpoint, and its parameters as one flat buffer. Raises UserError as read_header and load do."""
     header = read_header(path)
     parameters = parameter_map(header.network)
+    _check_size(path, parameters)
     flat = zeros((parameters.size,))
     load(path, parameters, flat, {})
     return header, flat
+
+
+def _check_size(path: Path, parameters: ParameterMap) -> None:
+    """Raises UserError where a header claims more weights than the file can hold: before memory for them is asked for."""
+    if parameters.size > path.stat().st_size:  # a weight takes 2 bytes or more
+        raise UserError(
+            f"{path} is not whole: its header is of {parameters.size} parameters. Use an earlier checkpoint"
+        )
 
 
 def _opened(path: Path) -> Any:
@@ -159,9 +195,30 @@ def _parse_header(path: Path, metadata: Mapping[str, str]) -> Header:
                 "Update alexnet_dist"
             )
         fields = json.loads(metadata["header"])
-        return Header(Network(**fields["network"]), fields["class_names"], fields["training"])
-    except (KeyError, TypeError, ValueError) as error:
+        network = Network(**fields["network"])
+        _check_network(network)
+        names, training = fields["class_names"], fields["training"]
+        if names is not None and (len(names) != network.num_classes or not all(isinstance(one, str) for one in names)):
+            raise ValueError(f"its class names are not {network.num_classes} texts")
+        if training is not None and not isinstance(training, dict):
+            raise TypeError(f"its training state is a {type(training).__name__}")
+        return Header(network, names, training)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} has a header that this program can't read ({error!r})") from error
+
+
+def _check_network(network: Network) -> None:
+    """Raises TypeError or ValueError for settings that no network has; its tensors are compared with them later."""
+    for name in ("num_classes", "image_size"):
+        value = getattr(network, name)
+        if type(value) is not int or not 1 <= value <= LARGEST:
+            raise ValueError(f"{name} is {value!r}")
+    for name, largest in (("width", 100.0), ("dropout", 1.0)):
+        value = getattr(network, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= largest:
+            raise ValueError(f"{name} is {value!r}")
+    if network.interpolation not in INTERPOLATIONS:
+        raise ValueError(f"interpolation is {network.interpolation!r}")
 
 
 def _check_tensors(path: Path, file: Any, stored: set[str], wanted: Mapping[str, ParameterSpec]) -> None:

@@ -218,7 +218,7 @@ def _flags_in(file: Path) -> list[str]:
     """A TOML file's `name = value` as command-line flags, so that one parser checks both."""
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"--config {file} can't be read: {error}") from error
     flags = []
     for name, value in values.items():

@@ -12,6 +12,7 @@ from alexnet_dist.model.architecture import Network, layer_table
 from alexnet_dist.model.parameters import initialize, reorder_classes_
 from alexnet_dist.runs import checkpoint
 from alexnet_dist.training.config import TrainingConfig
+from alexnet_dist.training.progress import Progress
 
 SAID = {"seed": "a seed of", "global-batch": "a global batch of", "opt": "the optimizer"}
 
@@ -103,10 +104,23 @@ def read_origin(
     return Origin(path, training, order=order)
 
 
+def _check_state(path: Path, training: dict[str, Any]) -> None:
+    """Raises UserError where a header isn't one that a run has written."""
+    try:
+        Progress.from_json(training["progress"])
+        config = training["config"].get("freeze")
+        missing = {"seed", "global-batch", "train list", "sync"} - training.keys()
+        if missing or not isinstance(config, str | None):
+            raise ValueError(f"{sorted(missing) or 'config'} is missing or no text")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} has a training state that this program can't read ({error!r})") from error
+
+
 def _training(path: Path, header: checkpoint.Header, config: TrainingConfig, global_batch: int) -> dict[str, Any]:
     """The state of a run that this one can continue. Raises UserError."""
     if header.training is None:
         raise UserError(f"{path} holds no training state. Start from it with --load-pretrained")
+    _check_state(path, header.training)
     stored = {"opt": "sgd", **header.training}  # states of version 0.1 don't name it: there was only SGD
     for name, value in (("seed", config.seed), ("global-batch", global_batch), ("opt", config.opt)):
         if stored[name] != value:

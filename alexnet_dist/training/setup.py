@@ -32,6 +32,7 @@ from alexnet_dist.training.report import Report
 from alexnet_dist.training.samples import Samples
 from alexnet_dist.training.schedule import Schedule
 from alexnet_dist.training.shared_tables import share_sources
+from alexnet_dist.training.strategies import STRATEGIES
 from alexnet_dist.training.strategy_choice import choose_engine
 
 
@@ -233,7 +234,8 @@ def _strategy_before(config: TrainingConfig, state: dict[str, Any] | None, nodes
     same = state is not None and state.get("ranks") == sum(nodes) and state.get("nodes", nodes) == nodes
     if config.sync == "auto" and state is not None and same:
         stored = str(state["sync"])
-        return {"immediate": "local"}.get(stored, stored)  # its name in files of version 0.1
+        name = {"immediate": "local"}.get(stored, stored)  # its name in files of version 0.1
+        return name if name in STRATEGIES else None
     return None
 
 

@@ -3,6 +3,8 @@
 import json
 import os
 import stat
+import tracemalloc
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -29,7 +31,9 @@ def flats(parameters, rng):
 @pytest.fixture
 def state(tmp_path, parameters, flats):
     path = tmp_path / "state.safetensors"
-    checkpoint.save(path, parameters, flats[0], {"momentum": flats[1]}, Header(SMALL, ["naïve", "b"], {"step": 3}))
+    checkpoint.save(
+        path, parameters, flats[0], {"momentum": flats[1]}, Header(SMALL, ["naïve", *"bcdefg"], {"step": 3})
+    )
     return path
 
 
@@ -37,7 +41,7 @@ def test_round_trip(state, parameters, flats):
     back = [np.zeros(parameters.size, np.float32) for _ in range(2)]
     checkpoint.load(state, parameters, back[0], {"momentum": back[1]})
     assert all(np.array_equal(a, b) for a, b in zip(flats, back, strict=True))
-    assert checkpoint.read_header(state) == Header(SMALL, ["naïve", "b"], {"step": 3})
+    assert checkpoint.read_header(state) == Header(SMALL, ["naïve", *"bcdefg"], {"step": 3})
     assert list(state.parent.iterdir()) == [state]
 
 
@@ -155,3 +159,85 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(state, parameters, fla
         checkpoint.save(state, parameters, flats[1], {"momentum": flats[0]}, Header(SMALL))
     assert state.read_bytes() == before
     assert list(state.parent.iterdir()) == [state]
+
+
+def with_header(path, **changes):
+    """A file of SMALL's weights whose header says something else, without a checksum."""
+    parameters = parameter_map(SMALL)
+    views = parameters.views(np.zeros(parameters.size, np.float32))
+    header = {**asdict(Header(SMALL)), **{name: value for name, value in changes.items() if name != "network"}}
+    header["network"] = {**header["network"], **changes.get("network", {})}
+    metadata = {"format": "alexnet_dist", "version": "1", "header": changes.get("raw") or json.dumps(header)}
+    save_file({spec.name: spec.to_file(views[spec.name]) for spec in parameters.specs}, path, metadata)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"raw": "[" * 100_000}, "header that this program can't read"),
+        ({"network": {"width": float("inf")}}, "width is inf"),
+        ({"network": {"width": [1]}}, r"width is \[1\]"),
+        ({"network": {"width": "1"}}, "width is '1'"),
+        ({"network": {"image_size": -5}}, "image_size is -5"),
+        ({"network": {"image_size": 67.5}}, "image_size is 67.5"),
+        ({"network": {"num_classes": 10**9}}, "num_classes is 1000000000"),
+        ({"network": {"num_classes": 10**6}}, "is not whole: its header is of"),
+        ({"network": {"width": 60}}, "is not whole: its header is of"),
+        ({"network": {"dropout": None}}, "dropout is None"),
+        ({"network": {"interpolation": "magic"}}, "interpolation is 'magic'"),
+        ({"network": {"surprise": 1}}, "surprise"),
+        ({"class_names": ["a"]}, "class names are not 7 texts"),
+        ({"class_names": list(range(7))}, "class names are not 7 texts"),
+        ({"training": [1]}, "training state is a list"),
+    ],
+)
+def test_headers_that_no_run_has_written(tmp_path, changes, words):
+    """They cost neither memory nor time before they are refused."""
+    path = with_header(tmp_path / "odd.safetensors", **changes)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=words):
+        checkpoint.load_weights(path)
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path, parameters, flats, value):
+    flats[0][-1] = value
+    path = tmp_path / "diverged.safetensors"
+    checkpoint.save(path, parameters, flats[0], {}, Header(SMALL))
+    with pytest.raises(UserError, match=r"classifier\.6\.bias that are not finite"):
+        checkpoint.load_weights(path)
+
+
+def test_bfloat16_is_read(tmp_path, parameters, flats):
+    """NumPy has no such type: the file is written by hand, with a tensor of no use before the others."""
+    views, content, table = parameters.views(flats[0]), bytearray(b"\1\2"), {"odd": ["BF16", [1], [0, 2]]}
+    for spec in parameters.specs:
+        array = spec.to_file(views[spec.name])
+        start = len(content)
+        content += (np.ascontiguousarray(array).view(np.uint32) >> 16).astype("<u2").tobytes()
+        table[spec.name] = ["BF16", list(array.shape), [start, len(content)]]
+    header = json.dumps(
+        {name: dict(zip(("dtype", "shape", "data_offsets"), entry, strict=True)) for name, entry in table.items()}
+    )
+    path = tmp_path / "bfloat16.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + content)
+    back = np.zeros(parameters.size, np.float32)
+    checkpoint.load(path, parameters, back, {})
+    assert np.array_equal(back, (flats[0].view(np.uint32) & 0xFFFF0000).view(np.float32))
+
+
+def test_only_what_is_wanted_is_read(tmp_path, parameters, flats):
+    """A file of others may hold more, also of types that NumPy doesn't know."""
+    views = parameters.views(flats[0])
+    tensors = {spec.name: spec.to_file(views[spec.name]) for spec in parameters.specs}
+    path = tmp_path / "more.safetensors"
+    save_file({**tensors, "huge": np.zeros(20_000_000, np.float32)}, path)
+    back = np.zeros(parameters.size, np.float32)
+    tracemalloc.start()
+    checkpoint.load(path, parameters, back, {})
+    assert tracemalloc.get_traced_memory()[1] < 40e6
+    tracemalloc.stop()
+    assert np.array_equal(back, flats[0])

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import signal
+import time
 
 import pytest
 from commands import inference, predictions
@@ -116,3 +119,16 @@ def test_one_rank_needs_no_mpi(site, without_mpi, tmp_path):
 def test_files_that_cannot_be_written_are_refused_before_the_work(site, tmp_path):
     flags = ["-m", "alexnet_dist.evaluate", "--load", "weights.safetensors", "--confusion", tmp_path]
     assert_refused(on_ranks(2, flags, site), str(tmp_path), program="alexnet-evaluate")
+
+
+def test_ctrl_c_is_one_line(site):
+    (site / "long.list").write_text((site / "val.list").read_text() * 5000)
+    command = [BIN / "alexnet-evaluate", "--load", "weights.safetensors", "--data", "long.list", "--threads", 1]
+    with Job(list(map(str, command)), site) as job:
+        # It decodes: the network's threads and those of the loader are there.
+        job.until(lambda: len(os.listdir(f"/proc/{job.process.pid}/task")) > 1, "it works")
+        time.sleep(1)
+        job.signal(signal.SIGINT)
+        job.wait()
+    assert job.code == 130, str(job)
+    assert job.err == "alexnet-evaluate: interrupted\n"
