@@ -156,6 +156,16 @@ def _tensor(path: Path, file: Any, name: str) -> np.ndarray:
     return (upper.astype(np.uint32) << 16).view(np.float32).reshape(part.get_shape())
 
 
+def verify(path: Path) -> None:
+    """Raises UserError unless all of a checkpoint of ours is there, as its checksum says."""
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+        _parse_header(path, metadata)
+        tensors = {name: _tensor(path, file, name) for name in sorted(file.keys())}
+    if _checksum(tensors, metadata["header"]) != metadata.get("checksum"):
+        raise UserError(f"{path} is damaged: its checksum is not that of its content")
+
+
 def load_weights(path: Path) -> tuple[Header, np.ndarray]:
     """The header of a checkpoint, and its parameters as one flat buffer. Raises UserError as read_header and load do."""
     header = read_header(path)

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from alexnet_dist.errors import UserError
+from alexnet_dist.runs import checkpoint
 from alexnet_dist.support.files import check_writable, replacing, writing
 
 # Of files.py, of `point_latest`, of the lock, and of safetensors, which writes under a name of its own first.
@@ -28,6 +29,24 @@ class RunFolder:
             raise UserError(
                 f"{self.path} already holds a run. Continue it with --resume, or begin another with --output-dir"
             )
+
+    def newest_whole(self) -> tuple[Path | None, list[str]]:
+        """The newest training state that can be read and whose checksum holds, and what is wrong with newer ones."""
+        problems = []
+        for state in self._states():
+            try:
+                checkpoint.verify(state)
+            except UserError as error:
+                problems.append(str(error))
+            else:
+                return state, problems
+        return None, problems
+
+    def missing(self) -> UserError:
+        """That `latest` can't be followed, and which states are there."""
+        names = ", ".join(state.name for state in self._states()[:3])
+        there = f"{self.path} has {names}: give one to --resume, or say --resume auto" if names else "no state is there"
+        return UserError(f"the checkpoint {self.latest} does not exist; {there}")
 
     def begin(self) -> None:
         """Removes the mark of a finished run that now continues, and the temporary files of one that was killed. The folder

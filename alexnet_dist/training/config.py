@@ -18,6 +18,9 @@ GLOBAL_BATCH = 128  # if neither flag is given
 CROPS = ("random-resized", "paper", "none")
 
 
+AUTO = "auto"  # of --resume
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """The flags of `alexnet-train` under their own names; --help says what each means. JSON can represent all of them."""
@@ -79,7 +82,7 @@ class TrainingConfig:
     lr_reference_batch: int | None = None
 
     output_dir: str = "runs/alexnet"
-    resume: str | None = None
+    resume: str | None = None  # "": the latest state; AUTO: the newest whole one, or a new run
     load_pretrained: str | None = None
     freeze: str | None = None
     head_lr_factor: float = 1.0

@@ -170,7 +170,13 @@ def _add_learning_rate(add: _Group) -> None:
 
 def _add_run(add: _Group) -> None:
     add("--output-dir", metavar="DIR", help="checkpoints, log and metrics")
-    add("--resume", nargs="?", const="", metavar="FILE", help="continue exactly (default: latest in --output-dir)")
+    add(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="continue exactly (default: latest in --output-dir); auto: the newest whole state there, or a new run",
+    )
     add("--save", "-save", metavar="FILE", help="also write the final weights here, as torchvision reads them")
     add("--save-every", type=int, metavar="STEPS", help="also checkpoint within epochs; 0: not")
     add("--keep", type=int, metavar="N", help="how many checkpoints to keep besides the best weights")

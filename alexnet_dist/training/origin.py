@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,13 @@ from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.progress import Progress
 
 SAID = {"seed": "a seed of", "global-batch": "a global batch of", "opt": "the optimizer"}
+
+
+class Start(NamedTuple):
+    """The file that a run begins with, if there is one, and whether it continues the run that wrote it."""
+
+    path: Path | None
+    resuming: bool
 
 
 @dataclass(frozen=True)
@@ -83,12 +90,13 @@ def without_state(network: Network, config: TrainingConfig, state: dict[str, np.
 
 
 def read_origin(
-    config: TrainingConfig, path: Path | None, network: Network, names: list[str] | None, global_batch: int
+    config: TrainingConfig, start: Start, network: Network, names: list[str] | None, global_batch: int
 ) -> Origin:
-    """Looks into the file at `path`. Raises UserError where a run can't continue a state, or for other classes.
+    """Looks into the file to start from. Raises UserError where a run can't continue a state, or for other classes.
 
     `names` are those of this run's classes, if they are known.
     """
+    path = start.path
     if path is None:
         if config.freeze:
             raise UserError(
@@ -96,7 +104,7 @@ def read_origin(
             )
         return Origin()
     header = checkpoint.read_header(path)
-    training = _training(path, header, config, global_batch) if config.resume is not None else None
+    training = _training(path, header, config, global_batch) if start.resuming else None
     if training is None and header.network.num_classes != network.num_classes:
         new = tuple(spec.name for spec in layer_table(network).parameters.specs if spec.last)
         return Origin(path, new=new, classes=header.network.num_classes)

@@ -21,12 +21,12 @@ from alexnet_dist.runs.log import RunLog, log
 from alexnet_dist.runs.timeline import NullTimeline, Timeline
 from alexnet_dist.support.files import check_writable
 from alexnet_dist.support.threads import Team
-from alexnet_dist.training.config import TrainingConfig
+from alexnet_dist.training.config import AUTO, TrainingConfig
 from alexnet_dist.training.engine import Engine, StepSpec
 from alexnet_dist.training.frozen_features import Kept, keep_features
 from alexnet_dist.training.not_finite import SkipNotFinite
 from alexnet_dist.training.optim_wrappers import configured_optimizer
-from alexnet_dist.training.origin import Origin, fill, frozen_layers, read_origin
+from alexnet_dist.training.origin import Origin, Start, fill, frozen_layers, read_origin
 from alexnet_dist.training.progress import Progress
 from alexnet_dist.training.report import Report
 from alexnet_dist.training.samples import Samples
@@ -127,7 +127,7 @@ def read_inputs(config: TrainingConfig, world: World, sources: Sources | None = 
             for file in (config.save, config.timeline):
                 if file:
                     check_writable(Path(file))
-            start = _starting_file(config, folder)
+            start = _start(config, folder)
             origin = read_origin(config, start, network, sources.class_names, config.global_batch_on(world.size))
     train_list, val_list = sources.train.fingerprint(), sources.val.fingerprint()
     inputs = [train_list, val_list, sources.num_classes, asdict(config)]
@@ -239,9 +239,17 @@ def _strategy_before(config: TrainingConfig, state: dict[str, Any] | None, nodes
     return None
 
 
-def _starting_file(config: TrainingConfig, folder: RunFolder) -> Path | None:
-    """The file that the run continues or starts from, if there is one."""
-    if config.resume is None:
-        return Path(config.load_pretrained) if config.load_pretrained else None
-    path = Path(config.resume or folder.latest)
-    return path / folder.latest.name if path.is_dir() else path
+def _start(config: TrainingConfig, folder: RunFolder) -> Start:
+    """The file that the run continues or starts from, if there is one. Raises UserError if it isn't there."""
+    if config.resume == AUTO:
+        path, problems = folder.newest_whole()
+        for problem in problems:
+            print(f"--resume auto: {problem}", flush=True)
+        if path:
+            return Start(path, resuming=True)
+    elif config.resume is not None:
+        path = Path(config.resume or folder.latest)
+        if path == folder.latest and not path.exists():
+            raise folder.missing()
+        return Start(path / folder.latest.name if path.is_dir() else path, resuming=True)
+    return Start(Path(config.load_pretrained) if config.load_pretrained else None, resuming=False)

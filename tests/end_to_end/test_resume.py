@@ -212,6 +212,30 @@ def test_a_run_that_its_plateau_has_ended_goes_on_with_more_reductions(site):
     assert rates[epochs * EPOCH + 1] == pytest.approx(rates[epochs * EPOCH] * 0.5)
 
 
+def test_resume_auto_is_one_command_for_every_start(site, whole):
+    """The first start, one after a kill, one after its newest state was damaged, and one after the end."""
+    auto = flags("auto", "--resume", "auto")
+    folder = site / "auto"
+    with start_training(2, auto, site) as job:
+        job.until(lambda: len(list(folder.glob("checkpoint-*"))) >= 3, "three states")
+        job.kill()
+    newest = folder / (folder / "latest.safetensors").readlink()
+    content = bytearray(newest.read_bytes())
+    content[-100] ^= 1
+    newest.write_bytes(content)
+    job = train(2, auto, site).ok()
+    assert job.out.count(f"{newest.name} is damaged: its checksum is not that of its content") == 1
+    assert steps(folder) == steps(whole)
+    assert "finished" in train(2, auto, site).ok().out
+
+
+def test_a_missing_latest_names_the_states_that_are_there(site, whole):
+    folder = shutil.copytree(whole, site / "no-latest", symlinks=True)
+    (folder / "latest.safetensors").unlink()
+    last = f"checkpoint-{EPOCHS * EPOCH:08}.safetensors"
+    assert_refused(train(2, flags("no-latest", "--resume"), site), "latest.safetensors does not exist", last, "auto")
+
+
 def test_momentum_is_kept(site, whole):
     """Weights alone lead elsewhere: so the runs above agree because momentum came back, not because it doesn't matter."""
     folder = shutil.copytree(whole, site / "no-momentum", symlinks=True)
