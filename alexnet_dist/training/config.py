@@ -88,6 +88,7 @@ class TrainingConfig:
     head_lr_factor: float = 1.0
     save: str | None = None
     save_every: int = 0
+    save_minutes: float | None = None
     keep: int = 3
     sample: tuple[str, ...] = ()
     print_freq: int = 10
@@ -126,6 +127,7 @@ class TrainingConfig:
         self._require("clip_grad_norm", self.clip_grad_norm is None or self.clip_grad_norm > 0, "more than 0")
         self._require("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "between 0 and 1")
         self._require("val_fraction", self.val_fraction is None or 0 < self.val_fraction < 1, "between 0 and 1")
+        self._require("save_minutes", self.save_minutes is None or self.save_minutes > 0, "more than 0")
         self._require("save_every", self.save_every >= 0, "at least 0 (0: after each epoch only)")
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2**63 - 1")
         self._require("conv", self.conv in MODES, f"one of {', '.join(MODES)}")

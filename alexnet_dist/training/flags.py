@@ -179,6 +179,7 @@ def _add_run(add: _Group) -> None:
     )
     add("--save", "-save", metavar="FILE", help="also write the final weights here, as torchvision reads them")
     add("--save-every", type=int, metavar="STEPS", help="also checkpoint within epochs; 0: not")
+    add("--save-minutes", type=float, metavar="M", help="also checkpoint when so long has passed")
     add("--keep", type=int, metavar="N", help="how many checkpoints to keep besides the best weights")
     add("--sample", nargs="+", metavar="IMAGE", help="log after each epoch what these images are taken for")
     add("--print-freq", type=int, metavar="STEPS", help="steps from one line of progress to the next")

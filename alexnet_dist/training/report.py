@@ -97,6 +97,10 @@ class Report:
             log.warning("WARNING: %s in step %d, which changes nothing (--on-nan skip)", symptom, progress.step)
         self._out.metrics("void step", epoch=progress.epoch, step=progress.step)
 
+    def saved(self, progress: Progress, waited: float) -> None:
+        """A state is being written; training has waited for so many seconds."""
+        self._out.metrics("checkpoint", epoch=progress.epoch, step=progress.step, waited=round(waited, 6))
+
     def restored(self, problem: str, progress: Progress, lr: float) -> None:
         """The run goes on from `progress`, with --lr lowered to `lr`."""
         log.warning(

@@ -1,53 +1,180 @@
-"""What a run writes of its network: states to resume from, the best weights, the final ones."""
+"""What a run writes of its network: states to resume from, the best weights, the final ones.
 
-from dataclasses import asdict
+States are written in the background, from a copy, while training goes on. Disks that fail or are full are tried again for
+--io-patience seconds, and the run goes on meanwhile.
+"""
+
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 
+from alexnet_dist.errors import StorageError
 from alexnet_dist.runs import checkpoint
+from alexnet_dist.runs.log import log
 from alexnet_dist.support.files import write_text
+from alexnet_dist.support.memory import available_memory
 from alexnet_dist.training.optim_wrappers import AVERAGE
 from alexnet_dist.training.origin import without_state
 from alexnet_dist.training.progress import Progress
 from alexnet_dist.training.setup import Run
 
+PAUSES = (1.0, 30.0)  # seconds between attempts to write: the first, and the longest; each is twice the one before it
+
+
+@dataclass(eq=False)
+class Snapshot:
+    """All parameters and all state after a step, which training doesn't change any more."""
+
+    step: int
+    values: np.ndarray
+    state: dict[str, np.ndarray]
+
 
 class Saver:
-    """Writes the files of a run. Its methods are collective, and raise SharedError where rank 0 can't write."""
+    """Writes the files of a run. At the end of a `with` block all has been written, or has failed.
+
+    Its methods are collective unless they say otherwise. An error of rank 0 is raised as SharedError: by `save` that of
+    the one before it, by `wait` that of the latest.
+    """
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self.saved_step = run.progress.step if run.resumed else -1
-        self.saved = False  # whether latest.safetensors is of this run
+        self.saved = False  # whether latest.safetensors is, or will be, of this run
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._closing = threading.Event()
+        self._written: Future[None] | None = None
+        self._snapshot: Callable[[], Snapshot | None] = lambda: None  # weak: memory is free when all is written
+        self._clock = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.set()
+        self._thread.shutdown()
+
+    @property
+    def due(self) -> bool:
+        """Not collective: whether --save-minutes have passed since the latest state, by this rank's clock."""
+        minutes = self._run.config.save_minutes
+        return minutes is not None and time.monotonic() - self._clock >= 60 * minutes
+
+    @property
+    def failed(self) -> bool:
+        """Not collective: whether rank 0 has given up writing."""
+        return self._written is not None and self._written.done() and self._written.exception() is not None
 
     def save(self, progress: Progress, best: bool = False) -> bool:
-        """Rank 0 writes a training state, and the weights alone (those that are validated) if they are the best so far.
+        """Rank 0 begins to write a training state, and the weights alone (those that are validated) if they are the best
+        so far. Waits for the state before it, and while the parameters are copied.
 
         Nothing is written, and False returned, if a weight isn't finite.
         """
         run = self._run
-        values, state = run.engine.whole()
-        if run.world.sum([values is not None and not np.isfinite(values).all()])[0]:
+        self.wait()
+        snapshot, in_background = self._take(progress.step)
+        # All ranks wait here until the copy is made: they share what is copied.
+        if run.world.sum([snapshot is not None and not np.isfinite(snapshot.values).all()])[0]:
             return False
-        with run.world.shared_errors():
-            if values is not None:
-                # The best weights first: a run that is killed in between repeats the end of this epoch.
-                if best:
-                    self._save_weights(run.folder.best, self._validated(values, state))
-                self._save_training(run.folder.state(progress.step), progress, values, state)
-        self.saved_step, self.saved = progress.step, True
+        if snapshot is not None:
+            self._written = self._thread.submit(self._persist, partial(self._write, progress, snapshot, best))
+        if not in_background:
+            self.wait()
+        self.saved_step, self.saved, self._clock = progress.step, True, time.monotonic()
         return True
+
+    def wait(self) -> None:
+        """Until all that was begun is written."""
+        with self._run.world.shared_errors():
+            if self._written is not None:
+                self._written.result()
 
     def finish(self, progress: Progress) -> None:
         """Rank 0 writes the weights for --save, and says that the run is complete."""
         run = self._run
+        self.wait()
         values, state = run.engine.whole() if run.config.save else (None, {})
+
+        def write() -> None:
+            if run.config.save and values is not None:
+                self._save_weights(Path(run.config.save), self._validated(values, state))
+            write_text(run.folder.complete, f"step {progress.step}\n")
+
         with run.world.shared_errors():
             if run.world.rank == 0:
-                if run.config.save and values is not None:
-                    self._save_weights(Path(run.config.save), self._validated(values, state))
-                write_text(run.folder.complete, f"step {progress.step}\n")
+                self._persist(write)
+
+    def _take(self, step: int) -> tuple[Snapshot | None, bool]:
+        """Rank 0's snapshot after this step, and whether training may go on while it is written (the same on all ranks)."""
+        engine, known = self._run.engine, self._snapshot()
+        if self._run.world.sum([known is not None and known.step == step])[0]:
+            return known, True
+        values, state = engine.whole()
+        room = values is not None and available_memory() > 2 * (values.nbytes + sum(a.nbytes for a in state.values()))
+        in_background = bool(self._run.world.sum([room])[0])
+        if values is None:
+            return None, in_background
+        if in_background:
+            values, state = _apart(values, engine.values), {n: _apart(a, engine.state[n]) for n, a in state.items()}
+        snapshot = Snapshot(step, values, state)
+        self._snapshot = weakref.ref(snapshot)
+        return snapshot, in_background
+
+    def _persist(self, write: Callable[[], None]) -> None:
+        """Writes, and tries again where the storage fails. Raises UserError."""
+        start, pause, said = time.monotonic(), PAUSES[0], False
+        while True:
+            try:
+                write()
+                break
+            except StorageError as error:
+                passed = time.monotonic() - start
+                if passed >= self._run.config.io_patience or self._closing.is_set():
+                    raise StorageError(f"{error}. Free as much as two states take, then go on with --resume") from error
+                if not said:
+                    log.warning(
+                        "WARNING: %s. Trying again for %g s (--io-patience)", error, self._run.config.io_patience
+                    )
+                said = True
+            self._closing.wait(pause)
+            pause = min(2 * pause, PAUSES[1])
+        if said:
+            log.warning("the files can be written again, after %.0f s", time.monotonic() - start)
+
+    def _write(self, progress: Progress, snapshot: Snapshot, best: bool) -> None:
+        run = self._run
+        # The best weights first: a run that is killed in between repeats the end of this epoch.
+        if best:
+            self._save_weights(run.folder.best, self._validated(snapshot.values, snapshot.state))
+        training = {
+            "progress": asdict(progress),
+            "seed": run.config.seed,
+            "global-batch": run.global_batch,
+            "opt": run.config.opt,
+            "train list": run.train_list,
+            "val list": run.val_list,
+            "sync": run.engine.strategy_name,
+            "ranks": run.world.size,
+            "nodes": run.nodes,
+            "config": asdict(run.config),
+        }
+        header = checkpoint.Header(run.network, run.sources.class_names, training)
+        skip = without_state(run.network, run.config, snapshot.state)
+        path = run.folder.state(progress.step)
+        checkpoint.save(path, run.engine.parameters, snapshot.values, snapshot.state, header, skip=skip)
+        run.folder.point_latest(path)
 
     def _validated(self, values: np.ndarray, state: dict[str, np.ndarray]) -> np.ndarray:
         """The weights that are validated: their average where one is kept, which it isn't of frozen layers."""
@@ -57,25 +184,11 @@ class Saver:
         state[AVERAGE][:start] = values[:start]
         return state[AVERAGE]
 
-    def _save_training(self, path: Path, progress: Progress, values: np.ndarray, state: dict[str, np.ndarray]) -> None:
-        run, engine = self._run, self._run.engine
-        training = {
-            "progress": asdict(progress),
-            "seed": run.config.seed,
-            "global-batch": run.global_batch,
-            "opt": run.config.opt,
-            "train list": run.train_list,
-            "val list": run.val_list,
-            "sync": engine.strategy_name,
-            "ranks": run.world.size,
-            "nodes": run.nodes,
-            "config": asdict(run.config),
-        }
-        header = checkpoint.Header(run.network, run.sources.class_names, training)
-        skip = without_state(run.network, run.config, state)
-        checkpoint.save(path, engine.parameters, values, state, header, skip=skip)
-        run.folder.point_latest(path)
-
     def _save_weights(self, path: Path, values: np.ndarray) -> None:
         header = checkpoint.Header(self._run.network, self._run.sources.class_names)
         checkpoint.save(path, self._run.engine.parameters, values, {}, header)
+
+
+def _apart(array: np.ndarray, live: np.ndarray) -> np.ndarray:
+    """The array itself, or a copy where it is what training goes on changing."""
+    return array.copy() if np.may_share_memory(array, live) else array

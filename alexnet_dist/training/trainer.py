@@ -52,7 +52,7 @@ class Trainer:
         log_run_header(self.run_)
         if self.run_.resumed is not None:
             self.report.resumed(self.progress)
-        with self.signals, self._training_loader() as loader:
+        with self.signals, self._saver, self._training_loader() as loader:
             while self.progress.epoch < self.config.epochs and not self._plateau_is_final():
                 try:
                     why = self._train_epoch(loader)
@@ -60,11 +60,12 @@ class Trainer:
                     self._restore(problem)
                     continue
                 if why:
+                    self._saver.wait()
                     self._write_timeline()
                     log.warning("stopped %s after step %d; --resume continues it", why, self.progress.step)
                     return STOPPED
                 self._finish_epoch()
-        self._saver.finish(self.progress)
+            self._saver.finish(self.progress)
         self.report.complete(self.progress)
         self._write_timeline()
         return 0
@@ -83,9 +84,16 @@ class Trainer:
                     batch, failure = _next(batches)
                 with watch.phase("wait"):
                     readable = len(batch.labels) - len(batch.broken)
-                    global_count, broken, stop, failures = self.world.sum(
-                        [readable, len(batch.broken), self.signals.received, len(failure)]
-                    )
+                    facts: list[float] = [
+                        readable,
+                        len(batch.broken),
+                        self.signals.received,
+                        len(failure),
+                        *self._of_rank_0(),
+                    ]
+                    global_count, broken, stop, failures, save, lost = self.world.sum(facts)
+                if lost:
+                    self._saver.wait()  # raises what went wrong
                 if stop or failures:
                     self._save_state()
                     return f"({self.world.all_texts(failure)[0]})" if failures else "by a signal"
@@ -96,6 +104,8 @@ class Trainer:
                     self._step(batch, int(global_count), loader.steps)
                 else:
                     self._pass_over()
+                if save or (self.config.save_every and self.progress.step % self.config.save_every == 0):
+                    self._save_state()
         # Validation may take long, or fail: what has been learned so far is saved first.
         if self.progress.step != self._saver.saved_step:
             self._save_state()
@@ -118,12 +128,10 @@ class Trainer:
         self.progress = replace(
             before, step_in_epoch=before.step_in_epoch + 1, step=before.step + 1, void=before.void + 1
         )
-        if self.config.save_every and self.progress.step % self.config.save_every == 0:
-            self._save_state()
 
     def _step(self, batch: Batch, global_count: int, steps: int) -> None:
         """One step of the epoch's `steps`, on `global_count` images over all ranks."""
-        before, config = self.progress, self.config
+        before = self.progress
         lr = lowered(self.run_.schedule.rate(before.epoch + before.step_in_epoch / steps, before.plateau), before)
         self._diagnosis.before_step(before.step, steps)
         sums = self.engine.step(batch, global_count, before.step, lr, skipped=before.void)
@@ -137,8 +145,6 @@ class Trainer:
         self._work_seconds = {phase: before + seconds[phase] for phase, before in self._work_seconds.items()}
         if not symptom:
             self.report.step(self.progress, sums, lr, seconds, steps)
-        if config.save_every and self.progress.step % config.save_every == 0:
-            self._save_state()
 
     def _symptom(self, sums: Sums) -> str:
         """What isn't finite in the latest step, the same on all ranks; "" if everything is."""
@@ -166,6 +172,7 @@ class Trainer:
             raise problem
         if not may_restore(self.progress):
             raise Diverged(f"{problem}. Going back {self.progress.restores} times (--on-nan restore) has not helped")
+        self._saver.wait()
         self.progress = restore(self.run_, self.progress, saved=self._saver.saved)
         self.report.restored(str(problem), self.progress, lowered(self.run_.schedule.lr, self.progress))
 
@@ -246,8 +253,14 @@ class Trainer:
 
     def _save_state(self, best: bool = False) -> None:
         """A training state, and the weights alone if they are the best so far. Raises Diverged rather than save NaN."""
+        start = time.perf_counter()
         if not self._saver.save(self.progress, best):
             raise self._divergence("a weight is not finite")
+        self.report.saved(self.progress, time.perf_counter() - start)
+
+    def _of_rank_0(self) -> list[bool]:
+        """Whether it is time for another state, and whether writing the latest has failed: rank 0 decides."""
+        return [self.world.rank == 0 and self._saver.due, self._saver.failed]
 
 
 def _next(batches: Iterator[Batch]) -> tuple[Batch, list[str]]:

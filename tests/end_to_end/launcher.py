@@ -158,8 +158,8 @@ def open_mpi() -> bool:
     )
 
 
-def assert_refused(job: Job, *words: str, program: str = "alexnet-train") -> None:
-    """The job has ended promptly, with one message for a person that has all of these words, and exit code 2."""
+def assert_refused(job: Job, *words: str, program: str = "alexnet-train", code: int = 2) -> None:
+    """The job has ended promptly, with one message for a person that has all of these words, and this exit code."""
     assert job.err.count(f"{program}: error: ") == 1, str(job)
     line = next(line for line in job.err.splitlines() if f"{program}: error: " in line)
     for word in words:
@@ -170,7 +170,7 @@ def assert_refused(job: Job, *words: str, program: str = "alexnet-train") -> Non
     if open_mpi():
         assert job.code != 0, str(job)
     else:
-        assert job.code == 2, str(job)
+        assert job.code == code, str(job)
         assert len(job.err.splitlines()) == 1, str(job)
 
 

@@ -34,9 +34,8 @@ def resumed(site, output, step, *more):
 
 
 def test_stop_is_the_default(site):
-    assert_refused(
-        train(2, flags("stop"), site, fault="spoil@7"), "loss is nan after 6 steps (Conv2d-1", "--lr", "0.001"
-    )
+    job = train(2, flags("stop"), site, fault="spoil@7")
+    assert_refused(job, "loss is nan after 6 steps (Conv2d-1", "--lr", "0.001", code=65)
     assert max(steps(site / "stop")) == 6
 
 
@@ -67,7 +66,7 @@ def test_skip_gives_up_where_no_step_is_finite_any_more(site):
     """The first update makes weights so large that every later loss is NaN."""
     flags_of_it = flags("hopeless", "--on-nan", "skip", "--save-every", 0, "--lr", "1e18", "--epochs", 2)
     job = train(2, [*flags_of_it, "--global-batch", 1], site)
-    assert_refused(job, "20 steps in a row", "--on-nan skip", "Lower --lr")
+    assert_refused(job, "20 steps in a row", "--on-nan skip", "Lower --lr", code=65)
     assert "in step 2, which changes nothing" in job.out
 
 
@@ -112,6 +111,6 @@ def test_restore_to_where_a_resumed_run_began(site):
 
 def test_restore_gives_up_where_a_lower_rate_does_not_help(site):
     job = train(2, flags("never", "--on-nan", "restore", "--lr", "1e30"), site)
-    assert_refused(job, "Going back 5 times", "--lr", "1e+30")
+    assert_refused(job, "Going back 5 times", "--lr", "1e+30", code=65)
     assert job.out.count("Back to step 0") == 5
     assert not list((site / "never").glob("*.safetensors"))

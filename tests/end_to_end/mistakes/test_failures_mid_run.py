@@ -1,23 +1,61 @@
 """A full disk, a failing rank or a diverging loss in mid-run ends all ranks, and earlier checkpoints stay unharmed."""
 
+import shutil
+import subprocess
+import sys
+
 import numpy as np
 import pytest
-from launcher import PROMPT, assert_refused, hashes, needs_mpirun, start_training, train
+from launcher import BIN, PROMPT, SMALL, alone, assert_refused, hashes, needs_mpirun, start_training, train
 from refusals import BASE, GOOD
 from safetensors.numpy import load_file
 
 pytestmark = needs_mpirun
+needs_mounts = pytest.mark.skipif(
+    subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "true"], capture_output=True).returncode != 0,
+    reason="this person may not make namespaces with mounts of their own",
+)
 
 
 def test_disk_that_fills_up(site):
-    flags = [*BASE, "--output-dir", "run", "--resume", "--epochs", 3]
+    flags = [*BASE, "--output-dir", "run", "--resume", "--epochs", 3, "--io-patience", 0]
     before = hashes(site / "run")
     job = train(2, flags, site, fault="disk@1")
-    assert_refused(job, "checkpoint-00000006", "No space left")
+    assert_refused(job, "checkpoint-00000006", "No space left", "--resume", code=74)
     after = hashes(site / "run")
     kept = [name for name in before if name.endswith(".safetensors")]
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     assert after.keys() - before.keys() == set()  # nothing half-written is left
+
+
+def test_disk_that_is_full_for_a_moment(site):
+    job = train(2, [*BASE, "--output-dir", "run", "--resume", "--epochs", 3], site, fault="disk@1").ok()
+    assert job.out.count("No space left on device. Trying again for 300 s (--io-patience)") == 1
+    assert job.out.count("the files can be written again") == 1
+
+
+@needs_mounts
+def test_disk_that_is_full_and_stays_so(site):
+    """A real one, of 7 MB, with room for three states and not for the fourth. With more room the run goes on."""
+    (site / "disk").mkdir()
+    mpirun = f"{shutil.which('mpirun', path=str(BIN)) or 'mpirun'} -n 2 {sys.executable} -m alexnet_dist.train"
+    flags = " ".join(
+        map(str, [*SMALL, *BASE, "--epochs", 3, "--save-every", 1, "--keep", 4, "--output-dir", "disk/run"])
+    )
+    script = f"""
+        mount -t tmpfs -o size=7m tmpfs disk
+        {mpirun} {flags} --io-patience 1
+        code=$?
+        ls -A disk/run
+        mount -o remount,size=30m disk
+        {mpirun} {flags} --resume && test -e disk/run/complete && exit $code
+    """
+    job = alone(["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", script], site)
+    assert job.code == 74, str(job)
+    assert job.err.count("alexnet-train: error: cannot write") == 1
+    assert "No space left on device" in job.err
+    assert ".part" not in job.out
+    assert "latest.safetensors" in job.out
 
 
 @pytest.mark.parametrize("fault", ["exception@2", "thread@2", "decoder@5", "exit@2", "kill@2"])
@@ -45,7 +83,7 @@ def test_divergence_is_an_error_and_no_checkpoint_of_it_is_kept(site):
     """One step an epoch: the first loss is still a number, but no weight after it."""
     flags = ["--global-batch", GOOD, "--lr", "1e30", "--epochs", 5, "--output-dir", "new", "--threads", 1]
     job = train(2, [*BASE, *flags], site)
-    assert_refused(job, "loss", "--lr", "1e+30")
+    assert_refused(job, "loss", "--lr", "1e+30", code=65)
     for state in (site / "new").glob("*.safetensors"):
         for name, tensor in load_file(state).items():
             assert np.isfinite(tensor).all(), (state.name, name)

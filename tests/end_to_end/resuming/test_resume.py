@@ -10,61 +10,13 @@ from launcher import (
     hashes,
     latest_step,
     needs_mpirun,
-    open_mpi,
     start_training,
     steps,
     train,
 )
+from two_ranks import EPOCH, EPOCHS, STOP_SIGNALS, assert_same_run, flags
 
 pytestmark = needs_mpirun
-
-# 46 images in batches of 4, the last of 2: 12 steps an epoch. The one validation image is of a class that isn't trained,
-# so the validation error never improves, and without patience the learning rate falls after each epoch but the first.
-IMAGES, EPOCH, EPOCHS = 46, 12, 4
-PLATEAU = ("--lr-patience", "0", "--lr-gamma", "0.5", "--lr-reductions", "20", "--lr", "0.001")
-RANDOM = ("--dropout", "0.5", "--color-noise")
-# Open MPI ends its ranks a quarter of a second after SIGTERM; what launches them sends SIGUSR1 instead.
-STOP_SIGNALS = (signal.SIGUSR1,) if open_mpi() else (signal.SIGUSR1, signal.SIGTERM)
-
-
-@pytest.fixture(scope="module")
-def site(pictures, tmp_path_factory):
-    """A folder with lists; relative paths in FLAGS start here."""
-    folder = tmp_path_factory.mktemp("resume")
-    pictures.write_list(folder / "train.list", IMAGES)
-    (folder / "val.list").write_text(f"3 {pictures.files[0][1]}\n")
-    return folder
-
-
-def flags(output, *more, epochs=EPOCHS):
-    """Of the run that all tests here compare with."""
-    lists = ["--data", "train.list", "--val", "val.list", "--num-classes", 4, "--epochs", epochs, "--global-batch", 4]
-    return [*lists, "--save-every", 5, "--output-dir", output, *PLATEAU, *RANDOM, *more]
-
-
-@pytest.fixture(scope="module")
-def whole(site):
-    """The folder of a run of 2 ranks that nobody disturbs."""
-    train(2, flags("whole"), site).ok()
-    losses, rates = steps(site / "whole"), steps(site / "whole", "lr")
-    assert list(losses) == list(range(1, EPOCHS * EPOCH + 1))
-    # What follows can show a lost plateau only if the rate falls both before and after the third epoch.
-    assert rates[2 * EPOCH] > rates[2 * EPOCH + 1] > rates[3 * EPOCH + 1]
-    return site / "whole"
-
-
-def validations(folder):
-    """By epoch; of an epoch whose end was done twice, the last."""
-    return {entry["epoch"]: entry["validation"] for entry in events(folder, "epoch")}
-
-
-def assert_same_run(folder, whole, first):
-    """From step `first` on, the log is to the bit that of the run which nobody disturbed."""
-    for column in ("loss", "top1", "lr"):
-        assert steps(folder, column, first) == steps(whole, column, first), column
-    assert max(steps(folder)) == EPOCHS * EPOCH
-    assert validations(folder) == validations(whole)
-    assert events(folder, "epoch")[-1]["train"] == events(whole, "epoch")[-1]["train"]
 
 
 def kill_in_step(site, output, step):
@@ -180,60 +132,6 @@ def test_resumed_from_a_named_place_into_a_new_folder(site, whole, source):
     assert min(steps(folder)) == saved + 1
     assert steps(folder) == steps(whole, first=saved + 1)
     assert hashes(killed) == before
-
-
-def test_resumed_into_a_new_folder_the_best_so_far_is_kept(site, whole):
-    """No later epoch is better here: without it, the next epoch's weights would pass for the best."""
-    state, folder = whole / "checkpoint-00000045.safetensors", site / "keeps-best"
-    train(2, flags(folder.name, "--resume", state), site).ok()
-    assert (folder / "best.safetensors").read_bytes() == (whole / "best.safetensors").read_bytes()
-
-
-def test_results_on_other_validation_images_are_not_compared(site, whole, pictures):
-    folder = shutil.copytree(whole, site / "other-val", symlinks=True)
-    (site / "other.list").write_text(f"2 {pictures.files[1][1]}\n")
-    job = train(2, flags(folder.name, "--val", "other.list", "--resume", epochs=EPOCHS + 1), site).ok()
-    assert "the validation images are others than before" in job.out
-    # The first result on them is the best so far, whatever the others were.
-    assert (folder / "best.safetensors").read_bytes() != (whole / "best.safetensors").read_bytes()
-
-
-def test_a_run_that_its_plateau_has_ended_goes_on_with_more_reductions(site):
-    ended = ["--lr-reductions", 0, "--epochs", 9]
-    train(2, [*flags("plateau"), *ended], site).ok()
-    folder = site / "plateau"
-    epochs = len(validations(folder))
-    assert epochs < 9
-    again = train(2, [*flags("plateau"), *ended, "--resume"], site).ok()
-    assert len(validations(folder)) == epochs, str(again)
-    train(2, [*flags("plateau"), "--lr-reductions", 1, "--epochs", 9, "--resume"], site).ok()
-    rates = steps(folder, "lr")
-    assert len(validations(folder)) > epochs
-    assert rates[epochs * EPOCH + 1] == pytest.approx(rates[epochs * EPOCH] * 0.5)
-
-
-def test_resume_auto_is_one_command_for_every_start(site, whole):
-    """The first start, one after a kill, one after its newest state was damaged, and one after the end."""
-    auto = flags("auto", "--resume", "auto")
-    folder = site / "auto"
-    with start_training(2, auto, site) as job:
-        job.until(lambda: len(list(folder.glob("checkpoint-*"))) >= 3, "three states")
-        job.kill()
-    newest = folder / (folder / "latest.safetensors").readlink()
-    content = bytearray(newest.read_bytes())
-    content[-100] ^= 1
-    newest.write_bytes(content)
-    job = train(2, auto, site).ok()
-    assert job.out.count(f"{newest.name} is damaged: its checksum is not that of its content") == 1
-    assert steps(folder) == steps(whole)
-    assert "finished" in train(2, auto, site).ok().out
-
-
-def test_a_missing_latest_names_the_states_that_are_there(site, whole):
-    folder = shutil.copytree(whole, site / "no-latest", symlinks=True)
-    (folder / "latest.safetensors").unlink()
-    last = f"checkpoint-{EPOCHS * EPOCH:08}.safetensors"
-    assert_refused(train(2, flags("no-latest", "--resume"), site), "latest.safetensors does not exist", last, "auto")
 
 
 def test_momentum_is_kept(site, whole):

@@ -1,0 +1,75 @@
+"""Where a resumed run takes its state, its best result and its plateau from."""
+
+import shutil
+
+import pytest
+from launcher import assert_refused, events, needs_mpirun, start_training, steps, train
+from two_ranks import EPOCH, EPOCHS, flags, validations
+
+pytestmark = needs_mpirun
+
+
+def test_resumed_into_a_new_folder_the_best_so_far_is_kept(site, whole):
+    """No later epoch is better here: without it, the next epoch's weights would pass for the best."""
+    state, folder = whole / "checkpoint-00000045.safetensors", site / "keeps-best"
+    train(2, flags(folder.name, "--resume", state), site).ok()
+    assert (folder / "best.safetensors").read_bytes() == (whole / "best.safetensors").read_bytes()
+
+
+def test_results_on_other_validation_images_are_not_compared(site, whole, pictures):
+    folder = shutil.copytree(whole, site / "other-val", symlinks=True)
+    (site / "other.list").write_text(f"2 {pictures.files[1][1]}\n")
+    job = train(2, flags(folder.name, "--val", "other.list", "--resume", epochs=EPOCHS + 1), site).ok()
+    assert "the validation images are others than before" in job.out
+    # The first result on them is the best so far, whatever the others were.
+    assert (folder / "best.safetensors").read_bytes() != (whole / "best.safetensors").read_bytes()
+
+
+def test_a_run_that_its_plateau_has_ended_goes_on_with_more_reductions(site):
+    ended = ["--lr-reductions", 0, "--epochs", 9]
+    train(2, [*flags("plateau"), *ended], site).ok()
+    folder = site / "plateau"
+    epochs = len(validations(folder))
+    assert epochs < 9
+    again = train(2, [*flags("plateau"), *ended, "--resume"], site).ok()
+    assert len(validations(folder)) == epochs, str(again)
+    train(2, [*flags("plateau"), "--lr-reductions", 1, "--epochs", 9, "--resume"], site).ok()
+    rates = steps(folder, "lr")
+    assert len(validations(folder)) > epochs
+    assert rates[epochs * EPOCH + 1] == pytest.approx(rates[epochs * EPOCH] * 0.5)
+
+
+def test_resume_auto_is_one_command_for_every_start(site, whole):
+    """The first start, one after a kill, one after its newest state was damaged, and one after the end."""
+    auto = flags("auto", "--resume", "auto")
+    folder = site / "auto"
+    with start_training(2, auto, site) as job:
+        job.until(lambda: len(list(folder.glob("checkpoint-*"))) >= 3, "three states")
+        job.kill()
+    newest = folder / (folder / "latest.safetensors").readlink()
+    content = bytearray(newest.read_bytes())
+    content[-100] ^= 1
+    newest.write_bytes(content)
+    job = train(2, auto, site).ok()
+    assert job.out.count(f"{newest.name} is damaged: its checksum is not that of its content") == 1
+    assert steps(folder) == steps(whole)
+    assert "finished" in train(2, auto, site).ok().out
+
+
+def test_a_missing_latest_names_the_states_that_are_there(site, whole):
+    folder = shutil.copytree(whole, site / "no-latest", symlinks=True)
+    (folder / "latest.safetensors").unlink()
+    last = f"checkpoint-{EPOCHS * EPOCH:08}.safetensors"
+    assert_refused(train(2, flags("no-latest", "--resume"), site), "latest.safetensors does not exist", last, "auto")
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_states_by_the_clock(site, whole, ranks):
+    """So short a time has passed after each step; the background's writing changes no bit of the training."""
+    folder = site / f"clock-{ranks}"
+    train(ranks, flags(folder.name, "--save-minutes", 1e-6, "--save-every", 0), site).ok()
+    assert {entry["step"] for entry in events(folder, "checkpoint")} == set(range(1, EPOCHS * EPOCH + 1))
+    assert all(entry["waited"] >= 0 for entry in events(folder, "checkpoint"))
+    if ranks == 2:
+        assert steps(folder) == steps(whole)
+    assert len(list(folder.glob("checkpoint-*"))) == 3
