@@ -6,19 +6,21 @@ from pathlib import Path
 
 from alexnet_dist.errors import UserError
 from alexnet_dist.runs import checkpoint
-from alexnet_dist.support.files import check_writable, replacing, writing
+from alexnet_dist.support.files import CAN_NOT, check_writable, replacing, sync_folder, write_text, writing
 
 # Of files.py, of `point_latest`, of the lock, and of safetensors, which writes under a name of its own first.
 LEFT_BEHIND = (".*.part", ".*.probe", ".latest.*", ".lock.*", ".tmp??????")
 
 
 class RunFolder:
-    """`checkpoint-<step>.safetensors` are training states, `latest.safetensors` links to the newest of them,
+    """`checkpoint-<step>.safetensors` are training states, `latest.safetensors` links to the newest of them
+    (where there are no links, `latest.txt` has its name),
     `best.safetensors` holds the weights with the lowest validation error, `complete` marks a run that has finished."""
 
     def __init__(self, path: Path, keep: int) -> None:
         self.path, self.keep = path, keep
         self.latest = path / "latest.safetensors"
+        self.latest_name = path / "latest.txt"  # instead, on a file system without links
         self.best = path / "best.safetensors"
         self.complete = path / "complete"
 
@@ -41,6 +43,16 @@ class RunFolder:
             else:
                 return state, problems
         return None, problems
+
+    def latest_state(self) -> Path | None:
+        """What `latest` leads to, if it is there."""
+        if self.latest.exists():
+            return self.latest
+        try:
+            state = self.path / self.latest_name.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
+            return None
+        return state if state.is_file() else None
 
     def missing(self) -> UserError:
         """That `latest` can't be followed, and which states are there."""
@@ -83,7 +95,13 @@ class RunFolder:
         with writing(self.latest):
             link = self.path / f".latest.{os.getpid()}"
             link.unlink(missing_ok=True)
-            link.symlink_to(state.name)
-            os.replace(link, self.latest)
+            try:
+                link.symlink_to(state.name)
+                os.replace(link, self.latest)
+                sync_folder(self.path)
+            except OSError as error:
+                if error.errno not in CAN_NOT:
+                    raise
+                write_text(self.latest_name, f"{state.name}\n")
             for old in [path for path in self._states() if path != state][self.keep - 1 :]:
                 old.unlink(missing_ok=True)

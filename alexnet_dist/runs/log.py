@@ -73,6 +73,17 @@ class RunLog:
                 log.warning("%s can be written again", self._metrics.name)
             self._failed = False
 
+    def sync(self) -> None:
+        """Flushes both files to the disk: before a state that is newer than their last lines would be there without them."""
+        if self._metrics is None:
+            return
+        with suppress(OSError):
+            os.fsync(self._metrics.fileno())
+        for handler in log.handlers:
+            if isinstance(handler, logging.FileHandler) and handler.stream is not None:
+                with suppress(OSError):
+                    os.fsync(handler.stream.fileno())
+
     def close(self) -> None:
         """Closes the files."""
         for handler in log.handlers:

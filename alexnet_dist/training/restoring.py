@@ -30,7 +30,7 @@ def may_restore(progress: Progress) -> bool:
 def restore(run: Run, progress: Progress, saved: bool) -> Progress:
     """Collective: parameters, state and progress are again those of the latest checkpoint, if the run has `saved` one;
     else those that it began with. Raises SharedError for a file that can't be read."""
-    latest = run.folder.latest
+    latest = run.folder.latest_state() or run.folder.latest
     header: dict[str, Any] | None = None
     with run.world.shared_errors():
         if saved and run.world.rank == 0:

@@ -173,6 +173,7 @@ class Saver:
         header = checkpoint.Header(run.network, run.sources.class_names, training)
         skip = without_state(run.network, run.config, snapshot.state)
         path = run.folder.state(progress.step)
+        run.report.sync()
         checkpoint.save(path, run.engine.parameters, snapshot.values, snapshot.state, header, skip=skip)
         run.folder.point_latest(path)
 

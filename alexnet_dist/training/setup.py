@@ -248,8 +248,11 @@ def _start(config: TrainingConfig, folder: RunFolder) -> Start:
         if path:
             return Start(path, resuming=True)
     elif config.resume is not None:
-        path = Path(config.resume or folder.latest)
-        if path == folder.latest and not path.exists():
-            raise folder.missing()
-        return Start(path / folder.latest.name if path.is_dir() else path, resuming=True)
+        if config.resume and not Path(config.resume).is_dir():
+            return Start(Path(config.resume), resuming=True)
+        whole_run = RunFolder(Path(config.resume), config.keep) if config.resume else folder
+        latest = whole_run.latest_state()
+        if latest is None:
+            raise whole_run.missing()
+        return Start(latest, resuming=True)
     return Start(Path(config.load_pretrained) if config.load_pretrained else None, resuming=False)

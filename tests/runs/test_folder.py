@@ -1,0 +1,102 @@
+"""A run's folder: what `latest` leads to, which states stay, and what is left behind by a killed run."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from alexnet_dist.errors import UserError
+from alexnet_dist.runs.folder import RunFolder
+from alexnet_dist.support.files import write_text
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path, keep=2)
+
+
+def save(folder, step):
+    """A state, here a text; `latest` then leads to it."""
+    state = folder.state(step)
+    write_text(state, f"state {step}")
+    os.utime(state, (step, step))
+    folder.point_latest(state)
+    return state
+
+
+@pytest.fixture
+def poor_file_system(monkeypatch):
+    """One without links and permissions, whose folders can't be flushed, as FAT is. (A fake: kernels that can't mount FAT
+    are common where these tests run.)"""
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    flush = os.fsync
+
+    def flush_files_only(number):
+        if os.path.isdir(f"/proc/self/fd/{number}"):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        flush(number)
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    monkeypatch.setattr(Path, "chmod", refuse)
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "fsync", flush_files_only)
+
+
+def test_latest_is_a_link_and_the_newest_stay(folder):
+    states = [save(folder, step) for step in (1, 2, 3)]
+    assert folder.latest.readlink() == Path(states[2].name)
+    assert folder.latest_state().read_text() == "state 3"
+    assert [state.exists() for state in states] == [False, True, True]
+
+
+@pytest.mark.usefixtures("poor_file_system")
+def test_where_there_are_no_links_a_text_names_the_latest(folder):
+    states = [save(folder, step) for step in (1, 2, 3)]
+    assert (folder.path / "latest.txt").read_text() == f"{states[2].name}\n"
+    assert folder.latest_state() == states[2]
+    assert [state.exists() for state in states] == [False, True, True]
+    assert sorted(path.name for path in folder.path.iterdir()) == [states[1].name, states[2].name, "latest.txt"]
+
+
+def test_nothing_is_the_latest(folder):
+    assert folder.latest_state() is None
+    assert "no state is there" in str(folder.missing())
+    (folder.path / "latest.txt").write_text("checkpoint-00000007.safetensors\n")
+    assert folder.latest_state() is None
+    state = save(folder, 5)
+    folder.latest.unlink()
+    assert folder.latest_state() is None
+    assert f"has {state.name}: give one to --resume" in str(folder.missing())
+
+
+def test_what_a_killed_run_has_left_goes(folder):
+    save(folder, 1)
+    left = [".checkpoint-00000002.safetensors.99.part", ".tmpA1b2C3", ".latest.99", ".lock.host.99", ".x.99.probe"]
+    for name in [*left, "complete", "notes.txt", ".hidden"]:
+        (folder.path / name).touch()
+    folder.begin()
+    names = sorted(path.name for path in folder.path.iterdir())
+    assert names == [".hidden", "checkpoint-00000001.safetensors", "latest.safetensors", "notes.txt"]
+
+
+def test_the_best_comes_along_into_a_new_folder_but_not_one_of_later(folder, tmp_path):
+    before = RunFolder(tmp_path / "before", keep=2)
+    state = save(before, 10)
+    write_text(before.best, "best")
+    os.utime(before.best, (11, 11))
+    folder.take_best_from(state)
+    assert not folder.best.exists()
+    os.utime(before.best, (10, 10))
+    folder.take_best_from(state)
+    assert folder.best.read_text() == "best"
+
+
+def test_a_run_is_not_begun_over_another(folder):
+    save(folder, 1)
+    folder.check(resuming=True)
+    with pytest.raises(UserError, match="already holds a run"):
+        folder.check(resuming=False)
