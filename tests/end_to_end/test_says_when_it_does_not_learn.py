@@ -54,7 +54,7 @@ def test_labels_that_belong_to_no_image(site, ranks):
 
 def test_a_learning_rate_too_high(site):
     job = train(2, flags("hot", "--epochs", 40, "--lr", "100"), site)
-    assert_refused(job, "loss is nan", "is the first layer whose output isn't finite", "Lower --lr (now 100)")
+    assert_refused(job, "loss is nan", "is the first layer whose output isn't finite", "Lower --lr (now 100)", code=65)
     (warning,) = warnings(job)
     assert "step 1 has changed the weights of Linear-21 by" in warning
     assert "lower --lr (now 100)" in warning
