@@ -60,6 +60,21 @@ class RunFolder:
         there = f"{self.path} has {names}: give one to --resume, or say --resume auto" if names else "no state is there"
         return UserError(f"the checkpoint {self.latest} does not exist; {there}")
 
+    def lacking(self, state: int, weights: int) -> str:
+        """What people should know if the disk has no room for the files of a run, of so many bytes each; else "".
+
+        While a file is replaced, the old one is there as well.
+        """
+        needed = (self.keep + 1) * state + 2 * weights
+        there = sum(file.stat().st_size for file in (*self._states(), self.best) if file.is_file())
+        room = shutil.disk_usage(self.path).free + there
+        if room >= needed:
+            return ""
+        return (
+            f"{self.path} has room for {room / 1e6:.0f} MB, but {self.keep} checkpoints (--keep), the next one and the best "
+            f"weights need {needed / 1e6:.0f} MB"
+        )
+
     def begin(self) -> None:
         """Removes the mark of a finished run that now continues, and the temporary files of one that was killed. The folder
         must be held (lock.py): these might be another run's.

@@ -46,10 +46,16 @@ class RunLog:
                 stamped if isinstance(handler, logging.FileHandler) else logging.Formatter("%(message)s")
             )
             log.addHandler(handler)
-        for line in said:
-            handler.handle(log.makeRecord(log.name, logging.INFO, "", 0, line, (), None))
+        self.note(*said)
         self._metrics = open(folder / "metrics.jsonl", "a+b", buffering=0)  # noqa: SIM115 (closed in close)
         _cut_torn_line(self._metrics)
+
+    def note(self, *lines: str) -> None:
+        """Lines that people are told elsewhere: to the file alone."""
+        for handler in log.handlers:
+            if isinstance(handler, logging.FileHandler):
+                for line in lines:
+                    handler.handle(log.makeRecord(log.name, logging.INFO, "", 0, line, (), None))
 
     def metrics(self, event: str, **values: Any) -> None:
         """Appends one line of metrics. Where that can't be written it is left out: the run is worth more. That is said

@@ -122,6 +122,10 @@ class Report:
             log.warning("in all, %s changed nothing (--on-nan skip, or no image was readable)", _made(progress.void))
         self._out.metrics("complete", epoch=progress.epoch, step=progress.step, skipped=progress.skipped)
 
+    def failed(self, error: Exception) -> None:
+        """What ends the run, which the program says on stderr."""
+        self._out.note(f"error: {error}")
+
     def sync(self) -> None:
         """Flushes what has been reported to the disk; any thread may call this."""
         self._out.sync()

@@ -4,11 +4,12 @@ States are written in the background, from a copy, while training goes on. Disks
 --io-patience seconds, and the run goes on meanwhile.
 """
 
+import errno
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,11 +23,14 @@ from alexnet_dist.runs import checkpoint
 from alexnet_dist.runs.log import log
 from alexnet_dist.support.files import write_text
 from alexnet_dist.support.memory import available_memory
+from alexnet_dist.training.engine import Engine
 from alexnet_dist.training.optim_wrappers import AVERAGE
 from alexnet_dist.training.origin import without_state
 from alexnet_dist.training.progress import Progress
 from alexnet_dist.training.setup import Run
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+LOOK = 0.05  # seconds after which one who waits for a file looks whether it can be written at all
 PAUSES = (1.0, 30.0)  # seconds between attempts to write: the first, and the longest; each is twice the one before it
 
 
@@ -52,8 +56,10 @@ class Saver:
         self.saved = False  # whether latest.safetensors is, or will be, of this run
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._closing = threading.Event()
+        self.struggling = False  # on rank 0: whether a file could not be written, and is tried again
         self._written: Future[None] | None = None
         self._snapshot: Callable[[], Snapshot | None] = lambda: None  # weak: memory is free when all is written
+        self._kept: dict[str, np.ndarray] = {}  # memory for copies, where they are made again and again
         self._clock = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -65,11 +71,19 @@ class Saver:
         self._closing.set()
         self._thread.shutdown()
 
-    @property
-    def due(self) -> bool:
-        """Not collective: whether --save-minutes have passed since the latest state, by this rank's clock."""
-        minutes = self._run.config.save_minutes
-        return minutes is not None and time.monotonic() - self._clock >= 60 * minutes
+    def check_room(self) -> None:
+        """Not collective: says if the disk has no room for what will be written. (It may have until then.)"""
+        if self._run.world.rank == 0 and (lack := self._run.folder.lacking(*bytes_of_files(self._run.engine))):
+            log.warning("WARNING: %s", lack)
+
+    def due(self, step: int) -> bool:
+        """Not collective: whether a state is wanted after this step of an epoch, by this rank's clock or by --save-every.
+
+        While the one before can't be written, none is: training goes on.
+        """
+        minutes, every = self._run.config.save_minutes, self._run.config.save_every
+        by_clock = minutes is not None and time.monotonic() - self._clock >= 60 * minutes
+        return (by_clock or (every > 0 and step % every == 0)) and not self.struggling
 
     @property
     def failed(self) -> bool:
@@ -86,7 +100,7 @@ class Saver:
         self.wait()
         snapshot, in_background = self._take(progress.step)
         # All ranks wait here until the copy is made: they share what is copied.
-        if run.world.sum([snapshot is not None and not np.isfinite(snapshot.values).all()])[0]:
+        if run.world.sum([snapshot is not None and not _is_finite(snapshot.values)])[0]:
             return False
         if snapshot is not None:
             self._written = self._thread.submit(self._persist, partial(self._write, progress, snapshot, best))
@@ -94,6 +108,13 @@ class Saver:
             self.wait()
         self.saved_step, self.saved, self._clock = progress.step, True, time.monotonic()
         return True
+
+    def ready(self) -> bool:
+        """Waits until the state before is written; False if it can't be now, and is tried again."""
+        written = self._written
+        while written is not None and not written.done() and not self.struggling:
+            wait([written], LOOK)
+        return not self._run.world.sum([self.struggling])[0]
 
     def wait(self) -> None:
         """Until all that was begun is written."""
@@ -122,36 +143,60 @@ class Saver:
         if self._run.world.sum([known is not None and known.step == step])[0]:
             return known, True
         values, state = engine.whole()
-        room = values is not None and available_memory() > 2 * (values.nbytes + sum(a.nbytes for a in state.values()))
+        size = 0 if values is None else values.nbytes + sum(array.nbytes for array in state.values())
+        room = values is not None and (bool(self._kept) or available_memory() > 2 * size)
         in_background = bool(self._run.world.sum([room])[0])
         if values is None:
             return None, in_background
         if in_background:
-            values, state = _apart(values, engine.values), {n: _apart(a, engine.state[n]) for n, a in state.items()}
+            values = self._apart("", values, engine.values)
+            state = {name: self._apart(name, array, engine.state[name]) for name, array in state.items()}
         snapshot = Snapshot(step, values, state)
         self._snapshot = weakref.ref(snapshot)
         return snapshot, in_background
 
+    def _apart(self, name: str, array: np.ndarray, live: np.ndarray) -> np.ndarray:
+        """The array itself, or a copy where it is what training goes on changing.
+
+        Memory that the system has to find first takes ten times as long to fill, and training waits for that.
+        """
+        if not np.may_share_memory(array, live):
+            return array
+        copy = self._kept.get(name)
+        if copy is None:
+            copy = np.empty_like(array)
+        if self._run.config.save_minutes or self._run.config.save_every:
+            self._kept[name] = copy
+        np.copyto(copy, array)
+        return copy
+
     def _persist(self, write: Callable[[], None]) -> None:
         """Writes, and tries again where the storage fails. Raises UserError."""
-        start, pause, said = time.monotonic(), PAUSES[0], False
+        start, pause, patience = time.monotonic(), PAUSES[0], self._run.config.io_patience
         while True:
             try:
                 write()
                 break
             except StorageError as error:
-                passed = time.monotonic() - start
-                if passed >= self._run.config.io_patience or self._closing.is_set():
-                    raise StorageError(f"{error}. Free as much as two states take, then go on with --resume") from error
-                if not said:
-                    log.warning(
-                        "WARNING: %s. Trying again for %g s (--io-patience)", error, self._run.config.io_patience
-                    )
-                said = True
-            self._closing.wait(pause)
+                left = start + patience - time.monotonic()
+                if left <= 0 or self._closing.is_set():
+                    raise StorageError(f"{error}. {self._advice(error)}, then go on with --resume") from error
+                if not self.struggling:
+                    log.warning("WARNING: %s. Trying again for %g s (--io-patience)", error, patience)
+                self.struggling = True
+            self._closing.wait(min(pause, left))
             pause = min(2 * pause, PAUSES[1])
-        if said:
+        if self.struggling:
             log.warning("the files can be written again, after %.0f s", time.monotonic() - start)
+        self.struggling = False
+
+    def _advice(self, error: StorageError) -> str:
+        """What to do where a file can't be written."""
+        cause = error.__cause__
+        if not isinstance(cause, OSError) or cause.errno not in FULL:
+            return "See to the storage"
+        state, weights = bytes_of_files(self._run.engine)
+        return f"Free {-(-(state + weights) // 10**6)} MB, for a state and the best weights"
 
     def _write(self, progress: Progress, snapshot: Snapshot, best: bool) -> None:
         run = self._run
@@ -190,6 +235,12 @@ class Saver:
         checkpoint.save(path, self._run.engine.parameters, values, {}, header)
 
 
-def _apart(array: np.ndarray, live: np.ndarray) -> np.ndarray:
-    """The array itself, or a copy where it is what training goes on changing."""
-    return array.copy() if np.may_share_memory(array, live) else array
+def bytes_of_files(engine: Engine) -> tuple[int, int]:
+    """How many bytes a training state takes, and the weights alone."""
+    weights = 4 * engine.parameters.size
+    return weights + 4 * (engine.parameters.size - engine.trained_from) * len(engine.state), weights
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    """Without memory for an answer to each element."""
+    return bool(np.isfinite(array.max()) and np.isfinite(array.min()))

@@ -13,7 +13,7 @@ from alexnet_dist.comm.node import nodes_of
 from alexnet_dist.comm.world import World
 from alexnet_dist.data.sources import SourcePaths, Sources, read_sources
 from alexnet_dist.data.table import ImageTable
-from alexnet_dist.errors import UserError
+from alexnet_dist.errors import SharedError, UserError
 from alexnet_dist.model.architecture import Network, layer_table
 from alexnet_dist.runs.folder import RunFolder
 from alexnet_dist.runs.lock import RunLock
@@ -87,6 +87,9 @@ def open_run(config: TrainingConfig, world: World, sources: Sources | None = Non
             if run.features:
                 run.features.node.close()
             run.engine.close()  # collective: not after an error, when some ranks may not get here
+        except SharedError as error:
+            run.report.failed(error)
+            raise
         finally:
             run.report.close()
 

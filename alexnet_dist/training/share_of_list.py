@@ -1,6 +1,6 @@
 """Passes over a list in its order, each image once, that are divided among the ranks in whole blocks."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -13,6 +13,8 @@ from alexnet_dist.data.loader import Batch, Loader
 from alexnet_dist.data.sharding import steps_per_epoch
 from alexnet_dist.data.source import ImageSource
 from alexnet_dist.data.storage import Patience
+
+Block = tuple[NDArray[np.int64], Batch]  # places in the list, and what is there
 
 
 class Rows(Protocol):
@@ -46,12 +48,12 @@ class ImageRows(NamedTuple):
 
 def blocks(
     images: ImageSource, rows: Rows, block: int, world: Ranks, workers: int, *, patience: Patience | None = None
-) -> Iterator[tuple[NDArray[np.int64], Batch]]:
+) -> Generator[Block, None, None]:
     """This rank's batches, each a whole block of the list, and the images' places in the list.
 
     Every rank has as many: where there is no block left for it, one without images, for a forward pass may be collective.
     What is computed together, and so how it is rounded, doesn't depend on the number of ranks. Raises StorageFailure, on
-    this rank alone, where `patience` with storage that fails has come to its end.
+    this rank alone, where `patience` with storage that fails has come to its end, and Interrupted when it says `stop`.
     """
     places = np.arange(len(images))
     own = np.flatnonzero(places // block % world.size == world.rank)

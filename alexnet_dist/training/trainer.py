@@ -42,7 +42,7 @@ class Trainer:
         probe = Probe(run.engine.net, run.engine.values, run.world, run.engine.trained_from)
         self._diagnosis = Diagnosis(run.config, probe, guessing, run.report.diagnosis)
         self._workers = run.config.workers or run.team.size
-        self._patience = Patience(run.config.io_patience, self._say)  # for what isn't to be interrupted
+        self._patience = Patience(run.config.io_patience, self._say, lambda: self.signals.received)
         self._saver = Saver(run)
         self._reported: set[str] = set()  # messages about broken images that have been logged
         self._work_seconds = dict.fromkeys(WORK_PHASES, 0.0)  # this rank's seconds by phase in this epoch
@@ -52,10 +52,11 @@ class Trainer:
         log_run_header(self.run_)
         if self.run_.resumed is not None:
             self.report.resumed(self.progress)
+        self._saver.check_room()
         with self.signals, self._saver, self._training_loader() as loader:
             while self.progress.epoch < self.config.epochs and not self._plateau_is_final():
                 try:
-                    why = self._train_epoch(loader)
+                    why = self._train_epoch(loader) or self._finish_epoch()
                 except Diverged as problem:
                     self._restore(problem)
                     continue
@@ -64,7 +65,6 @@ class Trainer:
                     self._write_timeline()
                     log.warning("stopped %s after step %d; --resume continues it", why, self.progress.step)
                     return STOPPED
-                self._finish_epoch()
             self._saver.finish(self.progress)
         self.report.complete(self.progress)
         self._write_timeline()
@@ -104,16 +104,15 @@ class Trainer:
                     self._step(batch, int(global_count), loader.steps)
                 else:
                     self._pass_over()
-                if save or (self.config.save_every and self.progress.step % self.config.save_every == 0):
-                    self._save_state()
+                if save:
+                    self._save_state(optional=True)
         # Validation may take long, or fail: what has been learned so far is saved first.
-        if self.progress.step != self._saver.saved_step:
+        if self._to_be_validated() and self.progress.step != self._saver.saved_step:
             self._save_state()
         return ""
 
     def _training_loader(self) -> Loader:
-        patience = Patience(self.config.io_patience, self._say, lambda: self.signals.received)
-        return training_loader(self.run_, self._workers, patience)
+        return training_loader(self.run_, self._workers, self._patience)
 
     def _say(self, text: str) -> None:
         """Tells people of this rank's trouble, from any rank and thread."""
@@ -190,20 +189,28 @@ class Trainer:
                 f"{self.config.max_bad:g} allows; the latest: {messages[-1]}"
             )
 
-    def _finish_epoch(self) -> None:
-        """Validates, if it is this epoch's turn; the epoch is reported and saved."""
-        plateau, skipped, best, epoch = self.progress.plateau, self.progress.broken, False, self.progress.epoch + 1
-        if epoch % self.config.validate_every and epoch != self.config.epochs:
-            self.report.epoch(self.progress, None, 0.0, skipped)
-        else:
-            plateau, broken = self._validate()
+    def _to_be_validated(self) -> bool:
+        """Whether it is this epoch's turn."""
+        epoch = self.progress.epoch + 1
+        return epoch % self.config.validate_every == 0 or epoch == self.config.epochs
+
+    def _finish_epoch(self) -> str:
+        """Validates, if it is this epoch's turn; the epoch is reported and saved. What has stopped validation, or "" """
+        plateau, skipped, best = self.progress.plateau, self.progress.broken, False
+        if self._to_be_validated():
+            try:
+                plateau, broken = self._validate()
+            except Interrupted:  # it is done again by who resumes
+                return "by a signal"
             skipped += broken
             best = plateau.best < self.progress.plateau.best or not self.folder.best.exists()
+        else:
+            self.report.epoch(self.progress, None, 0.0, skipped)
         self._diagnosis.after_epoch(self.progress)
         self._report_slowest()
         self.progress = replace(
             self.progress,
-            epoch=epoch,
+            epoch=self.progress.epoch + 1,
             step_in_epoch=0,
             sums=Sums(),
             broken=0,
@@ -211,6 +218,7 @@ class Trainer:
             plateau=plateau,
         )
         self._save_state(best)
+        return ""
 
     def _validate(self) -> tuple[Plateau, int]:
         """Evaluates and reports; rank 0 decides on the learning rate and broadcasts it. Returns that, and how many images
@@ -251,16 +259,21 @@ class Trainer:
         for _ in traces:  # the others send theirs, and rank 0 takes what it could not write
             pass
 
-    def _save_state(self, best: bool = False) -> None:
-        """A training state, and the weights alone if they are the best so far. Raises Diverged rather than save NaN."""
+    def _save_state(self, best: bool = False, optional: bool = False) -> None:
+        """A training state, and the weights alone if they are the best so far. Raises Diverged rather than save NaN.
+
+        An `optional` one is left out while the one before can't be written, so that training goes on.
+        """
         start = time.perf_counter()
+        if optional and not self._saver.ready():
+            return
         if not self._saver.save(self.progress, best):
             raise self._divergence("a weight is not finite")
         self.report.saved(self.progress, time.perf_counter() - start)
 
     def _of_rank_0(self) -> list[bool]:
-        """Whether it is time for another state, and whether writing the latest has failed: rank 0 decides."""
-        return [self.world.rank == 0 and self._saver.due, self._saver.failed]
+        """Whether this step is followed by a state, and whether writing the latest has failed: rank 0 decides."""
+        return [self.world.rank == 0 and self._saver.due(self.progress.step + 1), self._saver.failed]
 
 
 def _next(batches: Iterator[Batch]) -> tuple[Batch, list[str]]:

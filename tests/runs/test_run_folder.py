@@ -2,7 +2,9 @@
 
 import errno
 import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,6 +62,18 @@ def test_where_there_are_no_links_a_text_names_the_latest(folder):
     assert folder.latest_state() == states[2]
     assert [state.exists() for state in states] == [False, True, True]
     assert sorted(path.name for path in folder.path.iterdir()) == [states[1].name, states[2].name, "latest.txt"]
+
+
+def test_a_disk_without_room_for_all_that_is_kept(folder, monkeypatch):
+    """Two are kept, a third one is being written, and the best weights are there twice when they are replaced."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=38_000_000))
+    assert folder.lacking(10_000_000, 4_000_000) == ""
+    text = folder.lacking(10_000_000, 5_000_000)
+    assert "room for 38 MB" in text
+    assert "need 40 MB" in text
+    save(folder, 1)
+    folder.state(1).write_bytes(b"0" * 2_000_000)  # what is there will go
+    assert folder.lacking(10_000_000, 5_000_000) == ""
 
 
 def test_nothing_is_the_latest(folder):

@@ -1,6 +1,7 @@
 """Evaluation in one process: ten crops, classes in another order, and what is written of each image and class."""
 
 import csv
+import errno
 from io import StringIO
 
 import numpy as np
@@ -11,6 +12,8 @@ from small import make_net
 from alexnet_dist.comm.ranks import Ranks
 from alexnet_dist.data.augment import load_for_evaluation, load_ten_crops_for_evaluation
 from alexnet_dist.data.image_list import read_image_list
+from alexnet_dist.data.loader import Interrupted
+from alexnet_dist.data.storage import Patience
 from alexnet_dist.errors import SharedError
 from alexnet_dist.kernels.loss import softmax
 from alexnet_dist.support.threads import Team
@@ -50,7 +53,8 @@ class OneOfThree(Ranks):
         self.rank = rank
 
     def sum(self, values):
-        return [value + 2 for value in values]
+        stop_or_fail = len(values) == 2  # which the others don't
+        return values if stop_or_fail else [value + 2 for value in values]
 
 
 def observed(net, images, world=None, **options):
@@ -113,6 +117,41 @@ def test_nothing_readable(images):
         net, _ = make_net(team, training=False)
         with pytest.raises(SharedError, match=r"none of the 1 images .*gone\.png is missing"):
             observed(net, images.subset(np.array([3])))
+
+
+class OtherStops(Ranks):
+    """A rank of two, of which the other is asked to stop when it has seen a block."""
+
+    size, asked = 2, 0
+
+    def sum(self, values):
+        self.asked += 1
+        return [values[0] + (self.asked == 2), values[1]]
+
+
+def test_validation_stops_on_all_ranks_together(images):
+    with Team(1) as team:
+        net, _ = make_net(team, batch=2, training=False)
+        passes = []
+        forward = net.forward
+        net.forward = lambda x: passes.append(len(x)) or forward(x)
+        with pytest.raises(Interrupted):
+            observed(net, images, OtherStops())
+        assert len(passes) == 1
+        with pytest.raises(Interrupted):
+            observed(net, images, patience=Patience(stop=lambda: True))
+
+
+def test_storage_that_fails_ends_validation_on_all_ranks(images, monkeypatch):
+    def open_image(self, index):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(type(images), "open", open_image)
+    with Team(1) as team:
+        net, _ = make_net(team, batch=2, training=False)
+        with pytest.raises(SharedError, match="can't be read") as raised:
+            observed(net, images)
+    assert raised.value.exit_code == 75
 
 
 def test_classes_in_another_order(images):

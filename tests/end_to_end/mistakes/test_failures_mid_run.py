@@ -1,5 +1,6 @@
 """A full disk, a failing rank or a diverging loss in mid-run ends all ranks, and earlier checkpoints stay unharmed."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,7 @@ def test_disk_that_is_full_and_stays_so(site):
         {mpirun} {flags} --io-patience 1
         code=$?
         ls -A disk/run
+        tail -n 1 disk/run/train.log
         mount -o remount,size=30m disk
         {mpirun} {flags} --resume && test -e disk/run/complete && exit $code
     """
@@ -54,8 +56,35 @@ def test_disk_that_is_full_and_stays_so(site):
     assert job.code == 74, str(job)
     assert job.err.count("alexnet-train: error: cannot write") == 1
     assert "No space left on device" in job.err
+    assert "WARNING: disk/run has room for 7 MB, but 4 checkpoints (--keep)" in job.out
+    # On stderr, and in the log.
+    assert (job.out + job.err).count("Free 3 MB, for a state and the best weights, then go on with --resume") == 2
     assert ".part" not in job.out
     assert "latest.safetensors" in job.out
+
+
+@needs_mounts
+def test_training_goes_on_while_the_disk_is_full(site):
+    """A real one. It gets more room only when the epoch's last step is done; the state before that is written then."""
+    (site / "disk").mkdir()
+    (site / "long.list").write_text(20 * (site / "train.list").read_text())
+    mpirun = f"{shutil.which('mpirun', path=str(BIN)) or 'mpirun'} -n 2 {sys.executable} -m alexnet_dist.train"
+    long = ["--data", "long.list", "--save-every", 1, "--keep", 9, "--output-dir", "disk/run", "--print-freq", 60]
+    flags = " ".join(map(str, [*SMALL, *BASE, *long]))
+    script = f"""
+        mount -t tmpfs -o size=7m tmpfs disk
+        {mpirun} {flags} --io-patience 60 | tee out &
+        until grep -q "step 60/60" out; do sleep 0.1; done
+        mount -o remount,size=30m disk
+        wait
+        test -e disk/run/complete && cat disk/run/metrics.jsonl
+    """
+    job = alone(["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", script], site).ok()
+    assert job.out.count("Trying again for 60 s") == 1
+    assert job.out.count("the files can be written again") == 1
+    states = [json.loads(line)["step"] for line in job.out.splitlines() if '"event": "checkpoint"' in line]
+    assert states[-1] == 60
+    assert len(set(states)) < 20
 
 
 @pytest.mark.parametrize("fault", ["exception@2", "thread@2", "decoder@5", "exit@2", "kill@2"])

@@ -1,0 +1,38 @@
+"""A signal that comes while a run validates doesn't wait for the end: who resumes validates again."""
+
+import signal
+
+import pytest
+from launcher import events, latest_step, needs_mpirun, start_training, steps, train
+from two_ranks import EPOCH, flags
+
+pytestmark = needs_mpirun
+
+
+@pytest.mark.parametrize("more", [(), ("--sync", "hybrid", "--ema-decay", "0.5")], ids=["allreduce", "hybrid"])
+def test_stopped_in_validation(site, pictures, more):
+    """With `hybrid`, the forward pass is collective; with an average, the weights are swapped meanwhile."""
+    pictures.write_list(site / "many.list", 4000)
+    folder = site / f"validating-{len(more)}"
+    command = [*flags(folder.name, *more, epochs=1), "--val", "many.list"]
+    with start_training(2, command, site) as job:
+        job.until(lambda: len(steps(folder)) == EPOCH, "validation has begun, or is about to")
+        job.until(lambda: [one["step"] for one in events(folder, "checkpoint")][-1:] == [EPOCH], "it is saved")
+        job.signal(signal.SIGUSR1)
+        job.wait()
+    assert job.code == 75, str(job)
+    assert events(folder, "epoch") == []
+    assert latest_step(folder) == EPOCH
+    train(2, [*command, "--resume"], site).ok()
+    assert len(events(folder, "step")) == EPOCH
+    again = site / f"{folder.name}-whole"
+    train(2, [*flags(again.name, *more, epochs=1), "--val", "many.list"], site).ok()
+    assert events(folder, "epoch") == events(again, "epoch")
+
+
+def test_an_epoch_without_validation_is_saved_once(site):
+    folder = site / "every-second"
+    train(2, flags(folder.name, "--validate-every", 2, "--save-every", 0, epochs=3), site).ok()
+    saved = [(entry["epoch"], entry["step"]) for entry in events(folder, "checkpoint")]
+    # Before validation, and after it; the third epoch is the last.
+    assert saved == [(1, EPOCH), (1, 2 * EPOCH), (2, 2 * EPOCH), (2, 3 * EPOCH), (3, 3 * EPOCH)]
