@@ -75,9 +75,14 @@ class Allreduce:
             else:
                 update_ranges([summed], self._options)
         if deferred:
-            update_with_norms(deferred, deferred, self._options)
+            update_with_norms(deferred, deferred, self._options, self._of_rank_0)
         self._buckets.reset()
         self._requests, self._starts = [], []
+
+    def _of_rank_0(self, sums: np.ndarray) -> np.ndarray:
+        """Sums that other kinds of processor may round otherwise: replicas that scale by them would part."""
+        self.world.broadcast_(sums)
+        return sums
 
     def waited(self) -> float:
         """The seconds that this rank has spent waiting for others since the last call of this."""
@@ -99,6 +104,10 @@ class Allreduce:
     def swap_(self, one: np.ndarray, other: np.ndarray) -> None:
         """The replica's arrays exchange their contents."""
         swap_ranges_(one, other, [self._options.trained], self._options.team)
+
+    def copied(self) -> list[tuple[int, int]]:
+        """Everything: each rank has a copy."""
+        return [(0, self._options.size)] if self.world.size > 1 else []
 
     def close(self) -> None:
         """Does nothing: garbage collection frees the replica."""

@@ -35,7 +35,7 @@ class Exchange:
     """
 
     def __init__(self, node: Node, options: StrategyOptions, lo: int, hi: int) -> None:
-        self.node, self._options, self._lo = node, options, lo
+        self.node, self._options, self._lo, self.end = node, options, lo, hi
         self.gradients = node.shared((node.size, hi - lo))
         self._mine = self.gradients[node.rank]
         self._buckets = Buckets(lo, hi, options.bucket)
@@ -241,6 +241,10 @@ class NodeStrategy:
         self.node.barrier()
         swap_ranges_(one, other, mine, self._options.team)
         self.node.barrier()
+
+    def copied(self) -> list[tuple[int, int]]:
+        """What the exchange updates, and what lies before: the first rank of each node stands for the node's copy."""
+        return [(0, self.exchange.end)] if self.node.rank == 0 and self.node.nodes > 1 else []
 
     def close(self) -> None:
         """Frees the windows."""

@@ -87,5 +87,9 @@ class Local:
         """The replica's arrays exchange their contents."""
         swap_ranges_(one, other, [self._options.trained], self._options.team)
 
+    def copied(self) -> list[tuple[int, int]]:
+        """None: there are no others."""
+        return []
+
     def close(self) -> None:
         """Does nothing: garbage collection frees the replica."""

@@ -116,6 +116,10 @@ class Strategy(GradientSink, Protocol):
         """Collective: `one` and `other`, of `values` and `state`, exchange their contents on every rank."""
         ...
 
+    def copied(self) -> list[tuple[int, int]]:
+        """Not collective: the ranges of `values` and `state` of which this rank stands for one of several copies."""
+        ...
+
     def close(self) -> None:
         """Collective: frees what the garbage collector can't (windows, communicators). No array may be used after."""
         ...

@@ -33,13 +33,19 @@ def _taps(x: np.ndarray, axis: int, count: int, kernel: int, stride: int) -> lis
 def maxpool_forward(
     x: np.ndarray, y: np.ndarray, winners: Winners | None, *, kernel: int, stride: int, workspace: Workspace
 ) -> None:
-    """y = the maximum of each window, without padding. `winners` is None where there is no backward pass."""
+    """y = the maximum of each window, without padding. `winners` is None where there is no backward pass.
+
+    Those of half may be of its first rows only: where the rows of an image are divided, the others are of the part below.
+    """
     n, p, q, c = y.shape
     rows = used_extent(p, kernel, stride)
     of_columns, of_rows = winners or (None, None)
+    kept = 0 if of_columns is None else of_columns.shape[1]
     with workspace.frame():
         half = workspace.take((n, rows, q, c))
-        _max_forward(_taps(x[:, :rows], 2, q, kernel, stride), half, of_columns, workspace)
+        for part, winner in ((slice(0, kept), of_columns), (slice(kept, rows), None)):
+            if part.start < part.stop:
+                _max_forward(_taps(x[:, part], 2, q, kernel, stride), half[:, part], winner, workspace)
         _max_forward(_taps(half, 1, p, kernel, stride), y, of_rows, workspace)
 
 

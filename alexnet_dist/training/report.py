@@ -171,6 +171,10 @@ def log_run_header(run: "Run") -> None:
         share,
         parts,
     )
+    if batch < ranks:
+        log.warning(
+            "WARNING: a step has fewer images (%d) than there are ranks (%d): the others only wait", batch, ranks
+        )
     scaled = (
         f"{config.lr:g} scaled from a batch of {config.lr_reference_batch}" if config.lr_reference_batch else "as given"
     )

@@ -57,12 +57,19 @@ def by_rule(spec: StepSpec, world: World) -> tuple[str, str]:
     demand = spec.demand(sizes, node)
     sent = {name: round(world.largest(STRATEGIES[name].sent(demand)) / 1e6, 1) for name in for_many_ranks()}
     order = sorted(("hybrid", "sharded"), key=lambda name: sent[name])  # of equals the first
-    rejections = []
+    rejections: list[str] = []
+    needed: dict[str, float] = {}
     for name in [*order, FALLBACK]:
-        reason = STRATEGIES[name].refuses(spec.network, spec.frozen) or _memory_shortage(name, demand, world)
-        if not reason or name == FALLBACK:
+        reason = STRATEGIES[name].refuses(spec.network, spec.frozen)
+        if not reason:
+            needed[name] = world.largest(_memory_of_a_node(name, demand))
+            reason = _memory_shortage(name, demand, world)
+        if not reason:
             break
         rejections.append(f"not {name}: {reason}")
+    else:  # none fits: the one that needs the least might yet
+        name = min(needed, key=lambda name: needed[name])
+        rejections.append(f"{name} needs the least")
     if len(sizes) == 1:
         why = "on one node, ranks share memory" if STRATEGIES[name].shares_memory else "what is left"
     else:
@@ -72,13 +79,19 @@ def by_rule(spec: StepSpec, world: World) -> tuple[str, str]:
     return name, "; ".join([why, *rejections])
 
 
+def _memory_of_a_node(name: str, demand: Demand) -> int:
+    entry, ranks = STRATEGIES[name], demand.ranks
+    shared, private = entry.shared_memory_of_a_node(demand), ranks * entry.memory_of_a_rank(demand)
+    return shared + private + entry.memory_of_a_checkpoint(demand)
+
+
 def _memory_shortage(name: str, demand: Demand, world: World) -> str:
     """Collective: why a host lacks memory for what a strategy keeps there; empty if none does."""
     entry, host = STRATEGIES[name], world.all_hosts()[world.rank]
     shared, room, available = entry.shared_memory_of_a_node(demand), shared_memory_room(), available_memory()
-    needed = shared + demand.ranks * entry.memory_of_a_rank(demand) + entry.memory_of_a_checkpoint(demand)
+    needed = _memory_of_a_node(name, demand)
     messages = []
-    if demand.ranks > 1 and shared + SLACK > room:
+    if demand.ranks > 1 and entry.shares_memory and shared + SLACK > room:
         messages.append(
             f"it takes {shared / 1e6:.0f} MB of shared memory on {host}, which has {room / 1e6:.0f} MB left"
         )

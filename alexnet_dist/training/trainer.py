@@ -21,6 +21,7 @@ from alexnet_dist.training.diagnosis import Diagnosis, Guessing
 from alexnet_dist.training.evaluation import evaluate
 from alexnet_dist.training.not_finite import SKIPS, Diverged
 from alexnet_dist.training.progress import Progress, Sums
+from alexnet_dist.training.replicas import compare_replicas
 from alexnet_dist.training.report import log_run_header
 from alexnet_dist.training.restoring import lowered, may_restore, restore
 from alexnet_dist.training.saving import Saver
@@ -107,9 +108,22 @@ class Trainer:
                 if save:
                     self._save_state(optional=True)
         # Validation may take long, or fail: what has been learned so far is saved first.
+        self._compare_replicas()
         if self._to_be_validated() and self.progress.step != self._saver.saved_step:
             self._save_state()
         return ""
+
+    def _compare_replicas(self) -> None:
+        """Raises Parted if the copies are no longer the same. They were at the end of the epoch before."""
+        step = self.progress.step - self.progress.step_in_epoch
+        good = (
+            f"go on from it (--resume {self.folder.state(step)})" if step else "start anew, with another --output-dir"
+        )
+        remedy = (
+            f"The last step after which they were the same is {step}: {good}. If it happens again, test the memory of "
+            "that host, or leave it out"
+        )
+        compare_replicas(self.engine, remedy)
 
     def _training_loader(self) -> Loader:
         return training_loader(self.run_, self._workers, self._patience)

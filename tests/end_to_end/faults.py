@@ -75,6 +75,12 @@ def spoil(engine: Engine, batch: Batch, *_: Any, **__: Any) -> None:
     batch.images.fill(np.nan)
 
 
+def flip(engine: Engine, *_: Any, **__: Any) -> None:
+    """As if a memory had lost a bit."""
+    strike()
+    engine.values.view(np.uint32)[engine.trained_from] ^= 1
+
+
 def at_call(number: int, fault: Callable[..., None], original: Callable[..., Any]) -> Callable[..., Any]:
     """The original, but its number-th call (counted from 1) is the fault's first."""
     calls = 0
@@ -97,6 +103,7 @@ FAULTS: dict[str, tuple[Any, str, Callable[..., None], bool]] = {  # where, what
     "exit": (Engine, "step", leave, True),
     "kill": (Engine, "step", die, True),
     "spoil": (Engine, "step", spoil, True),
+    "flip": (Engine, "step", flip, True),
     "thread": (Engine, "step", raise_in_thread, True),
     "decoder": (alexnet_dist.training.training_loader, "load_for_training", raise_exception, True),
     "half": (alexnet_dist.runs.checkpoint, "save_file", write_half, False),

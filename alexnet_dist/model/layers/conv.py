@@ -81,10 +81,12 @@ class ConvBlock:
             y = output[images, rows]
             values = z[images, rows, : self.map_shape[1]]
             if self.pooling:
-                lo = rows.start * self.pooling["stride"]
+                lo, hi = (row * self.pooling["stride"] for row in (rows.start, rows.stop))
                 used = slice(lo, lo + pool.used_extent(y.shape[1], **self.pooling))
                 values = z[images, used, : self.map_shape[1]]
-                positions = (winners[0][images, used], winners[1][images, rows]) if winners else None
+                # Windows overlap: the last rows of this part are the first ones of the next, which keeps their winners.
+                own = slice(lo, used.stop if rows.stop == output.shape[1] else min(hi, used.stop))
+                positions = (winners[0][images, own], winners[1][images, rows]) if winners else None
                 pool.maxpool_forward(values, y, positions, **self.pooling, workspace=workspace)
                 values = y
             np.add(values, self.parameters.b, out=y)
