@@ -25,7 +25,7 @@ examples:
   ImageNet, from the archives ILSVRC2012_*.tar or a tree of folders, the short sides 256 pixels long, on 4 ranks:
     mpirun -n 4 alexnet-prepare imagenet downloads --size 256 --output imagenet
   Fashion-MNIST, from its files or Debian's package dataset-fashion-mnist:
-    alexnet-prepare idx /usr/share/datasets/fashion-mnist --names fashion-mnist --border 2 --output fashion
+    alexnet-prepare idx /usr/share/datasets/fashion-mnist --names fashion-mnist --output fashion
   A million small files are slow to read on many file systems; tar files of some hundred megabytes are not:
     alexnet-prepare pack lists/images.list --output train-shards
   1797 handwritten digits to try the trainer with (needs scikit-learn):

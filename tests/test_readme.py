@@ -42,7 +42,7 @@ COVERED = {
     "mpirun -f hostfile -n 4 -ppn 2 python -m alexnet_dist.train --data /data/images.list": FLAGS,
     "mpirun --hostfile hostfile -n 4 --map-by ppr:2:node --bind-to none -x PATH "
     "python -m alexnet_dist.train --data /data/images.list": FLAGS,
-    "python -m alexnet_dist.prepare idx /usr/share/datasets/fashion-mnist --names fashion-mnist --border 2 --output fashion": (
+    "python -m alexnet_dist.prepare idx /usr/share/datasets/fashion-mnist --names fashion-mnist --output fashion": (
         "tests/preparation/test_idx.py, where the files are installed"
     ),
     "mpirun -n 4 python -m alexnet_dist.prepare imagenet downloads --size 256 --output imagenet": (
