@@ -187,8 +187,9 @@ def steps(folder: Path, column: str = "loss", first: int = 1) -> dict[int, float
 
 
 def latest_step(folder: Path) -> int:
-    """The step of the newest checkpoint, from the name that `latest.safetensors` points to."""
-    return int((folder / "latest.safetensors").readlink().stem.removeprefix("checkpoint-"))
+    """The step of the newest checkpoint, from the name that `latest.safetensors` points to; 0 where there is none."""
+    latest = folder / "latest.safetensors"
+    return int(latest.readlink().stem.removeprefix("checkpoint-")) if latest.is_symlink() else 0
 
 
 def hashes(folder: Path) -> dict[str, str]:

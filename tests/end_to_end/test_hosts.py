@@ -17,7 +17,7 @@ from alexnet_dist.training.strategies import STRATEGIES, Demand
 pytestmark = needs_mpirun
 
 STEPS = 20
-TIMES = {"images_per_second", "seconds", "time"}
+TIMES = {"images_per_second", "seconds", "time", "waited"}
 FLAGS = ["--data", "train.list", "--val", "val.list", "--global-batch", "12", "--epochs", "5", "--lr", "0.003"]
 PROBE = """
 import json

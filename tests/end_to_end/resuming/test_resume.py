@@ -20,9 +20,10 @@ pytestmark = needs_mpirun
 
 
 def kill_in_step(site, output, step):
-    """A run that has done some steps, and was killed at once with all its processes."""
+    """A run that has done some steps and written the state before them, and was killed with all its processes."""
     with start_training(2, flags(output), site, fault=f"halt@{step + 1}") as job:
         job.until(lambda: max(steps(site / output), default=0) == step, f"step {step} is done")
+        job.until(lambda: latest_step(site / output) > step - 5, "the background has written its state")
         job.kill()
     return site / output
 
