@@ -1,9 +1,19 @@
 """What tests share: workspaces full of rubbish, and small networks."""
 
+import signal
+
 import numpy as np
 import pytest
 
 from alexnet_dist.support.workspace import Workspace
+
+
+def pytest_configure():
+    """Under nohup, or in the background of a shell, these are ignored; programs that tests start would inherit that, and a
+    shell script can't undo it."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The launch scripts: what they say where a machine lacks something, and what they start. Fakes stand in for programs."""
 
-import functools
 import os
 import shutil
 import signal
@@ -246,9 +245,7 @@ def test_a_second_signal_ends_local_at_once(project: Path, machine: Fake) -> Non
 def local(project: Path) -> subprocess.Popen[str]:
     """local.sh, when its mpirun is ready."""
     command = [project / "launch" / "local.sh", "2"]
-    # A shell that starts the tests in the background makes them ignore SIGINT, and a script can't undo that.
-    ctrl_c = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(command, cwd="/", stdout=subprocess.PIPE, text=True, preexec_fn=ctrl_c)
+    process = subprocess.Popen(command, cwd="/", stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
         if line == "ready\n":
