@@ -2,6 +2,7 @@
 
 BAD_INPUT = 2
 DIVERGED = 65  # this and the following are those of sysexits.h: EX_DATAERR
+STALLED = 69  # EX_UNAVAILABLE
 PARTED = 71  # EX_OSERR
 STORAGE = 74  # EX_IOERR
 STOPPED = 75  # EX_TEMPFAIL: "try again later"

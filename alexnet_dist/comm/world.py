@@ -6,6 +6,7 @@ their core: an MPI library spins while it waits, and would take the core from th
 
 import json
 import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import numpy as np
 
 from alexnet_dist.comm.ranks import Made, Ranks, flush_output
 from alexnet_dist.errors import UserError
+from alexnet_dist.support.activity import ACTIVITY
 
 try:
     with warnings.catch_warnings():
@@ -37,13 +39,16 @@ PIECE = 1 << 26  # bytes
 
 def wait_until(condition: Callable[[], bool]) -> None:
     """Waits without spinning: yields the core after each check, and after some checks sleeps between them."""
-    checks = 0
+    checks, thread = 0, threading.get_ident()
+    ACTIVITY.waiting.add(thread)
     while not condition():
         checks += 1
         if checks < 50:
             os.sched_yield()
         else:
             time.sleep(20e-6)
+    ACTIVITY.waiting.discard(thread)
+    ACTIVITY.moves += 1
 
 
 def _pieces(content: np.ndarray) -> list[np.ndarray]:

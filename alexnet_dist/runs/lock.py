@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from alexnet_dist.errors import UserError
 from alexnet_dist.support.files import writing
+from alexnet_dist.support.processes import number_space, start_of
 
 NAME = ".lock"
 BEAT = 20.0  # seconds
@@ -114,28 +115,12 @@ def _identity() -> dict[str, Any]:
     job = next((f"{name}={os.environ[name]}" for name in JOBS if name in os.environ), "")
     return {
         "host": os.uname().nodename,
-        "place": _place(),
+        "place": number_space(),
         "pid": os.getpid(),
-        "started": _start_of(os.getpid()),
+        "started": start_of(os.getpid()),
         "job": job,
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
-
-
-def _place() -> str:
-    """Where process numbers mean the same: this boot of this host, and its namespace (of a container) of processes."""
-    with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
-    return ""
-
-
-def _start_of(pid: int) -> str:
-    """When a process began, in the kernel's ticks; "" if it isn't there. A number may have been given again since."""
-    try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if state in "ZX" else rest[18]
 
 
 def _parsed(content: bytes) -> dict[str, Any]:
@@ -147,8 +132,8 @@ def _parsed(content: bytes) -> dict[str, Any]:
 
 
 def _is_dead(owner: dict[str, Any], age: float) -> bool:
-    if owner.get("place") and owner["place"] == _place():
-        return not isinstance(owner.get("pid"), int) or _start_of(owner["pid"]) != owner.get("started")
+    if owner.get("place") and owner["place"] == number_space():
+        return not isinstance(owner.get("pid"), int) or start_of(owner["pid"]) != owner.get("started")
     return age > PATIENCE
 
 

@@ -100,6 +100,16 @@ class RunLog:
                 self._metrics.close()
 
 
+def warn(rank: int, ranks: int, text: str) -> None:
+    """Tells people of the trouble of one of so many ranks: any of them, and any thread, may call this."""
+    line = f"WARNING: {f'rank {rank}: ' if ranks > 1 else ''}{text}"
+    if rank == 0:
+        log.warning("%s", line)
+    else:
+        sys.stderr.write(f"{line}\n")  # one write, so that the lines of several ranks don't mingle
+        sys.stderr.flush()
+
+
 def _cut_torn_line(file: BinaryIO) -> None:
     """Ends a file of lines after its last whole line: the rest was being written when the power or the disk failed."""
     end = file.seek(0, os.SEEK_END)

@@ -95,6 +95,7 @@ class TrainingConfig:
     validate_every: int = 1
     threads: int | None = None
     sync: str = "auto"
+    stall_timeout: float = 600.0
     timeline: str | None = None
     seed: int = 0
 
@@ -111,6 +112,7 @@ class TrainingConfig:
             self._require(name, getattr(self, name) > 0, "more than 0")
         for name in (
             "io_patience",
+            "stall_timeout",
             "weight_decay",
             "lr_patience",
             "lr_reductions",
@@ -136,13 +138,21 @@ class TrainingConfig:
         self._require("init", self.init in INITIALIZERS, f"one of {', '.join(INITIALIZERS)}")
         self._require("on_nan", self.on_nan in ON_NAN, f"one of {', '.join(ON_NAN)}")
         self._require("lr_scheduler", self.lr_scheduler in SCHEDULERS, f"one of {', '.join(SCHEDULERS)}")
-        if self.global_batch is not None and self.batch_size is not None:
-            raise UserError("--global-batch and --batch-size (of each rank) say the same thing twice: give one of them")
-        if self.nesterov and not self.momentum:
-            raise UserError("--nesterov looks ahead along the momentum, but --momentum is 0: leave one of them out")
-
+        self._refuse_contradictions()
         self._check_augmentation()
         self._refuse_idle_hyperparameters()
+
+    def _refuse_contradictions(self) -> None:
+        """Raises UserError for flags that don't go together."""
+        if self.global_batch is not None and self.batch_size is not None:
+            raise UserError("--global-batch and --batch-size (of each rank) say the same thing twice: give one of them")
+        if 0 < self.stall_timeout <= self.io_patience:
+            raise UserError(
+                f"--stall-timeout is {self.stall_timeout:g}, but must be more than --io-patience ({self.io_patience:g}), "
+                "for which ranks may wait without being stuck; or 0: never"
+            )
+        if self.nesterov and not self.momentum:
+            raise UserError("--nesterov looks ahead along the momentum, but --momentum is 0: leave one of them out")
 
     def _check_augmentation(self) -> None:
         """Raises UserError for an augmentation that is out of range, or does nothing."""

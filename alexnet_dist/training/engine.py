@@ -19,6 +19,7 @@ from alexnet_dist.model.architecture import Network, layer_table
 from alexnet_dist.model.layers.base import DropoutKey
 from alexnet_dist.model.network import AlexNet
 from alexnet_dist.runs.timeline import EXCHANGE, PHASES, NullTimeline, Recorder
+from alexnet_dist.support.activity import ACTIVITY
 from alexnet_dist.support.threads import Team
 from alexnet_dist.support.workspace import empty
 from alexnet_dist.training.optim import Optimizer
@@ -37,6 +38,7 @@ class Stopwatch:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
+        ACTIVITY.begin(name)
         start = time.perf_counter()
         try:
             yield

@@ -23,7 +23,8 @@ EXAMPLES = """examples:
   mpirun -n 2 python -m alexnet_dist.train --data train.list --val val.list --epochs 20 --lr-scheduler cosine
   mpirun -n 2 python -m alexnet_dist.train --resume                 go on where the last checkpoint was written
 
-exit codes: 0 finished, 2 bad input, 75 stopped by a signal after writing a checkpoint, other: a rank has died"""
+exit codes: 0 finished, 2 bad input, 65 diverged, 69 stalled, 71 replicas parted, 74 storage failed, 75 stopped after writing
+a checkpoint (--resume goes on), other: a rank has died"""
 
 
 class _Group:
@@ -189,6 +190,12 @@ def _add_run(add: _Group) -> None:
         "--sync",
         choices=sync_choices(),
         help="how ranks share gradients: auto picks what sends least, measure what is fastest",
+    )
+    add(
+        "--stall-timeout",
+        type=float,
+        metavar="SECONDS",
+        help="end all ranks when one has not moved for so long, as where a host is gone; 0: never",
     )
     add("--timeline", metavar="FILE", help="at the end, write what each rank did when, as a trace for chrome://tracing")
     add("--seed", type=int, help="of initial weights, order, crops and dropout")

@@ -17,7 +17,7 @@ from alexnet_dist.errors import SharedError, UserError
 from alexnet_dist.model.architecture import Network, layer_table
 from alexnet_dist.runs.folder import RunFolder
 from alexnet_dist.runs.lock import RunLock
-from alexnet_dist.runs.log import RunLog, log
+from alexnet_dist.runs.log import RunLog, log, warn
 from alexnet_dist.runs.timeline import NullTimeline, Timeline
 from alexnet_dist.support.files import check_writable
 from alexnet_dist.support.threads import Team
@@ -34,6 +34,7 @@ from alexnet_dist.training.schedule import Schedule
 from alexnet_dist.training.shared_tables import share_sources
 from alexnet_dist.training.strategies import STRATEGIES
 from alexnet_dist.training.strategy_choice import choose_engine
+from alexnet_dist.training.watchdog import Watchdog
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class Inputs:
     def global_batch(self) -> int:
         """Images a step over all ranks."""
         return self.config.global_batch_on(self.world.size)
+
+    def warn(self, text: str) -> None:
+        """Not collective: tells people of this rank's trouble."""
+        warn(self.world.rank, self.world.size, text)
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,8 @@ def open_run(config: TrainingConfig, world: World, sources: Sources | None = Non
     raised as SharedError.
     """
     inputs = read_inputs(config, world, sources)
-    with _held(inputs.folder, world), Team(config.threads or world.node_threads()) as team:
+    watchdog = Watchdog(config.stall_timeout, world, inputs.folder.path, inputs.warn)
+    with _held(inputs.folder, world), watchdog, Team(config.threads or world.node_threads()) as team:
         run = _begin(inputs, team)
         try:
             yield run

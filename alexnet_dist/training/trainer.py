@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,6 +14,7 @@ from alexnet_dist.data.storage import Patience, StorageFailure
 from alexnet_dist.errors import STOPPED, SharedError, UserError
 from alexnet_dist.runs.log import log
 from alexnet_dist.runs.timeline import WORK_PHASES, Timeline, slowest, write_trace
+from alexnet_dist.support.activity import ACTIVITY
 from alexnet_dist.support.plural import plural
 from alexnet_dist.support.signals import StopSignals
 from alexnet_dist.training.diagnosis import Diagnosis, Guessing
@@ -43,7 +43,7 @@ class Trainer:
         probe = Probe(run.engine.net, run.engine.values, run.world, run.engine.trained_from)
         self._diagnosis = Diagnosis(run.config, probe, guessing, run.report.diagnosis)
         self._workers = run.config.workers or run.team.size
-        self._patience = Patience(run.config.io_patience, self._say, lambda: self.signals.received)
+        self._patience = Patience(run.config.io_patience, run.warn, lambda: self.signals.received)
         self._saver = Saver(run)
         self._reported: set[str] = set()  # messages about broken images that have been logged
         self._work_seconds = dict.fromkeys(WORK_PHASES, 0.0)  # this rank's seconds by phase in this epoch
@@ -127,13 +127,6 @@ class Trainer:
 
     def _training_loader(self) -> Loader:
         return training_loader(self.run_, self._workers, self._patience)
-
-    def _say(self, text: str) -> None:
-        """Tells people of this rank's trouble, from any rank and thread."""
-        if self.world.rank == 0:
-            log.warning("WARNING: %s", text)
-        else:
-            sys.stderr.write(f"WARNING: rank {self.world.rank}: {text}\n")
 
     def _pass_over(self) -> None:
         """A step none of whose images could be read: nothing is changed, by momentum and weight decay neither."""
@@ -238,6 +231,7 @@ class Trainer:
         """Evaluates and reports; rank 0 decides on the learning rate and broadcasts it. Returns that, and how many images
         were broken."""
         start, before = time.perf_counter(), self.progress.plateau
+        ACTIVITY.begin("validation")
         features = self.run_.features.val if self.run_.features else None
         with self.engine.averaged():
             result = evaluate(

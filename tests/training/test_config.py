@@ -105,6 +105,7 @@ def test_a_wrong_file_is_refused(tmp_path, text, message):
         (["--opt", "lars", "--bias-weight-decay", 0], "--bias-weight-decay is of --opt sgd or adamw"),
         (["--opt", "lars", "--nesterov"], "--nesterov is of --opt sgd"),
         (["--nesterov", "--momentum", 0], "--momentum is 0"),
+        (["--io-patience", 600], "--stall-timeout is 600, but must be more than --io-patience"),
     ],
 )
 def test_wrong_values_are_refused_with_their_name(argv, message):

@@ -1,0 +1,117 @@
+"""A run that doesn't move any more ends, and says who is to blame: a rank that is stopped, dead or stuck, or a network that
+is gone. MPI itself would wait for ever.
+"""
+
+import faulthandler
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from alexnet_dist.comm.ranks import Ranks
+from alexnet_dist.errors import STALLED
+from alexnet_dist.support.activity import ACTIVITY
+from alexnet_dist.support.plural import plural
+from alexnet_dist.support.processes import is_stopped, number_space, start_of
+
+LOOK = 1.0  # seconds from one look to the next; less where the timeout is short
+# Seconds that ranks which wait for others leave those to name themselves; rank 0, whose words go into the log, waits less.
+GRACE, GRACE_OF_RANK_0 = 6.0, 3.0
+LAST_WORDS = 60.0  # seconds, after which a rank ends even if the disk or MPI doesn't let it end properly
+PORT = 22  # of hosts, where something listens as a rule; a host that refuses the connection is there, too
+ANSWER = 3.0  # seconds that a host has to answer
+
+
+class Watchdog:
+    """Ends all ranks with STALLED if nothing in this process has moved for `timeout` seconds; 0 means never.
+
+    What moves is in ACTIVITY. Seconds in which the process was stopped, or its machine asleep, don't count. `say` is told
+    what has happened, and the stacks of all threads are written to a file in `folder`. Making one is collective.
+    """
+
+    def __init__(self, timeout: float, world: Ranks, folder: Path, say: Callable[[str], None]) -> None:
+        self._timeout, self._world, self._folder, self._say = timeout, world, folder, say
+        me = {"host": os.uname().nodename, "space": number_space(), "pid": os.getpid(), "since": start_of(os.getpid())}
+        self._everyone: list[dict[str, Any]] = [json.loads(text) for text in world.all_texts([json.dumps(me)])]
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._timeout:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+
+    def _watch(self) -> None:
+        look = min(LOOK, self._timeout / 10)
+        still, moves, before = 0.0, -1, time.monotonic()
+        while not self._done.wait(look):
+            now = time.monotonic()
+            still = still + min(now - before, 2 * look) if moves == ACTIVITY.moves else 0.0
+            moves, before = ACTIVITY.moves, now
+            if still > self._timeout + self._grace():
+                self._end()
+                return
+
+    def _grace(self) -> float:
+        if not ACTIVITY.waits_for_others:
+            return 0.0
+        return GRACE if self._world.rank else GRACE_OF_RANK_0
+
+    def _end(self) -> None:
+        # All below may hang, too: on a disk that doesn't answer, on a lock that a stuck thread holds, in MPI.
+        faulthandler.dump_traceback_later(LAST_WORDS, exit=True)
+        stacks = self._folder / f"stacks-rank-{self._world.rank}.txt"
+        self._say(f"{self._what()}. {self._whom()}All ranks end (--stall-timeout); stacks are in {stacks.name}")
+        with suppress(OSError), open(stacks, "w", encoding="utf-8") as file:
+            faulthandler.dump_traceback(file, all_threads=True)
+        self._world.abort(STALLED)
+        os._exit(STALLED)  # where MPI's way to end all didn't end this one
+
+    def _what(self) -> str:
+        where = f"{self._timeout:g} s, in phase {ACTIVITY.phase}, on {self._everyone[self._world.rank]['host']}"
+        return f"{'waited for other ranks' if ACTIVITY.waits_for_others else 'nothing has moved'} for {where}"
+
+    def _whom(self) -> str:
+        """Sentences on who doesn't answer, as far as that can be seen from here."""
+        here = self._everyone[self._world.rank]
+        others: dict[str, list[int]] = {}
+        sentences = []
+        for rank, other in enumerate(self._everyone):
+            if other["space"] != here["space"] or not here["space"]:
+                others.setdefault(other["host"], []).append(rank)
+            elif start_of(other["pid"]) != other["since"]:
+                sentences.append(f"Rank {rank} (process {other['pid']} on {other['host']}) has died. ")
+            elif is_stopped(other["pid"]):
+                sentences.append(
+                    f"Rank {rank} (process {other['pid']} on {other['host']}) is stopped, as by SIGSTOP (kill -CONT goes on). "
+                )
+        others.pop(here["host"], None)
+        with ThreadPoolExecutor(64) as pool:
+            for (host, ranks), answer in zip(others.items(), pool.map(answers, others), strict=True):
+                if not answer:
+                    which = f"{plural(len(ranks), 'rank')} from {ranks[0]} on"
+                    sentences.append(f"The host {host} ({which}) can't be reached from {here['host']}. ")
+        return "".join(sentences)
+
+
+def answers(host: str) -> bool:
+    """Whether a host answers at all; True where its name says nothing here."""
+    try:
+        socket.create_connection((host, PORT), timeout=ANSWER).close()
+    except (ConnectionRefusedError, ConnectionResetError, socket.gaierror):
+        return True
+    except OSError:
+        return False
+    return True

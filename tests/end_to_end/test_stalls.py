@@ -1,0 +1,112 @@
+"""A rank that is stopped or a cable that is cut: a short while is borne, a long one ends all ranks and says who it was."""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+
+import pytest
+from hosts import Impossible, connected_hosts
+from launcher import MPIRUN, SMALL, Job, events, needs_mpirun, steps
+
+pytestmark = needs_mpirun
+
+PROMPT = 60  # seconds in which a run must end after the timeout: a cut network needs some for each attempt
+TIMEOUT = 4
+
+
+@pytest.fixture(scope="module")
+def site(pictures, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stalls")
+    pictures.write_list(folder / "train.list", 40)
+    pictures.write_list(folder / "val.list", 6)
+    return folder
+
+
+def flags(name):
+    """A run that would take hours."""
+    data = ["--data", "train.list", "--val", "val.list", "--num-classes", "10", "--global-batch", "4", "--lr", "0.0001"]
+    timeouts = ["--io-patience", "2", "--stall-timeout", str(TIMEOUT)]
+    return ["-m", "alexnet_dist.train", *SMALL, *data, *timeouts, "--epochs", "100000", "--output-dir", name]
+
+
+def ranks_of(job):
+    """The processes of its ranks, in their order."""
+    found = {}
+    for pid in job.alive():
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+            entries = dict(line.split(b"=", 1) for line in file.read().split(b"\0") if b"=" in line)
+            rank = entries.get(b"PMI_RANK", entries.get(b"OMPI_COMM_WORLD_RANK"))
+            if rank is not None:
+                found[int(rank)] = pid
+    return [found[rank] for rank in sorted(found)]
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_stopped_rank_is_named(site, stopped):
+    name = f"stopped-{stopped}"
+    with Job([MPIRUN, "-n", "2", sys.executable, *flags(name)], site) as job:
+        job.until(lambda: len(events(site / name, "step")) > 3, "some steps")
+        pid = ranks_of(job)[stopped]
+        os.kill(pid, signal.SIGSTOP)
+        job.wait(TIMEOUT + PROMPT)
+    assert job.code == 69, str(job)
+    text = job.out + job.err
+    assert f"rank {1 - stopped}: waited for other ranks for {TIMEOUT} s, in phase" in text, str(job)
+    assert f"Rank {stopped} (process {pid} on {os.uname().nodename}) is stopped" in text, str(job)
+    assert "watchdog.py" in (site / name / f"stacks-rank-{1 - stopped}.txt").read_text()
+
+
+def test_a_rank_that_is_stopped_for_a_moment_goes_on(site):
+    with Job([MPIRUN, "-n", "2", sys.executable, *flags("moment")], site) as job:
+        job.until(lambda: len(events(site / "moment", "step")) > 3, "some steps")
+        for pid in ranks_of(job):  # all of them for longer than the timeout, as when a machine sleeps
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(TIMEOUT + 3)
+        before = max(steps(site / "moment"))
+        for pid in ranks_of(job):
+            os.kill(pid, signal.SIGCONT)
+        job.until(lambda: max(steps(site / "moment")) > before + 3, "they go on")
+        job.kill()
+    assert "waited for other ranks" not in job.out + job.err
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory):
+    with contextlib.ExitStack() as stack:
+        try:
+            hosts = stack.enter_context(connected_hosts(tmp_path_factory.mktemp("etc"), 2))
+        except Impossible as error:
+            pytest.skip(f"several hosts are not possible here: {error}")
+        yield hosts
+
+
+@contextlib.contextmanager
+def running_on(hosts, site, name):
+    """A run of one rank on each host, in its steps."""
+    with Job(hosts.mpirun(MPIRUN, (1, 1), flags(name), site), site) as job:
+        job.until(lambda: len(events(site / name, "step")) > 3, "some steps")
+        yield job
+
+
+def test_a_cable_that_is_cut_for_a_moment(hosts, site):
+    with running_on(hosts, site, "cut-moment") as job:
+        hosts.all[1].run("ip", "link", "set", "eth0", "down")
+        time.sleep(5)
+        before = max(steps(site / "cut-moment"))
+        hosts.all[1].run("ip", "link", "set", "eth0", "up")
+        job.until(lambda: max(steps(site / "cut-moment")) > before + 3, "it goes on")
+        job.kill()
+
+
+def test_a_cable_that_is_cut_for_ever(hosts, site):
+    name = "cut-for-ever"
+    with running_on(hosts, site, name) as job:
+        hosts.all[1].run("ip", "link", "set", "eth0", "down")
+        job.process.wait(TIMEOUT + PROMPT)
+        job.until(lambda: ranks_of(job) == [], "the rank on the other host has ended, too", PROMPT)
+        job.kill()  # the ssh between them, which waits for the network
+    assert job.code != 0, str(job)
+    log = (site / name / "train.log").read_text()
+    assert "The host two (1 rank from 1 on) can't be reached from one." in log, str(job)
