@@ -52,10 +52,11 @@ stop() {
     disown
     signalled=1
     trap 'kill -INT "$job"; signalled=1' TERM INT HUP
+    trap 'signalled=1' USR1 # whoever repeats it, as a supervisor does, asks for nothing new
 }
 set -m
 job=0
-trap stop TERM INT HUP # before there is a job: mpirun may be up before the line after it is read
+trap stop TERM INT HUP USR1 # before there is a job: mpirun may be up before the line after it is read
 # If this script is killed, the kernel tells mpirun to stop the run: else it would train on without anyone knowing.
 ! command -v setpriv >/dev/null || command=(setpriv --pdeathsig USR1 "${command[@]}")
 "${command[@]}" </dev/null &

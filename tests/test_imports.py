@@ -12,7 +12,7 @@ import alexnet_dist
 PACKAGE = Path(alexnet_dist.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
-PROGRAMS = {"train", "evaluate", "inference", "prepare", "layout", "convert"}
+PROGRAMS = {"train", "evaluate", "inference", "prepare", "layout", "convert", "supervise"}
 BELOW_PROGRAMS = {
     "cli",
     "errors",
@@ -26,6 +26,7 @@ BELOW_PROGRAMS = {
     "preparation",
     "predictor",
     "weights",
+    "supervision",
 }
 # Module or folder -> what it may import, from this package and others, besides the standard library. The rule with the
 # longest name that fits a module counts; a folder stands for all that is in it.
@@ -55,6 +56,8 @@ RULES = {
     "preparation.progress": {"rich"},
     "preparation.digits": {"numpy", "PIL", "sklearn", "preparation", "errors", "support"},
     "training": {"numpy", "training", "comm", "data", "errors", "kernels", "model", "runs", "support"},
+    "supervision": {"supervision", "errors", "support"},
+    "supervision.command": {"supervision", "errors", "support", "training.config", "training.flags"},
     "training.flags": {"training", "cli", "errors", "model"},
     "training.optim": {"numpy", "support.workspace"},
     "training.schedule": set(),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_dist import convert, evaluate, inference, prepare, train
+from alexnet_dist import convert, evaluate, inference, prepare, supervise, train
 from alexnet_dist.cli import Parser
 from alexnet_dist.model.architecture import Network, parameter_map
 from alexnet_dist.model.parameters import initialize
@@ -29,6 +29,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "inference": inference.build_parser,
     "prepare": prepare.build_parser,
     "convert": convert.build_parser,
+    "supervise": supervise.build_parser,
 }
 
 LAYOUT = "launch/local.sh --layout auto --data flowers/images.list --output-dir runs/flowers-auto"
@@ -40,6 +41,7 @@ COVERED = {
     ". .venv/bin/activate": "launch/common.sh sets what it sets; test_launch.py",
     "pip install '.[mpi]'": "launch/common.sh installs the same way; the extra is checked below",
     "mpirun -f hostfile -n 4 -ppn 2 python -m alexnet_dist.train --data /data/images.list": FLAGS,
+    "alexnet-supervise --min-ranks 2 -- mpirun -f hostfile -n 4 -ppn 2 python -m alexnet_dist.train": FLAGS,
     "mpirun --hostfile hostfile -n 4 --map-by ppr:2:node --bind-to none -x PATH "
     "python -m alexnet_dist.train --data /data/images.list": FLAGS,
     "python -m alexnet_dist.prepare idx /usr/share/datasets/fashion-mnist --names fashion-mnist --output fashion": (
@@ -66,7 +68,7 @@ def readme_commands() -> list[str]:
 
 def programs(text: str) -> list[tuple[str, list[str]]]:
     """The names of our programs in a text of commands, each with its arguments."""
-    found = re.findall(r"(?:python -m alexnet_dist\.(\w+)|launch/local\.sh N?\d*)(?: ([^`\n#]*))?", text)
+    found = re.findall(r"(?:python -m alexnet_dist\.(\w+)|launch/(?:local|supervise)\.sh N?\d*)(?: ([^`\n#]*))?", text)
     return [(name or "train", shlex.split(arguments)) for name, arguments in found]
 
 
@@ -147,7 +149,7 @@ def small(command: str) -> str:
     """The command for a small network, so that the walk takes seconds."""
     if "--resume" in command:
         return f"{command} {SMALL.replace('--epochs 1', '--epochs 2')}"
-    return f"{command} {SMALL}" if "alexnet_dist.train" in command or "local.sh" in command else command
+    return f"{command} {SMALL}" if "alexnet_dist.train" in command or ".sh 2" in command else command
 
 
 @pytest.mark.parametrize("command", WALK)

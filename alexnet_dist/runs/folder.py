@@ -27,7 +27,7 @@ class RunFolder:
     def check(self, resuming: bool) -> None:
         """Raises UserError if nothing can be written here, or if there is already a run here and this is a new one."""
         check_writable(self.latest)
-        if not resuming and (self._states() or self.best.exists()):
+        if not resuming and (self.states() or self.best.exists()):
             raise UserError(
                 f"{self.path} already holds a run. Continue it with --resume, or begin another with --output-dir"
             )
@@ -35,7 +35,7 @@ class RunFolder:
     def newest_whole(self) -> tuple[Path | None, list[str]]:
         """The newest training state that can be read and whose checksum holds, and what is wrong with newer ones."""
         problems = []
-        for state in self._states():
+        for state in self.states():
             try:
                 checkpoint.verify(state)
             except UserError as error:
@@ -56,7 +56,7 @@ class RunFolder:
 
     def missing(self) -> UserError:
         """That `latest` can't be followed, and which states are there."""
-        names = ", ".join(state.name for state in self._states()[:3])
+        names = ", ".join(state.name for state in self.states()[:3])
         there = f"{self.path} has {names}: give one to --resume, or say --resume auto" if names else "no state is there"
         return UserError(f"the checkpoint {self.latest} does not exist; {there}")
 
@@ -66,7 +66,7 @@ class RunFolder:
         While a file is replaced, the old one is there as well.
         """
         needed = (self.keep + 1) * state + 2 * weights
-        there = sum(file.stat().st_size for file in (*self._states(), self.best) if file.is_file())
+        there = sum(file.stat().st_size for file in (*self.states(), self.best) if file.is_file())
         room = shutil.disk_usage(self.path).free + there
         if room >= needed:
             return ""
@@ -95,7 +95,7 @@ class RunFolder:
             with replacing(self.best) as temporary:
                 shutil.copyfile(source, temporary)
 
-    def _states(self) -> list[Path]:
+    def states(self) -> list[Path]:
         """The training states, the last written first; after a resumption from an earlier one, the highest step may be old."""
         return sorted(
             self.path.glob("checkpoint-*.safetensors"), key=lambda path: path.stat().st_mtime_ns, reverse=True
@@ -118,5 +118,5 @@ class RunFolder:
                 if error.errno not in CAN_NOT:
                     raise
                 write_text(self.latest_name, f"{state.name}\n")
-            for old in [path for path in self._states() if path != state][self.keep - 1 :]:
+            for old in [path for path in self.states() if path != state][self.keep - 1 :]:
                 old.unlink(missing_ok=True)

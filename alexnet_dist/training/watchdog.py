@@ -5,7 +5,6 @@ is gone. MPI itself would wait for ever.
 import faulthandler
 import json
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any, Self
 from alexnet_dist.comm.ranks import Ranks
 from alexnet_dist.errors import STALLED
 from alexnet_dist.support.activity import ACTIVITY
+from alexnet_dist.support.hosts import answers
 from alexnet_dist.support.plural import plural
 from alexnet_dist.support.processes import is_stopped, number_space, start_of
 
@@ -25,8 +25,6 @@ LOOK = 1.0  # seconds from one look to the next; less where the timeout is short
 # Seconds that ranks which wait for others leave those to name themselves; rank 0, whose words go into the log, waits less.
 GRACE, GRACE_OF_RANK_0 = 6.0, 3.0
 LAST_WORDS = 60.0  # seconds, after which a rank ends even if the disk or MPI doesn't let it end properly
-PORT = 22  # of hosts, where something listens as a rule; a host that refuses the connection is there, too
-ANSWER = 3.0  # seconds that a host has to answer
 
 
 class Watchdog:
@@ -104,14 +102,3 @@ class Watchdog:
                     which = f"{plural(len(ranks), 'rank')} from {ranks[0]} on"
                     sentences.append(f"The host {host} ({which}) can't be reached from {here['host']}. ")
         return "".join(sentences)
-
-
-def answers(host: str) -> bool:
-    """Whether a host answers at all; True where its name says nothing here."""
-    try:
-        socket.create_connection((host, PORT), timeout=ANSWER).close()
-    except (ConnectionRefusedError, ConnectionResetError, socket.gaierror):
-        return True
-    except OSError:
-        return False
-    return True

@@ -1,0 +1,111 @@
+"""The command that an attempt runs: that of the person, without the hosts that are gone, and with --resume auto."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from alexnet_dist.errors import UserError
+from alexnet_dist.support.hosts import answers
+from alexnet_dist.training.config import AUTO
+from alexnet_dist.training.flags import parse_config
+
+HOSTFILE = ("-f", "-hostfile", "--hostfile", "-machinefile", "--machinefile")
+RANKS = ("-n", "-np", "--np")
+HOST = re.compile(r"^\s*([^\s:#]+)(?:\s*:\s*(\d+)|.*?\bslots\s*=\s*(\d+))?")  # MPICH's and Open MPI's lines
+
+
+@dataclass(frozen=True)
+class Host:
+    """A line of a hostfile."""
+
+    line: str
+    match: re.Match[str]
+
+    @property
+    def name(self) -> str:
+        return self.match[1]
+
+    @property
+    def slots(self) -> int | None:
+        """How many ranks it may have, where the line says it."""
+        number = self.match[2] or self.match[3]
+        return int(number) if number else None
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that trains: `launcher` starts the ranks, `flags` are alexnet-train's."""
+
+    launcher: list[str]
+    flags: list[str]
+
+    @classmethod
+    def of(cls, words: list[str]) -> "Command":
+        """Raises UserError for a command that doesn't train, or that says itself where to go on."""
+        end = _end_of_launcher(words)
+        if end is None:
+            raise UserError(
+                "the command to supervise must be one of alexnet_dist.train, such as: "
+                "alexnet-supervise -- mpirun -n 8 python -m alexnet_dist.train"
+            )
+        launcher, flags = words[:end], words[end:]
+        config = parse_config([flag for flag in flags if flag not in ("-h", "--help")])
+        if config.resume not in (None, AUTO):
+            raise UserError("leave --resume out: each attempt goes on from the newest whole state (--resume auto)")
+        return cls(launcher, flags)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run writes."""
+        return Path(parse_config(self.flags).output_dir)
+
+    def words(
+        self, hostfile: Path, is_there: Callable[[str], bool] = answers
+    ) -> tuple[list[str], int | None, list[str]]:
+        """The words of an attempt, how many ranks it has (None: not known), and the hosts that are left out.
+
+        The hosts that answer are written to `hostfile`, and take the place of those in the command, if some are gone.
+        Raises UserError for a hostfile that can't be read.
+        """
+        flags = [*self.flags, "--resume", AUTO]
+        file, ranks = _option(self.launcher, HOSTFILE), _option(self.launcher, RANKS)
+        count = None if ranks is None else int(self.launcher[ranks])
+        if file is None:
+            return [*self.launcher, *flags], count, []
+        lines = _read(Path(self.launcher[file]))
+        hosts = [Host(line, match) for line in lines if (match := HOST.match(line))]
+        there = {name: is_there(name) for name in {host.name for host in hosts}}
+        left = [host for host in hosts if there[host.name]]
+        if left == hosts:
+            return [*self.launcher, *flags], count, []
+        hostfile.write_text("".join(f"{host.line}\n" for host in left), encoding="utf-8")
+        launcher = list(self.launcher)
+        launcher[file] = str(hostfile)
+        if count is not None and ranks is not None:
+            share = -(-count // len(hosts))  # where a host's line doesn't say how many it may have
+            count = min(count, sum(host.slots or share for host in left))
+            launcher[ranks] = str(count)
+        return [*launcher, *flags], count, sorted(name for name in there if not there[name])
+
+
+def _end_of_launcher(words: list[str]) -> int | None:
+    """Where alexnet-train's flags begin."""
+    for number, word in enumerate(words):
+        if word == "alexnet_dist.train" or Path(word).name == "alexnet-train":
+            return number + 1
+        if Path(word).name == "local.sh":
+            return number + (3 if words[number + 1 : number + 2] == ["--layout"] else 2)
+    return None
+
+
+def _option(words: list[str], names: tuple[str, ...]) -> int | None:
+    """Where the value of an option is; None if it isn't given."""
+    return next((number + 1 for number, word in enumerate(words[:-1]) if word in names), None)
+
+
+def _read(hostfile: Path) -> list[str]:
+    try:
+        return hostfile.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"the hostfile {hostfile} can't be read: {error}") from error

@@ -1,0 +1,71 @@
+"""What an attempt that was killed leaves on this host: processes, and segments of shared memory that MPI could not remove."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+MARK = "ALEXNET_ATTEMPT"  # in the environment of all that an attempt starts
+SHARED = Path("/dev/shm")
+SEGMENTS = ("mpich_*", "vader_segment.*", "sm_segment.*", "osc_*", "psm_shm.*")  # as MPICH and Open MPI name theirs
+PATIENCE = 10.0  # seconds until a killed process is gone
+
+
+def processes_of(attempt: str) -> list[int]:
+    """The processes of this person that an attempt has started, this one left out."""
+    entry = f"{MARK}={attempt}".encode()
+    return [pid for pid in _all_processes() if pid != os.getpid() and entry in _read(pid, "environ").split(b"\0")]
+
+
+def kill_processes_of(attempt: str) -> int:
+    """Kills what is left of an attempt; returns how many processes that were."""
+    end, killed = time.monotonic() + PATIENCE, set[int]()
+    while (left := processes_of(attempt)) and time.monotonic() < end:
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        killed |= set(left)
+        time.sleep(0.01)
+    return len(killed)
+
+
+def segments() -> set[Path]:
+    """MPI's segments of shared memory that belong to this person."""
+    found = (path for pattern in SEGMENTS for path in SHARED.glob(pattern))
+    return {path for path in found if _is_mine(path)}
+
+
+def remove_segments(before: set[Path]) -> int:
+    """Removes the segments that weren't there before and that no process uses; returns how many bytes that were."""
+    freed = 0
+    new = segments() - before
+    used = _mapped(new) if new else set()
+    for path in new - used:
+        with suppress(OSError):
+            freed += path.stat().st_size
+            path.unlink()
+    return freed
+
+
+def _mapped(paths: set[Path]) -> set[Path]:
+    maps = [_read(pid, "maps") for pid in _all_processes()]
+    return {path for path in paths if any(os.fsencode(path) in text for text in maps)}
+
+
+def _is_mine(path: Path) -> bool:
+    with suppress(OSError):
+        return path.stat().st_uid == os.getuid()
+    return False
+
+
+def _all_processes() -> Iterator[int]:
+    return (int(name) for name in os.listdir("/proc") if name.isdecimal())
+
+
+def _read(pid: int, name: str) -> bytes:
+    """A file of proc(5); nothing of a process that is gone, or of somebody else's."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    return b""

@@ -1,0 +1,203 @@
+"""alexnet-supervise, with a script in the place of mpirun: when it starts the next attempt, and what it clears up."""
+
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from alexnet_dist.errors import UserError
+from alexnet_dist.supervise import Supervisor
+from alexnet_dist.supervision import leftovers
+from alexnet_dist.supervision.command import Command
+
+FAST = ["--pause", "0.05"]
+# Each attempt adds a line to `attempts` and then does what the line of that number in `plan` says.
+SCRIPT = 'echo "$*" >>attempts; eval "$(sed -n "$(wc -l <attempts)p" plan)"'
+
+
+def supervise(folder: Path, *plan: str, flags: list[str] = FAST, more: list[str] | None = None) -> subprocess.Popen:
+    """The supervisor of a run in `folder`/run."""
+    (folder / "run").mkdir(exist_ok=True)
+    (folder / "plan").write_text("".join(f"{line}\n" for line in plan))
+    command = ["bash", "-c", SCRIPT, "alexnet_dist.train", "--output-dir", "run", *(more or [])]
+    words = [sys.executable, "-m", "alexnet_dist.supervise", *flags, "--", *command]
+    return subprocess.Popen(words, cwd=folder, stderr=subprocess.PIPE, text=True)
+
+
+def ended(process: subprocess.Popen) -> tuple[int, str]:
+    text = process.communicate(timeout=30)[1]
+    return process.returncode, text
+
+
+def attempts(folder: Path) -> int:
+    return len((folder / "attempts").read_text().splitlines())
+
+
+def state(step: int) -> str:
+    return f"touch run/checkpoint-{step:08}.safetensors"
+
+
+def test_it_starts_again_until_the_run_is_complete(tmp_path):
+    code, text = ended(
+        supervise(tmp_path, "kill -9 $$", f"{state(7)}; exit 143", "exit 0", "touch run/complete; exit 9")
+    )
+    assert code == 0, text
+    assert text.splitlines() == [
+        "alexnet-supervise: attempt 1 was ended by SIGKILL; the next goes on from the beginning in 0 s",
+        "alexnet-supervise: attempt 2 was ended by SIGTERM; the next goes on from checkpoint-00000007.safetensors in 0 s",
+        "alexnet-supervise: attempt 3 ended without completing the run; the next goes on from "
+        "checkpoint-00000007.safetensors in 0 s",
+        "alexnet-supervise: the run is complete after 4 attempts",
+    ]
+    words = (tmp_path / "attempts").read_text().splitlines()
+    assert words == ["--output-dir run --resume auto"] * 4
+    log = (tmp_path / "run" / "supervise.log").read_text().splitlines()
+    assert [line.split(" ", 2)[2] for line in log] == [
+        line.removeprefix("alexnet-supervise: ") for line in text.splitlines()
+    ]
+
+
+@pytest.mark.parametrize(("code", "why"), [(2, "bad input"), (65, "diverged"), (71, "replicas have parted")])
+def test_what_another_attempt_does_not_mend_ends_it(tmp_path, code, why):
+    found, text = ended(supervise(tmp_path, f"exit {code}"))
+    assert (found, attempts(tmp_path)) == (code, 1)
+    assert why in text
+
+
+def test_a_folder_that_is_still_held_is_tried_again(tmp_path):
+    code, _ = ended(supervise(tmp_path, "touch run/.lock; exit 2", "rm run/.lock; touch run/complete"))
+    assert (code, attempts(tmp_path)) == (0, 2)
+
+
+def test_it_gives_up_without_a_new_state(tmp_path):
+    plan = ["exit 1", "exit 1", f"{state(1)}; exit 1", "exit 1", "exit 1", "exit 1"]
+    code, text = ended(supervise(tmp_path, *plan, flags=[*FAST, "--restarts", "2"]))
+    assert (code, attempts(tmp_path)) == (1, 5), text  # after the state of the third, two more
+    assert "given up after 3 attempts without a new state (--restarts 2)" in text
+
+
+def test_an_old_mark_of_a_finished_run_does_not_count(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "complete").touch()
+    code, text = ended(supervise(tmp_path, "exit 1", flags=[*FAST, "--restarts", "0"]))
+    assert code == 1, text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_is_passed_on_and_ends_it(tmp_path, number):
+    process = supervise(tmp_path, 'trap "sleep 0.2; exit 75" USR1; touch ready; while :; do sleep 0.02; done')
+    until((tmp_path / "ready").exists)
+    process.send_signal(number)
+    code, text = ended(process)
+    assert (code, attempts(tmp_path)) == (75, 1), text
+    assert "a signal has asked to stop" in text
+
+
+def test_a_second_signal_ends_at_once(tmp_path):
+    process = supervise(tmp_path, 'trap "" USR1; trap "exit 130" TERM; touch ready; while :; do sleep 0.02; done')
+    until((tmp_path / "ready").exists)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert ended(process)[0] == 75
+
+
+def test_nothing_trains_on_without_its_supervisor(tmp_path):
+    process = supervise(tmp_path, 'trap "touch told; exit 75" USR1; touch ready; while :; do sleep 0.02; done')
+    until((tmp_path / "ready").exists)
+    process.kill()
+    process.communicate()
+    until((tmp_path / "told").exists)
+
+
+def test_it_kills_what_an_attempt_has_left(tmp_path):
+    orphan = "(setsid sleep 1000 & echo $! >orphan)"
+    code, text = ended(supervise(tmp_path, f"{orphan}; exit 1", "touch run/complete"))
+    assert code == 0
+    assert "killed what was left of attempt 1: 1 of its processes" in text
+    assert not Path(f"/proc/{(tmp_path / 'orphan').read_text().strip()}/cmdline").exists() or zombie(tmp_path)
+
+
+def zombie(folder: Path) -> bool:
+    pid = (folder / "orphan").read_text().strip()
+    return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+
+
+def test_it_removes_segments_that_nobody_uses(tmp_path, monkeypatch):
+    monkeypatch.setattr(leftovers, "SHARED", tmp_path)
+    (tmp_path / "mpich_shm_old").write_bytes(b"x" * 10)
+    before = leftovers.segments()
+    for name in ("mpich_shm_used", "mpich_shm_left", "somebody_elses"):
+        (tmp_path / name).write_bytes(b"x" * 10)
+    with open(tmp_path / "mpich_shm_used", "r+b") as file, mmap.mmap(file.fileno(), 10):
+        assert leftovers.remove_segments(before) == 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mpich_shm_old", "mpich_shm_used", "somebody_elses"]
+
+
+HOSTFILES = {
+    "mpich": "# mine\none:2\ntwo:2  # the big one\nthree\n",
+    "openmpi": "one slots=2\ntwo slots=2 max_slots=4\nthree\n",
+}
+
+
+@pytest.mark.parametrize("flavour", HOSTFILES)
+def test_a_host_that_is_gone_is_left_out_with_its_ranks(tmp_path, flavour):
+    (tmp_path / "hosts").write_text(HOSTFILES[flavour])
+    words = ["mpirun", "-f", str(tmp_path / "hosts"), "-n", "6", "python", "-m", "alexnet_dist.train", "--epochs", "3"]
+    command = Command.of(words)
+    assert command.words(tmp_path / "left", lambda host: True) == ([*words, "--resume", "auto"], 6, [])
+    there, ranks, gone = command.words(tmp_path / "left", lambda host: host != "two")
+    assert (ranks, gone) == (4, ["two"])
+    assert there == [*words[:2], str(tmp_path / "left"), "-n", "4", *words[5:], "--resume", "auto"]
+    assert [line.split(":")[0].split(" ")[0] for line in (tmp_path / "left").read_text().splitlines()] == [
+        "one",
+        "three",
+    ]
+
+
+def test_too_few_ranks_are_waited_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Command, "words", lambda self, hostfile: (["false"], 1, ["two"]))
+    command = Command.of(["mpirun", "python", "-m", "alexnet_dist.train", "--output-dir", "run"])
+    assert Supervisor(command, restarts=1, pause=0, min_ranks=2).run() == 1
+    text = capsys.readouterr().err
+    assert text.count("two can't be reached; 1 rank is left, less than --min-ranks 2") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["true"], "must be one of alexnet_dist.train"),
+        ([], "must be one of alexnet_dist.train"),
+        (["mpirun", "python", "-m", "alexnet_dist.train", "--resume"], "leave --resume out"),
+        (["mpirun", "python", "-m", "alexnet_dist.train", "--epochs", "0"], "--epochs is 0"),
+    ],
+)
+def test_commands_that_are_refused(words, text):
+    with pytest.raises(UserError, match=text):
+        Command.of(words)
+
+
+def test_a_program_that_is_missing(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "alexnet_dist.supervise", "--", "no-such-mpirun", "alexnet_dist.train"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PATH": str(tmp_path)},
+    )
+    assert result.returncode == 2
+    assert "no-such-mpirun can't be started" in result.stderr
+
+
+def until(condition) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
