@@ -37,12 +37,16 @@ def segments() -> set[Path]:
     return {path for path in found if _is_mine(path)}
 
 
-def remove_segments(before: set[Path]) -> int:
-    """Removes the segments that weren't there before and that no process uses; returns how many bytes that were."""
-    freed = 0
+def unused_segments(before: set[Path]) -> set[Path]:
+    """The segments that weren't there before and that no process uses."""
     new = segments() - before
-    used = _mapped(new) if new else set()
-    for path in new - used:
+    return new - _mapped(new) if new else new
+
+
+def remove_segments(before: set[Path]) -> int:
+    """Removes the segments of `unused_segments`; returns how many bytes that were."""
+    freed = 0
+    for path in unused_segments(before):
         with suppress(OSError):
             freed += path.stat().st_size
             path.unlink()

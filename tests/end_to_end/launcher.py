@@ -84,6 +84,16 @@ class Job:
         entry = f"{MARK}={self._mark}".encode()
         return [pid for pid in _processes() if entry in _environ(pid)]
 
+    def ranks(self) -> list[int]:
+        """The processes of its ranks, in their order."""
+        found = {}
+        for pid in self.alive():
+            entries = dict(entry.split(b"=", 1) for entry in _environ(pid) if b"=" in entry)
+            rank = entries.get(b"PMI_RANK", entries.get(b"OMPI_COMM_WORLD_RANK"))
+            if rank is not None:
+                found[int(rank)] = pid
+        return [found[rank] for rank in sorted(found)]
+
     def wait(self, timeout: float = TIMEOUT) -> "Job":
         """Until all its processes have ended; fails if they hang."""
         try:

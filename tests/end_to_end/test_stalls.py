@@ -31,24 +31,12 @@ def flags(name):
     return ["-m", "alexnet_dist.train", *SMALL, *data, *timeouts, "--epochs", "100000", "--output-dir", name]
 
 
-def ranks_of(job):
-    """The processes of its ranks, in their order."""
-    found = {}
-    for pid in job.alive():
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-            entries = dict(line.split(b"=", 1) for line in file.read().split(b"\0") if b"=" in line)
-            rank = entries.get(b"PMI_RANK", entries.get(b"OMPI_COMM_WORLD_RANK"))
-            if rank is not None:
-                found[int(rank)] = pid
-    return [found[rank] for rank in sorted(found)]
-
-
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_a_stopped_rank_is_named(site, stopped):
     name = f"stopped-{stopped}"
     with Job([MPIRUN, "-n", "2", sys.executable, *flags(name)], site) as job:
         job.until(lambda: len(events(site / name, "step")) > 3, "some steps")
-        pid = ranks_of(job)[stopped]
+        pid = job.ranks()[stopped]
         os.kill(pid, signal.SIGSTOP)
         job.wait(TIMEOUT + PROMPT)
     assert job.code == 69, str(job)
@@ -61,11 +49,11 @@ def test_a_stopped_rank_is_named(site, stopped):
 def test_a_rank_that_is_stopped_for_a_moment_goes_on(site):
     with Job([MPIRUN, "-n", "2", sys.executable, *flags("moment")], site) as job:
         job.until(lambda: len(events(site / "moment", "step")) > 3, "some steps")
-        for pid in ranks_of(job):  # all of them for longer than the timeout, as when a machine sleeps
+        for pid in job.ranks():  # all of them for longer than the timeout, as when a machine sleeps
             os.kill(pid, signal.SIGSTOP)
         time.sleep(TIMEOUT + 3)
         before = max(steps(site / "moment"))
-        for pid in ranks_of(job):
+        for pid in job.ranks():
             os.kill(pid, signal.SIGCONT)
         job.until(lambda: max(steps(site / "moment")) > before + 3, "they go on")
         job.kill()
@@ -105,7 +93,7 @@ def test_a_cable_that_is_cut_for_ever(hosts, site):
     with running_on(hosts, site, name) as job:
         hosts.all[1].run("ip", "link", "set", "eth0", "down")
         job.process.wait(TIMEOUT + PROMPT)
-        job.until(lambda: ranks_of(job) == [], "the rank on the other host has ended, too", PROMPT)
+        job.until(lambda: job.ranks() == [], "the rank on the other host has ended, too", PROMPT)
         job.kill()  # the ssh between them, which waits for the network
     assert job.code != 0, str(job)
     log = (site / name / "train.log").read_text()
