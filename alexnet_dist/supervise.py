@@ -19,7 +19,7 @@ from alexnet_dist.errors import BAD_INPUT, DIVERGED, PARTED, STOPPED, UserError
 from alexnet_dist.runs.folder import RunFolder
 from alexnet_dist.runs.lock import NAME as LOCK
 from alexnet_dist.supervision.command import Command
-from alexnet_dist.supervision.leftovers import MARK, kill_processes_of, remove_segments, segments
+from alexnet_dist.supervision.leftovers import MARK, kill_processes_of, remove_segments, segments, working_processes_of
 from alexnet_dist.support.files import writing
 from alexnet_dist.support.plural import plural
 
@@ -39,6 +39,7 @@ LONGEST_PAUSE = 300.0  # seconds
 LOOK = 0.05  # seconds
 REPEAT = 0.5  # seconds from one SIGUSR1 to the next: a rank that is just starting MPI doesn't notice
 LAST = 10.0  # seconds that a run has to end after a second signal
+IDLE = 10.0  # seconds from one look at what an attempt has started to the next
 
 
 class Supervisor:
@@ -102,12 +103,13 @@ class Supervisor:
         except OSError as error:
             raise UserError(f"{words[0]} can't be started: {error.strerror}") from error
         try:
-            return self._wait_for(process)
+            return self._wait_for(process, mark)
         finally:
             self._clear_up(mark, before)
 
-    def _wait_for(self, process: subprocess.Popen[bytes]) -> int:
+    def _wait_for(self, process: subprocess.Popen[bytes], mark: str) -> int:
         told = ended_at = 0.0
+        alive = time.monotonic()
         while (code := process.poll()) is None:
             now = time.monotonic()
             if self._signals and now - told > REPEAT:
@@ -116,6 +118,11 @@ class Supervisor:
             if self._signals > 1:
                 ended_at = ended_at or now
                 process.send_signal(signal.SIGTERM if now - ended_at < LAST else signal.SIGKILL)
+            if now - alive > IDLE:  # mpirun doesn't always notice that what it has started is gone
+                alive = now
+                if not working_processes_of(mark):
+                    self._say(f"nothing of attempt {self._attempts} runs any more but what has started it: it is ended")
+                    process.kill()
             time.sleep(LOOK)
         return code
 

@@ -24,6 +24,7 @@ from alexnet_dist.preparation.progress import track
 # As MNIST, Fashion-MNIST and KMNIST name them, each with or without .gz
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 UNSIGNED_BYTE = 8
+PIECE = 1 << 24  # bytes that are read at once
 
 
 @dataclass(frozen=True)
@@ -154,12 +155,21 @@ def _read(file: BinaryIO, what: str, dimensions: Sequence[str]) -> NDArray[np.ui
         raise UserError("is truncated: it ends within its header")
     shape = tuple(np.frombuffer(header, ">u4").tolist())
     size = math.prod(shape)
-    values = file.read(size)
+    values = _read_up_to(file, size)
     if len(values) < size:
         raise UserError(f"is truncated: it has {len(values)} of {size} bytes ({_product(shape)})")
     if file.read(1):
         raise UserError(f"is longer than its header says: more than {size} bytes ({_product(shape)})")
     return np.frombuffer(values, np.uint8).reshape(shape)
+
+
+def _read_up_to(file: BinaryIO, size: int) -> bytes:
+    """So many bytes, or fewer at the end of the file. A header may claim more than there is, or than memory holds."""
+    pieces = []
+    while size > 0 and (piece := file.read(min(size, PIECE))):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
 
 
 def _product(shape: Sequence[int]) -> str:

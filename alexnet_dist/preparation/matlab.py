@@ -32,12 +32,21 @@ def read_struct_array(content: bytes, name: str) -> list[dict[str, Any]]:
     try:
         for kind, data in reader.elements(content[128:]):
             if kind == COMPRESSED:
-                kind, data = next(reader.elements(zlib.decompress(data)))
+                kind, data = next(reader.elements(zlib.decompress(data)), (0, b""))
             if kind == MATRIX:
                 found, value = reader.matrix(data)
                 if found == name and isinstance(value, list):
                     return value
-    except (struct.error, zlib.error, ValueError, IndexError, StopIteration, KeyError) as error:
+    except (
+        struct.error,
+        zlib.error,
+        ValueError,
+        TypeError,
+        LookupError,
+        RuntimeError,
+        StopIteration,
+        OverflowError,
+    ) as error:
         raise UserError(f"is damaged, or holds what isn't understood here ({error})") from error
     raise UserError(f"has no struct array {name!r}")
 
@@ -82,6 +91,8 @@ class _Reader:
         length, names = self.numbers(*next(elements)), next(elements)[1]
         width = int(length[0])
         fields = [names[at : at + width].split(b"\0")[0].decode() for at in range(0, len(names), width)]
+        if not fields:
+            raise ValueError("its structs have no fields")
         return [{field: self.matrix(next(elements)[1])[1] for field in fields} for _ in range(count)]
 
     def numbers(self, kind: int, data: bytes) -> np.ndarray:

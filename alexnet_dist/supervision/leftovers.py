@@ -10,6 +10,7 @@ from pathlib import Path
 MARK = "ALEXNET_ATTEMPT"  # in the environment of all that an attempt starts
 SHARED = Path("/dev/shm")
 SEGMENTS = ("mpich_*", "vader_segment.*", "sm_segment.*", "osc_*", "psm_shm.*")  # as MPICH and Open MPI name theirs
+WAITING = ("mpirun", "mpiexec", "mpiexec.hydra", "bash", "sh", "local.sh", "sleep", "setpriv")  # programs
 PATIENCE = 10.0  # seconds until a killed process is gone
 
 
@@ -17,6 +18,11 @@ def processes_of(attempt: str) -> list[int]:
     """The processes of this person that an attempt has started, this one left out."""
     entry = f"{MARK}={attempt}".encode()
     return [pid for pid in _all_processes() if pid != os.getpid() and entry in _read(pid, "environ").split(b"\0")]
+
+
+def working_processes_of(attempt: str) -> list[int]:
+    """Those of them that don't just wait for others on this host: ranks, and what reaches other hosts."""
+    return [pid for pid in processes_of(attempt) if _read(pid, "comm").strip().decode(errors="replace") not in WAITING]
 
 
 def kill_processes_of(attempt: str) -> int:

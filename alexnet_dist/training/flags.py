@@ -237,6 +237,8 @@ def _flags_in(file: Path) -> list[str]:
     flags = []
     for name, value in values.items():
         flag = name.replace("_", "-")
+        if flag in ("help", "config"):
+            raise UserError(f"--config {file} has {name!r}, which belongs on the command line: take it out")
         if isinstance(value, bool):
             flags.append(f"--{flag}" if value else f"--no-{flag}")
         elif isinstance(value, list):

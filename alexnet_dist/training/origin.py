@@ -116,10 +116,10 @@ def _check_state(path: Path, training: dict[str, Any]) -> None:
     """Raises UserError where a header isn't one that a run has written."""
     try:
         Progress.from_json(training["progress"])
-        config = training["config"].get("freeze")
+        frozen, averaged = (training["config"].get(name) for name in ("freeze", "ema_decay"))
         missing = {"seed", "global-batch", "train list", "sync"} - training.keys()
-        if missing or not isinstance(config, str | None):
-            raise ValueError(f"{sorted(missing) or 'config'} is missing or no text")
+        if missing or not isinstance(frozen, str | None) or not isinstance(averaged, float | None):
+            raise ValueError(f"{sorted(missing) or 'config'} is missing or of another type")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} has a training state that this program can't read ({error!r})") from error
 

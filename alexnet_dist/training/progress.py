@@ -47,5 +47,13 @@ class Progress:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Progress":
-        """From asdict(progress) that was written as JSON and read again."""
+        """From asdict(progress) that was written as JSON and read again. Raises KeyError, TypeError or ValueError for what
+        that has never been."""
+        plateau = fields["plateau"]
+        counts = [*(fields[name] for name in fields.keys() - {"sums", "plateau"})]
+        counts += [plateau["bad_epochs"], plateau["reductions"]]
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError(f"counts are not whole numbers: {counts}")
+        if not all(isinstance(number, int | float) for number in (*fields["sums"], plateau["best"])):
+            raise ValueError(f"no numbers: {fields['sums']}, {plateau['best']}")
         return cls(**{**fields, "sums": Sums(*fields["sums"]), "plateau": Plateau(**fields["plateau"])})

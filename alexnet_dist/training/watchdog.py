@@ -28,7 +28,8 @@ LAST_WORDS = 60.0  # seconds, after which a rank ends even if the disk or MPI do
 
 
 class Watchdog:
-    """Ends all ranks with STALLED if nothing in this process has moved for `timeout` seconds; 0 means never.
+    """Ends all ranks with STALLED if nothing in this process has moved for `timeout` seconds, or at once if it waits for
+    ranks of its host that have died, or mpirun's process on this host has; with a timeout of 0, never.
 
     What moves is in ACTIVITY. Seconds in which the process was stopped, or its machine asleep, don't count. `say` is told
     what has happened, and the stacks of all threads are written to a file in `folder`. Making one is collective.
@@ -38,6 +39,7 @@ class Watchdog:
         self._timeout, self._world, self._folder, self._say = timeout, world, folder, say
         me = {"host": os.uname().nodename, "space": number_space(), "pid": os.getpid(), "since": start_of(os.getpid())}
         self._everyone: list[dict[str, Any]] = [json.loads(text) for text in world.all_texts([json.dumps(me)])]
+        self._parent = os.getppid()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -58,20 +60,23 @@ class Watchdog:
             now = time.monotonic()
             still = still + min(now - before, 2 * look) if moves == ACTIVITY.moves else 0.0
             moves, before = ACTIVITY.moves, now
-            if still > self._timeout + self._grace():
-                self._end()
-                return
+            if self._world.size > 1 and os.getppid() != self._parent:
+                self._end(f"what has started this rank (process {self._parent}) is gone")
+            elif ACTIVITY.waits_for_others and still and self._dead():  # they won't come
+                self._end(f"waits for other ranks, in phase {ACTIVITY.phase}")
+            elif still > self._timeout + self._grace():
+                self._end(self._what())
 
     def _grace(self) -> float:
         if not ACTIVITY.waits_for_others:
             return 0.0
         return GRACE if self._world.rank else GRACE_OF_RANK_0
 
-    def _end(self) -> None:
+    def _end(self, why: str) -> None:
         # All below may hang, too: on a disk that doesn't answer, on a lock that a stuck thread holds, in MPI.
         faulthandler.dump_traceback_later(LAST_WORDS, exit=True)
         stacks = self._folder / f"stacks-rank-{self._world.rank}.txt"
-        self._say(f"{self._what()}. {self._whom()}All ranks end (--stall-timeout); stacks are in {stacks.name}")
+        self._say(f"{why}. {self._whom()}All ranks end (--stall-timeout); stacks are in {stacks.name}")
         with suppress(OSError), open(stacks, "w", encoding="utf-8") as file:
             faulthandler.dump_traceback(file, all_threads=True)
         self._world.abort(STALLED)
@@ -81,24 +86,32 @@ class Watchdog:
         where = f"{self._timeout:g} s, in phase {ACTIVITY.phase}, on {self._everyone[self._world.rank]['host']}"
         return f"{'waited for other ranks' if ACTIVITY.waits_for_others else 'nothing has moved'} for {where}"
 
+    def _dead(self) -> list[int]:
+        """The ranks of this host whose processes are gone."""
+        return [rank for rank, other in self._neighbours() if start_of(other["pid"]) != other["since"]]
+
+    def _neighbours(self) -> list[tuple[int, dict[str, Any]]]:
+        """The ranks whose process numbers mean something here."""
+        space = self._everyone[self._world.rank]["space"]
+        return [(rank, other) for rank, other in enumerate(self._everyone) if space and other["space"] == space]
+
     def _whom(self) -> str:
         """Sentences on who doesn't answer, as far as that can be seen from here."""
-        here = self._everyone[self._world.rank]
-        others: dict[str, list[int]] = {}
+        here, dead = self._everyone[self._world.rank]["host"], self._dead()
         sentences = []
-        for rank, other in enumerate(self._everyone):
-            if other["space"] != here["space"] or not here["space"]:
-                others.setdefault(other["host"], []).append(rank)
-            elif start_of(other["pid"]) != other["since"]:
-                sentences.append(f"Rank {rank} (process {other['pid']} on {other['host']}) has died. ")
+        for rank, other in self._neighbours():
+            who = f"Rank {rank} (process {other['pid']} on {here})"
+            if rank in dead:
+                sentences.append(f"{who} has died. ")
             elif is_stopped(other["pid"]):
-                sentences.append(
-                    f"Rank {rank} (process {other['pid']} on {other['host']}) is stopped, as by SIGSTOP (kill -CONT goes on). "
-                )
-        others.pop(here["host"], None)
+                sentences.append(f"{who} is stopped, as by SIGSTOP (kill -CONT goes on). ")
+        others: dict[str, list[int]] = {}
+        for rank, other in enumerate(self._everyone):
+            if other["host"] != here:
+                others.setdefault(other["host"], []).append(rank)
         with ThreadPoolExecutor(64) as pool:
             for (host, ranks), answer in zip(others.items(), pool.map(answers, others), strict=True):
                 if not answer:
                     which = f"{plural(len(ranks), 'rank')} from {ranks[0]} on"
-                    sentences.append(f"The host {host} ({which}) can't be reached from {here['host']}. ")
+                    sentences.append(f"The host {host} ({which}) can't be reached from {here}. ")
         return "".join(sentences)
