@@ -92,9 +92,13 @@ def run_on_ranks(
     try:
         with world.shared_errors():
             args = parser.parse_args(argv)
-        return body(world, args)
+        code = body(world, args)
+        world.leave(code)
+        return code
     except SharedError as error:
-        return _report(parser, error) if world.rank == 0 else error.exit_code
+        code = _report(parser, error) if world.rank == 0 else error.exit_code
+        world.leave(code)
+        return code
     except UserError as error:
         end(str(error), error.exit_code)
     except PermissionError as error:

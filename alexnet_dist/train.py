@@ -21,6 +21,10 @@ def body(signals: StopSignals, world: "World", args: argparse.Namespace) -> int:
 
     with world.shared_errors():
         config = read_config(args)
+    if config.elastic:
+        from alexnet_dist.training.elastic import train_elastically
+
+        return train_elastically(config, world, signals)
     with open_run(config, world) as run:
         return Trainer(run, signals).run()
 

@@ -58,7 +58,8 @@ class Allreduce:
         MPI.Request.Testall(self._requests)
 
     def finish(self) -> None:
-        """Updates each bucket when its sum is complete, or, for an update that needs norms, all after the last sum."""
+        """Updates each bucket when its sum is complete, or all after the last sum: for an update that needs norms, and in a
+        world that may lose ranks, where all update or none."""
         self.poll()
         if self.started < len(self._buckets.bounds):
             raise self._buckets.incomplete_error(self.started)
@@ -70,12 +71,15 @@ class Allreduce:
             self._waited += end - start
             self._options.record(f"bucket [{lo}, {hi})", began, end)
             summed = Summed(lo, hi, self.gradients[lo:hi])
-            if self._options.update.partials:
+            if self._options.update.partials or self.world.commits:
                 deferred.append(summed)
             else:
                 update_ranges([summed], self._options)
-        if deferred:
+        self.world.commit()
+        if self._options.update.partials:
             update_with_norms(deferred, deferred, self._options, self._of_rank_0)
+        else:
+            update_ranges(deferred, self._options)
         self._buckets.reset()
         self._requests, self._starts = [], []
 

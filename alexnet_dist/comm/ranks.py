@@ -23,6 +23,7 @@ class Ranks:
     """One rank alone. Every method is collective unless it says otherwise."""
 
     rank, size = 0, 1
+    commits = False
 
     def sum(self, values: list[float]) -> list[float]:
         """The sums over the ranks of some numbers, in float64 (exact for integers below 2**53)."""
@@ -86,6 +87,9 @@ class Ranks:
         cores = sorted(os.sched_getaffinity(0))
         places = self.all_texts([f"{os.uname().nodename} {cores}"])
         return max(1, available_cores() // places.count(places[self.rank]))
+
+    def leave(self, exit_code: int) -> None:
+        """Not collective, the last thing that a rank does: ends the process where it could not end by itself."""
 
     def abort(self, exit_code: int = 1) -> None:
         """Not collective: ends every rank at once, after an unexpected error that the caller has printed."""

@@ -59,9 +59,19 @@ def _pieces(content: np.ndarray) -> list[np.ndarray]:
 class World(Ranks):
     """All ranks of a communicator. Every method is collective unless it says otherwise."""
 
+    commits = False  # whether `commit` does something: see elastic.py
+    broken = False  # whether ranks have been lost
+
     def __init__(self, comm: MPI.Intracomm | None = None) -> None:
         self.comm = MPI.COMM_WORLD if comm is None else comm
         self.rank, self.size = self.comm.rank, self.comm.size
+
+    def commit(self) -> None:
+        """Returns on all ranks or on none: what follows is then done by all, or by none. For a world that isn't elastic there
+        is nothing to do: without one of its ranks, all end."""
+        if self.commits:
+            flag = np.ones(1, np.intc)
+            wait_until(self.comm.Iagree(flag).Test)
 
     def sum(self, values: list[float]) -> list[float]:
         return [float(value) for value in self._reduced(values, MPI.SUM)]
@@ -106,6 +116,12 @@ class World(Ranks):
         from alexnet_dist.comm.once_a_node import once_a_node  # here, because it imports World
 
         return once_a_node(self, make)
+
+    def leave(self, exit_code: int) -> None:
+        """Ends this rank's process, if ranks have been lost: MPI would wait for them at its end."""
+        if self.broken:
+            flush_output()
+            os._exit(exit_code)
 
     def abort(self, exit_code: int = 1) -> None:
         flush_output()

@@ -32,10 +32,13 @@ class RunLock:
         self._done = threading.Event()
         self._held = False
 
-    def acquire(self) -> None:
-        """Raises UserError if another run holds the folder, or if it can't be written."""
+    def acquire(self, take_over: bool = False) -> None:
+        """Raises UserError if another run holds the folder, or if it can't be written. `take_over` says that the owner is
+        known to be gone, if there is one."""
         me = json.dumps(_identity()).encode()
         with writing(self._path):
+            if take_over:
+                self._path.unlink(missing_ok=True)
             while not self._create(me):
                 self._remove_if_dead()
         self._held = True

@@ -96,6 +96,8 @@ class TrainingConfig:
     threads: int | None = None
     sync: str = "auto"
     stall_timeout: float = 600.0
+    elastic: bool = False
+    min_ranks: int = 1
     timeline: str | None = None
     seed: int = 0
 
@@ -103,7 +105,7 @@ class TrainingConfig:
         for field in fields(self):
             value = getattr(self, field.name)
             self._require(field.name, not isinstance(value, float) or math.isfinite(value), "a finite number")
-        for name in ("epochs", "print_freq", "keep", "image_size", "accumulate", "validate_every"):
+        for name in ("epochs", "print_freq", "keep", "image_size", "accumulate", "validate_every", "min_ranks"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("global_batch", "batch_size", "workers", "threads", "num_classes", "lr_reference_batch"):
             value = getattr(self, name)
@@ -146,6 +148,12 @@ class TrainingConfig:
         """Raises UserError for flags that don't go together."""
         if self.global_batch is not None and self.batch_size is not None:
             raise UserError("--global-batch and --batch-size (of each rank) say the same thing twice: give one of them")
+        if self.elastic and self.sync not in ("auto", "allreduce"):
+            raise UserError(f"--elastic goes with --sync allreduce, where each rank has everything, not {self.sync}")
+        if self.elastic and self.freeze:
+            raise UserError("--elastic doesn't go with --freeze")
+        if self.min_ranks > 1 and not self.elastic:
+            raise UserError("--min-ranks is of --elastic, and does nothing without it: leave it out")
         if 0 < self.stall_timeout <= self.io_patience:
             raise UserError(
                 f"--stall-timeout is {self.stall_timeout:g}, but must be more than --io-patience ({self.io_patience:g}), "

@@ -125,6 +125,8 @@ class Engine:
             frozen=spec.frozen,
             classifier=classifier,
         )
+        self.applied = 0  # steps of the run, the latest one that this engine has made included
+        self._average_inside = False
         self.watch = Stopwatch(self._recorder)
         self._dlogits = empty((images, spec.network.num_classes))
 
@@ -159,8 +161,15 @@ class Engine:
         Not to be used further after an exception inside, which may be one rank's alone: the others can't be waited for.
         """
         self._swap_average()
+        self._average_inside = True
         yield
-        self._swap_average()
+        self.end_averaged()
+
+    def end_averaged(self) -> None:
+        """The end of `averaged`, if it has begun; collective, except with `allreduce`."""
+        if self._average_inside:
+            self._average_inside = False
+            self._swap_average()
 
     def _swap_average(self) -> None:
         if AVERAGE in self.state:
@@ -192,6 +201,7 @@ class Engine:
             own_sums = own_sums.plus(self._forward_and_backward(part, max(global_count, 1), step_index))
         with watch.phase("update"):
             strategy.finish()
+        self.applied = step_index + 1
         watch.waited("update", strategy.waited())
         with watch.phase("wait"):
             return Sums(*self.world.sum(list(own_sums)))

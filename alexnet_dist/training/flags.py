@@ -197,6 +197,12 @@ def _add_run(add: _Group) -> None:
         metavar="SECONDS",
         help="end all ranks when one has not moved for so long, as where a host is gone; 0: never",
     )
+    add(
+        "--elastic",
+        action=argparse.BooleanOptionalAction,
+        help="go on without ranks that are lost: Open MPI with mpirun --with-ft ulfm, --sync allreduce",
+    )
+    add("--min-ranks", type=int, metavar="N", help="elastic: end when fewer are left")
     add("--timeline", metavar="FILE", help="at the end, write what each rank did when, as a trace for chrome://tracing")
     add("--seed", type=int, help="of initial weights, order, crops and dropout")
 

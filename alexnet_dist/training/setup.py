@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from alexnet_dist.comm.node import nodes_of
 from alexnet_dist.comm.world import World
 from alexnet_dist.data.sources import SourcePaths, Sources, read_sources
@@ -35,6 +37,23 @@ from alexnet_dist.training.shared_tables import share_sources
 from alexnet_dist.training.strategies import STRATEGIES
 from alexnet_dist.training.strategy_choice import choose_engine
 from alexnet_dist.training.watchdog import Watchdog
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a run goes on from that has lost ranks; `said` is what people should know."""
+
+    sources: Sources
+    progress: Progress
+    values: np.ndarray
+    state: dict[str, np.ndarray]
+    said: str
+
+    def fill(self, values: np.ndarray, state: dict[str, np.ndarray]) -> None:
+        """Fills parameters and the optimizer's state."""
+        np.copyto(values, self.values)
+        for name, array in state.items():
+            np.copyto(array, self.state[name])
 
 
 @dataclass(frozen=True)
@@ -71,6 +90,7 @@ class Run(Inputs):
     why_strategy: str
     progress: Progress  # where it begins
     resumed: dict[str, Any] | None  # the header of the training state that it continues
+    said: str  # why it begins again, if ranks have been lost
     features: Kept | None  # of frozen layers
     samples: Samples
     timeline: Timeline | NullTimeline
@@ -78,16 +98,19 @@ class Run(Inputs):
 
 
 @contextmanager
-def open_run(config: TrainingConfig, world: World, sources: Sources | None = None) -> Iterator[Run]:
+def open_run(
+    config: TrainingConfig, world: World, sources: Sources | None = None, memory: Memory | None = None
+) -> Iterator[Run]:
     """Collective: the run, whose memory, threads and files are released at the end.
 
-    Without `sources` the images are those of the lists that the configuration names. What is wrong with the input is
-    raised as SharedError.
+    Without `sources` the images are those of the lists that the configuration names. With a `memory` the run goes on from
+    that. What is wrong with the input is raised as SharedError.
     """
-    inputs = read_inputs(config, world, sources)
+    inputs = read_inputs(config, world, sources, memory)
     watchdog = Watchdog(config.stall_timeout, world, inputs.folder.path, inputs.warn)
-    with _held(inputs.folder, world), watchdog, Team(config.threads or world.node_threads()) as team:
-        run = _begin(inputs, team)
+    held = _held(inputs.folder, world, take_over=memory is not None)
+    with held, watchdog, Team(config.threads or world.node_threads()) as team:
+        run = _begin(inputs, team, memory)
         try:
             yield run
             if run.features:
@@ -101,22 +124,24 @@ def open_run(config: TrainingConfig, world: World, sources: Sources | None = Non
 
 
 @contextmanager
-def _held(folder: RunFolder, world: World) -> Iterator[None]:
-    """Collective: rank 0 holds the folder. Raises SharedError if another run does."""
+def _held(folder: RunFolder, world: World, take_over: bool) -> Iterator[None]:
+    """Collective: rank 0 holds the folder. Raises SharedError if another run does, unless its rank 0 has been lost."""
     lock = RunLock(folder.path)
     try:
         with world.shared_errors():
             if world.rank == 0:
-                lock.acquire()
+                lock.acquire(take_over)
         yield
     finally:
         lock.release()
 
 
-def read_inputs(config: TrainingConfig, world: World, sources: Sources | None = None) -> Inputs:
+def read_inputs(
+    config: TrainingConfig, world: World, sources: Sources | None = None, memory: Memory | None = None
+) -> Inputs:
     """Collective: reads the lists, unless `sources` are given, and checks that the run can write. Raises SharedError."""
     folder = RunFolder(Path(config.output_dir), config.keep)
-    sources = sources or share_sources(world, partial(open_sources, config))
+    sources = memory.sources if memory else sources or share_sources(world, partial(open_sources, config))
     with world.shared_errors():
         if len(sources.train) < world.size:
             raise UserError(
@@ -131,7 +156,7 @@ def read_inputs(config: TrainingConfig, world: World, sources: Sources | None = 
             )
         frozen_layers(network, config)
         origin = Origin()
-        if world.rank == 0:
+        if world.rank == 0 and memory is None:
             folder.check(resuming=config.resume is not None)
             for file in (config.save, config.timeline):
                 if file:
@@ -182,7 +207,7 @@ def step_spec(config: TrainingConfig, network: Network, ranks: int) -> StepSpec:
     )
 
 
-def _begin(inputs: Inputs, team: Team) -> Run:
+def _begin(inputs: Inputs, team: Team, memory: Memory | None) -> Run:
     """The slow part: opens an engine and fills its parameters."""
     config, world, origin = inputs.config, inputs.world, inputs.origin
     with world.shared_errors():
@@ -202,8 +227,9 @@ def _begin(inputs: Inputs, team: Team) -> Run:
 
     nodes = nodes_of(world)[0]
     before = _strategy_before(config, state, nodes)
-    engine, why = choose_engine(before or config.sync, spec, world, open_engine)
-    engine.fill(partial(fill, origin, config, inputs.network))
+    sync = "allreduce" if config.elastic else before or config.sync
+    engine, why = choose_engine(sync, spec, world, open_engine)
+    engine.fill(memory.fill if memory else partial(fill, origin, config, inputs.network))
     with world.shared_errors():
         out = RunLog(inputs.folder.path, enabled=world.rank == 0, said=said)
         if world.rank == 0:
@@ -217,8 +243,9 @@ def _begin(inputs: Inputs, team: Team) -> Run:
         nodes=nodes,
         engine=engine,
         why_strategy="as before" if before == engine.strategy_name else why,
-        progress=_progress_before(inputs, state),
+        progress=memory.progress if memory else _progress_before(inputs, state),
         resumed=state,
+        said=memory.said if memory else "",
         features=keep_features(inputs, engine.net, nodes, config.workers or team.size),
         samples=samples,
         timeline=timeline,

@@ -50,7 +50,10 @@ class Trainer:
 
     def run(self) -> int:
         """Trains to the end, or until a signal or the plateau stops it; returns the exit code."""
-        log_run_header(self.run_)
+        if self.run_.said:
+            log.warning("WARNING: %s", self.run_.said)
+        else:
+            log_run_header(self.run_)
         if self.run_.resumed is not None:
             self.report.resumed(self.progress)
         self._saver.check_room()

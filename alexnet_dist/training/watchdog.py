@@ -62,7 +62,7 @@ class Watchdog:
             moves, before = ACTIVITY.moves, now
             if self._world.size > 1 and os.getppid() != self._parent:
                 self._end(f"what has started this rank (process {self._parent}) is gone")
-            elif ACTIVITY.waits_for_others and still and self._dead():  # they won't come
+            elif ACTIVITY.waits_for_others and still and not self._world.commits and self._dead():  # they won't come
                 self._end(f"waits for other ranks, in phase {ACTIVITY.phase}")
             elif still > self._timeout + self._grace():
                 self._end(self._what())

@@ -1,0 +1,90 @@
+"""A world that may lose ranks and go on without them, by MPI's User-Level Failure Mitigation (ULFM) in Open MPI.
+
+Source: Bland et al., "Post-failure recovery of MPI communication capability" (IJHPCA 27(3), 2013). A rank that can't reach
+another one gets an error; it revokes the communicator, so that all others get one, too; those that are left shrink it to
+themselves. MPI agrees on who is left.
+"""
+
+import json
+import os
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+
+from mpi4py import MPI
+
+from alexnet_dist.comm.world import World
+from alexnet_dist.errors import STALLED, SharedError, UserError
+from alexnet_dist.support.plural import plural
+from alexnet_dist.support.processes import number_space
+
+ENABLED = "OMPI_MCA_mpi_ft_enable"  # what mpirun --with-ft ulfm tells its ranks
+MpiError = MPI.Exception
+LOSSES = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED, MPI.ERR_IN_STATUS)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A rank's process."""
+
+    host: str
+    space: str  # where its number means something
+    pid: int
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+def make_elastic(world: World) -> None:
+    """Collective: from now on, the loss of a rank is an error for which `is_loss` is true. Raises SharedError where MPI
+    can't go on without a rank."""
+    with world.shared_errors():
+        if os.environ.get(ENABLED) != "1":
+            raise UserError(
+                "--elastic needs Open MPI, started by: mpirun --with-ft ulfm (launch/local.sh does it). "
+                "With another MPI, alexnet-supervise starts the run again after a loss"
+            )
+    world.commits = True
+
+
+def is_loss(error: MpiError) -> bool:
+    """Whether an error says that a rank is lost. (Of several requests together, MPI only says that one has failed.)"""
+    return error.Get_error_class() in LOSSES
+
+
+def peers_of(world: World) -> list[Peer]:
+    """Collective: the processes of all ranks."""
+    me = [os.uname().nodename, number_space(), os.getpid()]
+    return [Peer(*json.loads(text)) for text in world.all_texts([json.dumps(me)])]
+
+
+def regroup(world: World, before: list[Peer], least: int) -> list[Peer]:
+    """After an error that `is_loss`: the world becomes that of the ranks which are left, in their order; returns them.
+
+    Those that are lost are ended, should they only have been stopped. Raises SharedError if fewer than `least` are left, or
+    if others may go on as well: where hosts are lost, only more than half of the ranks may.
+    """
+    world.broken = True
+    while True:
+        world.comm.Revoke()
+        try:
+            world.comm = MPI.Intracomm(world.comm.Shrink())
+            world.rank, world.size = world.comm.rank, world.comm.size
+            left = peers_of(world)
+            break
+        except MpiError as error:  # another one was lost meanwhile
+            if not is_loss(error):
+                raise
+    here = Peer(os.uname().nodename, number_space(), os.getpid())
+    for peer in set(before) - set(left):
+        if peer.space == here.space:
+            with suppress(OSError):
+                os.kill(peer.pid, signal.SIGKILL)
+    known = {peer.space for peer in left}  # whose lost ranks have been ended
+    elsewhere = [peer for peer in before if peer not in left and peer.space not in known]
+    too_few = f"{plural(len(left), 'rank')} of {len(before)} are left"
+    if len(left) < least:
+        raise SharedError(f"{too_few}, fewer than --min-ranks {least}", STALLED)
+    if elsewhere and 2 * len(left) <= len(before):
+        raise SharedError(f"{too_few}: not more than half, and those of the other hosts may go on as well", STALLED)
+    return left

@@ -1,0 +1,66 @@
+"""--elastic: a run that loses ranks goes on with the others, from the last step that all of them have made."""
+
+import json
+from dataclasses import asdict, replace
+
+from alexnet_dist.comm.elastic import MpiError, Peer, is_loss, make_elastic, peers_of, regroup
+from alexnet_dist.comm.world import World
+from alexnet_dist.support.plural import plural
+from alexnet_dist.support.signals import StopSignals
+from alexnet_dist.training.config import TrainingConfig
+from alexnet_dist.training.progress import Progress
+from alexnet_dist.training.setup import Memory, open_run
+from alexnet_dist.training.trainer import Trainer
+
+
+def train_elastically(config: TrainingConfig, world: World, signals: StopSignals) -> int:
+    """Collective: trains; returns the exit code. Raises SharedError where MPI can't, or where too few ranks are left."""
+    make_elastic(world)
+    peers, memory = peers_of(world), None
+    while True:
+        trainer = None
+        try:
+            with open_run(config, world, memory=memory) as run:
+                trainer, memory = Trainer(run, signals), None
+                code = trainer.run()
+            world.commit()
+            return code
+        except MpiError as error:
+            if not is_loss(error):
+                raise
+            memory = memory if trainer is None else _memory_of(trainer)
+            left, memory = _go_on(world, peers, memory, config.min_ranks)
+            if left == peers:
+                raise  # it was something else
+            peers = left
+
+
+def _memory_of(trainer: Trainer) -> Memory:
+    """What this rank holds after the last step that was applied, which on some ranks may not have been counted."""
+    engine, progress = trainer.engine, trainer.progress
+    engine.end_averaged()
+    if engine.applied > progress.step:
+        progress = replace(progress, step=progress.step + 1, step_in_epoch=progress.step_in_epoch + 1)
+    return Memory(trainer.sources, progress, engine.values, engine.state, "")
+
+
+def _go_on(world: World, before: list[Peer], memory: Memory | None, least: int) -> tuple[list[Peer], Memory | None]:
+    """Collective over those that are left: who they are, and what they go on from, the same progress on all."""
+    while True:
+        try:
+            left = regroup(world, before, least)
+            lost = ", ".join(f"rank {rank} ({peer})" for rank, peer in enumerate(before) if peer not in left)
+            said = f"lost {lost}: {plural(len(left), 'rank')} go{'es' * (len(left) == 1)} on"
+            if memory is None:
+                return left, None
+            offers = world.all_texts([json.dumps(asdict(memory.progress))])
+            # All have applied the same steps; who has counted more of their images, or ended the epoch, knows more.
+            best = max((Progress.from_json(json.loads(text)) for text in offers), key=_knowledge)
+            return left, replace(memory, progress=best, said=f"{said} after step {best.step}")
+        except MpiError as error:
+            if not is_loss(error):
+                raise
+
+
+def _knowledge(progress: Progress) -> tuple[int, int, float]:
+    return progress.step, progress.epoch, progress.sums.images

@@ -1,0 +1,111 @@
+"""--elastic: a run that loses ranks goes on with the others. It needs Open MPI:
+
+ALEXNET_VENV=.venv-openmpi ALEXNET_MPI=openmpi launch/test.sh tests/faults
+ALEXNET_KILLS=20 python -m pytest -s tests/faults/test_elastic.py         in such an environment
+"""
+
+import os
+import random
+import signal
+import sys
+
+import numpy as np
+import pytest
+from launcher import MPIRUN, SMALL, Job, events, needs_mpirun, open_mpi, steps, train
+from safetensors.numpy import load_file
+
+pytestmark = [needs_mpirun, pytest.mark.skipif(not open_mpi(), reason="--elastic needs Open MPI")]
+
+KILLS = int(os.environ.get("ALEXNET_KILLS", "4"))
+SEED = int(os.environ.get("ALEXNET_SEED", "0"))
+RANKS, EPOCHS, STEPS = 4, 4, 30
+# A stopped rank is noticed by Open MPI's detector, and within seconds only if it is told so.
+DETECTOR = {"mpi_ft_detector": "true", "mpi_ft_detector_thread": "true"}
+DETECTOR |= {"mpi_ft_detector_period": "0.5", "mpi_ft_detector_timeout": "3"}
+LIMIT = 120  # seconds for a run
+
+
+@pytest.fixture(scope="module")
+def site(pictures, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("elastic")
+    pictures.write_list(folder / "train.list", 12 * STEPS)
+    pictures.write_list(folder / "val.list", 8)
+    return folder
+
+
+def flags(name, *more):
+    data = ["--data", "train.list", "--val", "val.list", "--global-batch", 12, "--epochs", EPOCHS, "--lr", "0.001"]
+    return [*SMALL, *map(str, [*data, "--output-dir", name, "--save", f"{name}.safetensors", *more])]
+
+
+def start(site, name, *more):
+    mca = [word for key, value in DETECTOR.items() for word in ("--mca", key, value)]
+    training = [sys.executable, "-m", "alexnet_dist.train", "--elastic", *flags(name, *more)]
+    return Job([MPIRUN, "--with-ft", "ulfm", *mca, "-n", str(RANKS), *training], site)
+
+
+@pytest.fixture(scope="module")
+def noise(site):
+    """The last epoch's training losses of three seeds that nobody disturbs, and the validations of the first."""
+    losses = []
+    for seed in range(3):
+        train(RANKS, flags(f"whole-{seed}", "--seed", seed), site).ok()
+        losses.append(events(site / f"whole-{seed}", "epoch")[-1]["train"]["loss"])
+    return losses
+
+
+def kills():
+    """For each run its kills: who, by what signal, and after how many steps more than the one before."""
+    chance = random.Random(SEED)
+    runs, left = [], KILLS
+    while left:
+        count = min(left, chance.randint(1, RANKS - 1))
+        signals = [chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP]) for _ in range(count)]
+        runs.append([(chance.random(), number, chance.randint(1, 30)) for number in signals])
+        left -= count
+    return [pytest.param(run, number, id=f"run {number}") for number, run in enumerate(runs)]
+
+
+@pytest.mark.parametrize(("planned", "number"), kills())
+def test_a_run_goes_on_without_lost_ranks(site, noise, planned, number):
+    name = f"run-{number}"
+    folder = site / name
+    with start(site, name) as job:
+        done = 0
+        for who, number, after in planned:
+            target = done + after
+            job.until(lambda step=target: max(steps(folder), default=0) >= step, f"step {target} is done")
+            ranks = job.ranks()
+            victim = ranks[int(who * len(ranks))]
+            os.kill(victim, number)
+            job.until(lambda pid=victim: pid not in job.ranks(), "it has been fenced")
+            done = max(steps(folder))
+        job.until((folder / "complete").exists, "it completes", LIMIT)
+        job.wait(LIMIT)
+    text = (folder / "train.log").read_text()
+    assert text.count("WARNING: lost rank") == len(planned), str(job)
+    assert list(steps(folder)) == list(range(1, EPOCHS * STEPS + 1))  # each once, none left out
+    lines = [entry["step"] for entry in events(folder, "step")]
+    assert len(lines) == len(set(lines)) >= EPOCHS * STEPS - len(planned)
+    loss = events(folder, "epoch")[-1]["train"]["loss"]
+    spread = max(noise) - min(noise)
+    assert min(noise) - spread <= loss <= max(noise) + spread, (loss, noise)
+    assert all(np.isfinite(tensor).all() for tensor in load_file(f"{folder}.safetensors").values())
+    print(
+        f"\n{[f'{signal.Signals(number).name} after {after}' for _, number, after in planned]}: {loss:.5f} of {noise}"
+    )
+
+
+def test_it_ends_with_too_few_ranks(site):
+    with start(site, "few", "--min-ranks", "4") as job:
+        job.until(lambda: len(events(site / "few", "step")) > 3, "some steps")
+        os.kill(job.ranks()[1], signal.SIGKILL)
+        job.wait(LIMIT)
+    assert "3 ranks of 4 are left, fewer than --min-ranks 4" in job.err, str(job)
+    assert not (site / "few" / "complete").exists()
+
+
+def test_without_ulfm_it_says_so(site):
+    job = train(2, flags("without", "--elastic"), site)
+    assert job.code != 0
+    assert "--elastic needs Open MPI, started by: mpirun --with-ft ulfm" in job.err, str(job)
