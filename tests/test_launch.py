@@ -178,6 +178,13 @@ def test_local_starts_and_prints_mpirun(project: Path, machine: Fake, flavour: s
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_local_starts_what_an_elastic_run_needs(project: Path, machine: Fake) -> None:
+    machine("mpirun", mpirun("openmpi", 'printf "<%s>" "$@"; echo'))
+    result = run(project / "launch" / "local.sh", "2", "--elastic")
+    assert "<--with-ft><ulfm><--mca><mpi_ft_detector><true>" in result.stdout
+    assert "--with-ft" not in run(project / "launch" / "local.sh", "2").stdout
+
+
 def test_local_says_that_ranks_share_cores(project: Path, machine: Fake) -> None:
     machine("nproc", "echo 2")
     result = run(project / "launch" / "local.sh", "4")

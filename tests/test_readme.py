@@ -33,6 +33,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
 }
 
 LAYOUT = "launch/local.sh --layout auto --data flowers/images.list --output-dir runs/flowers-auto"
+ULFM = "tests/faults/test_elastic.py, where there is Open MPI"
 FLAGS = "its flags are checked below; it needs two hosts"
 # Commands that the walk below doesn't run, and what covers them instead.
 COVERED = {
@@ -41,6 +42,9 @@ COVERED = {
     ". .venv/bin/activate": "launch/common.sh sets what it sets; test_launch.py",
     "pip install '.[mpi]'": "launch/common.sh installs the same way; the extra is checked below",
     "mpirun -f hostfile -n 4 -ppn 2 python -m alexnet_dist.train --data /data/images.list": FLAGS,
+    "ALEXNET_MPI=openmpi launch/local.sh 4 --data flowers/images.list --output-dir runs/flowers-elastic --elastic": ULFM,
+    "mpirun --with-ft ulfm --mca mpi_ft_detector true --mca mpi_ft_detector_thread true -n 4 "
+    "python -m alexnet_dist.train --elastic": ULFM,
     "alexnet-supervise --min-ranks 2 -- mpirun -f hostfile -n 4 -ppn 2 python -m alexnet_dist.train": FLAGS,
     "mpirun --hostfile hostfile -n 4 --map-by ppr:2:node --bind-to none -x PATH "
     "python -m alexnet_dist.train --data /data/images.list": FLAGS,
@@ -88,7 +92,17 @@ def test_every_command_is_understood(name: str, arguments: list[str]) -> None:
 
 
 def test_every_flag_exists() -> None:
-    known = {"--map-by", "--bind-to", "--hostfile", "--with-mpi", "--help", "--layout", "--shm-size"}
+    known = {
+        "--map-by",
+        "--bind-to",
+        "--hostfile",
+        "--with-mpi",
+        "--help",
+        "--layout",
+        "--shm-size",
+        "--with-ft",
+        "--mca",
+    }
     for build in PARSERS.values():
         known |= option_strings(build())
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", README)) <= known

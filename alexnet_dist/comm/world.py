@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from alexnet_dist.comm.ranks import Made, Ranks, flush_output
+from alexnet_dist.comm.room import require_room_for_mpi
 from alexnet_dist.errors import UserError
 from alexnet_dist.support.activity import ACTIVITY
 
+require_room_for_mpi()
 try:
     with warnings.catch_warnings():
         # mpi4py warns when mpirun and the library are of different MPIs: each rank would be alone in a world of one.
