@@ -92,13 +92,9 @@ def run_on_ranks(
     try:
         with world.shared_errors():
             args = parser.parse_args(argv)
-        code = body(world, args)
-        world.leave(code)
-        return code
+        return world.leave(body(world, args))
     except SharedError as error:
-        code = _report(parser, error) if world.rank == 0 else error.exit_code
-        world.leave(code)
-        return code
+        return world.leave(_report(parser, error) if world.rank == 0 else error.exit_code)
     except UserError as error:
         end(str(error), error.exit_code)
     except PermissionError as error:

@@ -88,8 +88,9 @@ class Ranks:
         places = self.all_texts([f"{os.uname().nodename} {cores}"])
         return max(1, available_cores() // places.count(places[self.rank]))
 
-    def leave(self, exit_code: int) -> None:
+    def leave(self, exit_code: int) -> int:
         """Not collective, the last thing that a rank does: ends the process where it could not end by itself."""
+        return exit_code
 
     def abort(self, exit_code: int = 1) -> None:
         """Not collective: ends every rank at once, after an unexpected error that the caller has printed."""

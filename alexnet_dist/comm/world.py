@@ -119,11 +119,11 @@ class World(Ranks):
 
         return once_a_node(self, make)
 
-    def leave(self, exit_code: int) -> None:
-        """Ends this rank's process, if ranks have been lost: MPI would wait for them at its end."""
-        if self.broken:
+    def leave(self, exit_code: int) -> int:
+        if self.broken:  # MPI would wait for the ranks that are lost
             flush_output()
             os._exit(exit_code)
+        return exit_code
 
     def abort(self, exit_code: int = 1) -> None:
         flush_output()

@@ -1,5 +1,6 @@
 """What the fuzzer does to inputs that are right, to make wrong ones: strategies of hypothesis."""
 
+import io
 import json
 import os
 import resource
@@ -8,8 +9,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from alexnet_dist.errors import UserError
 
@@ -107,3 +110,11 @@ def _twist(value: Any, changes: list[tuple[tuple[Any, ...], bool, Any]]) -> Any:
         except (KeyError, IndexError, TypeError):  # an earlier change has taken it away
             continue
     return value
+
+
+def draw(mode: str, kind: str, **options: object) -> bytes:
+    """A small image of one of Pillow's modes, as a file."""
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 20, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(file, kind, **options)
+    return file.getvalue()

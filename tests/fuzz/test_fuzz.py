@@ -5,7 +5,6 @@ ALEXNET_FUZZ_SECONDS=60 python -m pytest tests/fuzz       others, for so long ea
 """
 
 import contextlib
-import gzip
 import io
 import json
 import os
@@ -14,21 +13,15 @@ import struct
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from ilsvrc import meta_mat, synsets
-from mutations import JUNK, damaged, fuzz, twisted
+from mutations import JUNK, damaged, draw, fuzz, twisted
 from PIL import Image
 
 from alexnet_dist import evaluate, inference, prepare, supervise
 from alexnet_dist.data.augment import load_for_evaluation, load_for_training
-from alexnet_dist.data.decode import image_errors
-from alexnet_dist.data.shards import read_shards
 from alexnet_dist.data.sources import SourcePaths, read_sources
 from alexnet_dist.errors import UserError
 from alexnet_dist.model.architecture import Network, parameter_map
 from alexnet_dist.model.parameters import initialize
-from alexnet_dist.preparation.idx import read_idx
-from alexnet_dist.preparation.matlab import read_struct_array
-from alexnet_dist.preparation.pack import pack, write_index
 from alexnet_dist.runs import checkpoint
 from alexnet_dist.runs.lock import NAME, RunLock
 from alexnet_dist.supervision.command import Command
@@ -38,13 +31,6 @@ from alexnet_dist.training.origin import Start, read_origin
 from alexnet_dist.training.progress import Progress
 
 SIZE = 32
-
-
-def draw(mode: str, kind: str, **options: object) -> bytes:
-    pixels = np.random.default_rng(0).integers(0, 256, (24, 20, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(file, kind, **options)
-    return file.getvalue()
 
 
 EXIF = Image.Exif()
@@ -231,44 +217,6 @@ def test_flags(program):
             read_config(args)
 
     fuzz(words, check)
-
-
-def test_shards(tmp_path):
-    for number, kind in enumerate(("jpeg", "png", "jpeg")):
-        (tmp_path / f"{number}.img").write_bytes(IMAGES[kind])
-    (tmp_path / "images.list").write_text("".join(f"{number} {number}.img\n" for number in range(3)))
-    pack(tmp_path / "images.list", tmp_path / "shards")
-    index = next(path for path in (tmp_path / "shards").iterdir() if path.suffix == ".npz")
-    shard = next(path for path in (tmp_path / "shards").iterdir() if path.suffix == ".tar")
-    contents = {path: path.read_bytes() for path in (index, shard)}
-
-    def check(damage):
-        for path, whole in contents.items():
-            path.write_bytes(damage[1] if path == damage[0] else whole)
-        if damage[0] == shard and len(damage[1]) % 2:
-            write_index(tmp_path / "shards")
-        shards = read_shards(tmp_path / "shards")
-        for number in range(len(shards)):
-            with image_errors(), shards.opener(number)() as file:
-                file.read()
-
-    fuzz(
-        st.one_of(*(damaged(whole).map(lambda new, path=path: (path, new)) for path, whole in contents.items())), check
-    )
-
-
-def test_idx_files(tmp_path):
-    plain = struct.pack(">BBBBIII", 0, 0, 8, 3, 2, 3, 4) + bytes(range(24))
-
-    def check(content):
-        (tmp_path / "x").write_bytes(content)
-        read_idx(tmp_path / "x", "images", ("images", "rows", "columns"))
-
-    fuzz(damaged(plain) | damaged(gzip.compress(plain, mtime=0)) | damaged(plain).map(gzip.compress), check)
-
-
-def test_matlab_files():
-    fuzz(damaged(meta_mat(synsets())), lambda content: read_struct_array(content, "synsets"))
 
 
 def test_locks(tmp_path):
