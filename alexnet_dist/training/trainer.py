@@ -3,14 +3,13 @@
 import json
 import math
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from alexnet_dist.data.loader import NOTHING, Batch, Interrupted, Loader
+from alexnet_dist.data.loader import Batch, Interrupted, Loader
 from alexnet_dist.data.source import ImageSource
-from alexnet_dist.data.storage import Patience, StorageFailure
+from alexnet_dist.data.storage import Patience
 from alexnet_dist.errors import STOPPED, SharedError, UserError
 from alexnet_dist.runs.log import log
 from alexnet_dist.runs.timeline import WORK_PHASES, Timeline, slowest, write_trace
@@ -28,7 +27,9 @@ from alexnet_dist.training.saving import Saver
 from alexnet_dist.training.schedule import Plateau
 from alexnet_dist.training.setup import Run
 from alexnet_dist.training.symptoms import Probe
-from alexnet_dist.training.training_loader import training_loader
+from alexnet_dist.training.training_loader import next_batch, training_loader
+
+LISTED = 100  # broken images that are named in the log
 
 
 class Trainer:
@@ -85,7 +86,7 @@ class Trainer:
         with closing(loader.batches(self.progress.epoch, first)) as batches:
             for _ in range(first, loader.steps):
                 with watch.phase("data"):
-                    batch, failure = _next(batches)
+                    batch, failure = next_batch(batches)
                 with watch.phase("wait"):
                     readable = len(batch.labels) - len(batch.broken)
                     facts: list[float] = [
@@ -191,8 +192,11 @@ class Trainer:
             raise SharedError(messages[0])
         for message in messages:
             if message not in self._reported:
-                log.warning("skipped: %s", message)
-        self._reported |= set(messages)
+                self._reported.add(message)
+                if len(self._reported) <= LISTED:
+                    log.warning("skipped: %s", message)
+                if len(self._reported) == LISTED:
+                    log.warning("further images that can't be read are counted, and not listed")
         if broken > self.config.max_bad * len(images) or broken == len(images):
             raise SharedError(
                 f"{broken} of the {len(images)} images of {images.source} can't be read, more than --max-bad "
@@ -285,13 +289,3 @@ class Trainer:
     def _of_rank_0(self) -> list[bool]:
         """Whether this step is followed by a state, and whether writing the latest has failed: rank 0 decides."""
         return [self.world.rank == 0 and self._saver.due(self.progress.step + 1), self._saver.failed]
-
-
-def _next(batches: Iterator[Batch]) -> tuple[Batch, list[str]]:
-    """This rank's next batch, and why there is none: nothing is said where a signal has come meanwhile."""
-    try:
-        return next(batches), []
-    except Interrupted:
-        return NOTHING, []
-    except StorageFailure as error:
-        return NOTHING, [str(error)]

@@ -1,13 +1,14 @@
 """The loader of a run's training images: augmented, mixed, or what frozen layers have made of them."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 
 from alexnet_dist.data.augment import load_for_training
-from alexnet_dist.data.loader import Loader
+from alexnet_dist.data.loader import NOTHING, Batch, Interrupted, Loader
 from alexnet_dist.data.mixup import own_share
-from alexnet_dist.data.storage import Patience
+from alexnet_dist.data.storage import Patience, StorageFailure
 from alexnet_dist.support.randomness import Purpose, generator
 from alexnet_dist.training.setup import Run
 
@@ -40,3 +41,13 @@ def training_loader(run: Run, workers: int, patience: Patience) -> Loader:
         shuffle=True,
         seed=config.seed,
     )
+
+
+def next_batch(batches: Iterator[Batch]) -> tuple[Batch, list[str]]:
+    """This rank's next batch, and why there is none: nothing is said where a signal has come meanwhile."""
+    try:
+        return next(batches), []
+    except Interrupted:
+        return NOTHING, []
+    except StorageFailure as error:
+        return NOTHING, [str(error)]

@@ -109,3 +109,12 @@ def test_without_ulfm_it_says_so(site):
     job = train(2, flags("without", "--elastic"), site)
     assert job.code != 0
     assert "--elastic needs Open MPI, started by: mpirun --with-ft ulfm" in job.err, str(job)
+
+
+@pytest.mark.skipif("ALEXNET_OTHER_PYTHON" not in os.environ, reason="needs another environment, which has MPICH")
+def test_mpirun_of_another_mpi(site):
+    """As long as there are the two MPIs: MPICH's library would end the ranks as it starts, with four lines about PMI."""
+    with Job([MPIRUN, "-n", "2", os.environ["ALEXNET_OTHER_PYTHON"], "-m", "alexnet_dist.train"], site) as job:
+        job.wait()
+    assert "mpirun and the MPI library that Python loads don't belong together" in job.err, str(job)
+    assert "PMI" not in job.err

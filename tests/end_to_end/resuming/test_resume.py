@@ -16,6 +16,8 @@ from launcher import (
 )
 from two_ranks import EPOCH, EPOCHS, STOP_SIGNALS, assert_same_run, flags
 
+from alexnet_dist.training.trainer import LISTED
+
 pytestmark = needs_mpirun
 
 
@@ -202,5 +204,7 @@ def test_broken_images_are_counted_once_across_a_stop(site, pictures):
         job.signal(signal.SIGUSR1)
         job.wait()
     assert "stopped by a signal" in job.out
-    train(2, [*flags("broken", "--resume", epochs=1), *broken], site).ok()
+    job = train(2, [*flags("broken", "--resume", epochs=1), *broken], site).ok()
+    assert job.out.count("skipped: ") == LISTED  # of about 190
+    assert job.out.count("further images that can't be read are counted") == 1
     assert [entry["skipped"] for entry in events(folder, "epoch")] == [200]

@@ -1,0 +1,44 @@
+"""A real limit of memory, as a container has it: `auto` takes a strategy that fits, where another one would not."""
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from launcher import MPIRUN, Job, events, needs_mpirun
+
+pytestmark = needs_mpirun
+
+LIMIT = 520_000_000  # bytes; allreduce would take 4 x 3 x 60 MB for parameters, gradients and momentum alone
+GROUPS = ((Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"), (Path("/sys/fs/cgroup"), "memory.max"))
+
+
+@pytest.fixture
+def limited():
+    """A group of processes that may take no more; skips where none can be made."""
+    for root, name in GROUPS:
+        group = root / f"alexnet-test-{os.getpid()}"
+        with contextlib.suppress(OSError):
+            group.mkdir()
+            try:
+                (group / name).write_text(str(LIMIT))
+                yield group
+            finally:
+                with contextlib.suppress(OSError):  # processes that are just ending
+                    group.rmdir()
+            return
+    pytest.skip("no group of processes (cgroup) can be made here")
+
+
+def test_auto_takes_what_fits(pictures, tmp_path, limited):
+    pictures.write_list(tmp_path / "train.list", 24)
+    pictures.write_list(tmp_path / "val.list", 4)
+    network = ["--width", "0.5", "--image-size", "96", "--threads", "1", "--workers", "1"]
+    data = ["--data", "train.list", "--val", "val.list", "--global-batch", "8", "--epochs", "1", "--output-dir", "run"]
+    training = [MPIRUN, "-n", "4", sys.executable, "-m", "alexnet_dist.train", *network, *data]
+    enter = ["sh", "-c", f'echo $$ >{limited}/cgroup.procs && exec "$@"', "sh"]
+    with Job([*enter, *training], tmp_path) as job:
+        job.wait().ok()
+    assert "gradients: hybrid" in job.out
+    assert len(events(tmp_path / "run", "step")) == 3
