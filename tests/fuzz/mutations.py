@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -32,8 +33,12 @@ JUNK = st.recursive(
 )
 
 
-def fuzz(strategy: st.SearchStrategy[Any], check: Callable[[Any], object]) -> None:
-    """Calls `check` with many values: it may raise UserError and nothing else, and must not need a gigabyte."""
+def fuzz(strategy: st.SearchStrategy[Any], check: Callable[[Any], object], *finds: Any) -> None:
+    """Calls `check` with many values: it may raise UserError and nothing else, and must not need a gigabyte. `finds` are
+    values that once led to something else."""
+    for find in finds:
+        with pytest.raises(UserError):
+            check(find)
     before, end, number = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic() + SECONDS, 0
 
     def once(value: Any) -> None:
@@ -59,10 +64,11 @@ def damaged(content: bytes) -> st.SearchStrategy[bytes]:
     place = st.integers(0, max(len(content) - 1, 0))
     some = st.binary(max_size=8) | st.sampled_from([b"\0" * 8, b"\xff" * 8, b"\x7f\xff\xff\xff", b"\n"])
     change = st.tuples(st.sampled_from(["replace", "insert", "cut", "drop", "twice"]), place, some)
-    return st.lists(change, min_size=1, max_size=4).map(lambda changes: _changed(content, changes))
+    return st.lists(change, min_size=1, max_size=4).map(lambda changes: changed(content, changes))
 
 
-def _changed(content: bytes, changes: list[tuple[str, int, bytes]]) -> bytes:
+def changed(content: bytes, changes: list[tuple[str, int, bytes]]) -> bytes:
+    """The bytes after some changes, each at a place."""
     for kind, place, some in changes:
         head, tail = content[:place], content[place:]
         match kind:

@@ -157,7 +157,11 @@ def test_headers_of_checkpoints(state, tmp_path):
         (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + state[8 + length :])
         read_state(tmp_path / "x.safetensors")
 
-    fuzz(twisted(ours), check)
+    wrong_type = json.loads(json.dumps(ours))
+    wrong_type["training"]["config"]["ema_decay"] = ""
+    no_count = json.loads(json.dumps(ours))
+    no_count["training"]["progress"]["step"] = "7"
+    fuzz(twisted(ours), check, wrong_type, no_count)
 
 
 def test_tables_of_tensors(state, tmp_path):
@@ -188,7 +192,8 @@ def test_config_files(tmp_path):
         (tmp_path / "x.toml").write_bytes(content)
         read_config(build_parser().parse_args(["--config", str(tmp_path / "x.toml")]))
 
-    fuzz(damaged(TOML) | st.lists(entry, max_size=3).map(b"".join) | st.binary(max_size=40), check)
+    values = damaged(TOML) | st.lists(entry, max_size=3).map(b"".join) | st.binary(max_size=40)
+    fuzz(values, check, b"help = []", b'config = "x"')
 
 
 PARSERS = {

@@ -5,7 +5,7 @@ import struct
 
 from hypothesis import strategies as st
 from ilsvrc import meta_mat, synsets
-from mutations import damaged, draw, fuzz
+from mutations import changed, damaged, draw, fuzz
 
 from alexnet_dist.data.decode import image_errors
 from alexnet_dist.data.shards import read_shards
@@ -33,8 +33,14 @@ def test_shards(tmp_path):
             with image_errors(), shards.opener(number)() as file:
                 file.read()
 
+    at = contents[index].index(b"PK\x01\x02")  # the zip's entry for its first file: flags and method
+    encrypted = changed(contents[index], [("replace", at + 8, b"\x01")])
+    packed_otherwise = changed(contents[index], [("replace", at + 10, b"\x63")])
     fuzz(
-        st.one_of(*(damaged(whole).map(lambda new, path=path: (path, new)) for path, whole in contents.items())), check
+        st.one_of(*(damaged(whole).map(lambda new, path=path: (path, new)) for path, whole in contents.items())),
+        check,
+        (index, encrypted),
+        (index, packed_otherwise),
     )
 
 
@@ -45,8 +51,19 @@ def test_idx_files(tmp_path):
         (tmp_path / "x").write_bytes(content)
         read_idx(tmp_path / "x", "images", ("images", "rows", "columns"))
 
-    fuzz(damaged(plain) | damaged(gzip.compress(plain, mtime=0)) | damaged(plain).map(gzip.compress), check)
+    huge = struct.pack(">BBBBIII", 0, 0, 8, 3, 2**32 - 1, 2**32 - 1, 2**32 - 1) + bytes(range(24))
+    fuzz(damaged(plain) | damaged(gzip.compress(plain, mtime=0)) | damaged(plain).map(gzip.compress), check, huge)
 
 
 def test_matlab_files():
-    fuzz(damaged(meta_mat(synsets())), lambda content: read_struct_array(content, "synsets"))
+    whole = meta_mat(synsets())
+    ends_early = changed(whole, [("replace", 161, b"\x01")])
+    other_numbers = changed(whole, [("twice", 489, bytes(3))])
+    no_fields = changed(whole, [("replace", 325, bytes(8))])
+    fuzz(
+        damaged(whole),
+        lambda content: read_struct_array(content, "synsets"),
+        ends_early,
+        other_numbers,
+        no_fields,
+    )
