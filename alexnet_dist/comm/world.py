@@ -11,7 +11,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 
-import mpi4py
 import numpy as np
 
 from alexnet_dist.comm.ranks import Made, Ranks, flush_output
@@ -20,17 +19,19 @@ from alexnet_dist.errors import UserError
 from alexnet_dist.support.activity import ACTIVITY
 
 require_room_for_mpi()
-if "OMPI_COMM_WORLD_SIZE" in os.environ:
-    # Under Open MPI's mpirun, MPICH's library would end the process as it starts; so first look which one it is.
-    mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
 try:
     with warnings.catch_warnings():
         # mpi4py warns when mpirun and the library are of different MPIs: each rank would be alone in a world of one.
         warnings.simplefilter("error", RuntimeWarning)
+        if "OMPI_COMM_WORLD_SIZE" in os.environ:
+            # Under Open MPI's mpirun, MPICH's library would end the process as it starts: first look which one it is.
+            import mpi4py
+
+            mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
         from mpi4py import MPI
     if not MPI.Is_initialized():
         if "Open MPI" not in MPI.Get_library_version():
-            raise RuntimeWarning("mpirun is Open MPI's, the library is " + MPI.Get_library_version().split(chr(10))[0])
+            raise RuntimeWarning(f"mpirun is Open MPI's, the library is {MPI.Get_library_version().splitlines()[0]}")
         MPI.Init_thread(MPI.THREAD_MULTIPLE)
 except RuntimeWarning as problem:
     raise UserError(
