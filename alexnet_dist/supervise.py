@@ -21,10 +21,11 @@ from alexnet_dist.runs.lock import NAME as LOCK
 from alexnet_dist.supervision.command import Command
 from alexnet_dist.supervision.leftovers import MARK, kill_processes_of, remove_segments, segments, working_processes_of
 from alexnet_dist.support.files import writing
+from alexnet_dist.support.hosts import answers
 from alexnet_dist.support.plural import plural
 
 DESCRIPTION = """Run a training command, and start it again after each failure from the newest whole state, until the
-file `complete` says that the run is. Hosts of its hostfile that don't answer are left out, with their ranks."""
+file `complete` says that the run is. Hosts of its hostfile that don't answer any more are left out, with their ranks."""
 EXAMPLES = """examples:
   alexnet-supervise -- mpirun -n 8 python -m alexnet_dist.train --output-dir runs/one --save-minutes 10
   alexnet-supervise --min-ranks 4 -- mpirun -f hostfile -n 8 -ppn 2 python -m alexnet_dist.train
@@ -50,6 +51,7 @@ class Supervisor:
         self._folder = RunFolder(command.folder, keep=1)
         self._signals = 0
         self._attempts = 0
+        self._answered: set[str] = set()  # hosts that have
 
     def run(self) -> int:
         """Until the run is complete, or must not or can't go on; returns the exit code."""
@@ -85,7 +87,7 @@ class Supervisor:
 
     def _attempt(self, hostfile: Path) -> int:
         """Runs the command once, to its end; returns its exit code, negative for a signal."""
-        words, ranks, gone = self._command.words(hostfile)
+        words, ranks, gone = self._command.words(hostfile, self._is_there)
         self._attempts += 1
         if gone:
             few = ranks is not None and ranks < self._min_ranks
@@ -106,6 +108,13 @@ class Supervisor:
             return self._wait_for(process, mark)
         finally:
             self._clear_up(mark, before)
+
+    def _is_there(self, host: str) -> bool:
+        """Whether a host answers; one that never has may do so to ssh alone, and isn't judged."""
+        if answers(host):
+            self._answered.add(host)
+            return True
+        return host not in self._answered
 
     def _wait_for(self, process: subprocess.Popen[bytes], mark: str) -> int:
         told = ended_at = 0.0

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet_dist.errors import UserError
-from alexnet_dist.support.hosts import answers
 from alexnet_dist.training.config import AUTO
 from alexnet_dist.training.flags import parse_config
 
@@ -53,6 +52,9 @@ class Command:
         config = parse_config([flag for flag in flags if flag not in ("-h", "--help")])
         if config.resume not in (None, AUTO):
             raise UserError("leave --resume out: each attempt goes on from the newest whole state (--resume auto)")
+        ranks = _option(launcher, RANKS)
+        if ranks is not None and not launcher[ranks].isdecimal():
+            raise UserError(f"{launcher[ranks - 1]} is {launcher[ranks]!r}, but must be a number of ranks")
         return cls(launcher, flags)
 
     @property
@@ -60,12 +62,10 @@ class Command:
         """Where the run writes."""
         return Path(parse_config(self.flags).output_dir)
 
-    def words(
-        self, hostfile: Path, is_there: Callable[[str], bool] = answers
-    ) -> tuple[list[str], int | None, list[str]]:
+    def words(self, hostfile: Path, is_there: Callable[[str], bool]) -> tuple[list[str], int | None, list[str]]:
         """The words of an attempt, how many ranks it has (None: not known), and the hosts that are left out.
 
-        The hosts that answer are written to `hostfile`, and take the place of those in the command, if some are gone.
+        The hosts that are there are written to `hostfile`, and take the place of those in the command, if some are gone.
         Raises UserError for a hostfile that can't be read.
         """
         flags = [*self.flags, "--resume", AUTO]

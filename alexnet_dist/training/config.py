@@ -150,8 +150,8 @@ class TrainingConfig:
             raise UserError("--global-batch and --batch-size (of each rank) say the same thing twice: give one of them")
         if self.elastic and self.sync not in ("auto", "allreduce"):
             raise UserError(f"--elastic goes with --sync allreduce, where each rank has everything, not {self.sync}")
-        if self.elastic and self.freeze:
-            raise UserError("--elastic doesn't go with --freeze")
+        if self.elastic and (self.freeze or self.on_nan == "restore"):
+            raise UserError("--elastic doesn't go with --freeze or --on-nan restore")
         if self.min_ranks > 1 and not self.elastic:
             raise UserError("--min-ranks is of --elastic, and does nothing without it: leave it out")
         if 0 < self.stall_timeout <= self.io_patience:

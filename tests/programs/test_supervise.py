@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from alexnet_dist import supervise as supervise_module
 from alexnet_dist.errors import UserError
 from alexnet_dist.supervise import Supervisor
 from alexnet_dist.supervision import leftovers
@@ -163,11 +164,21 @@ def test_a_host_that_is_gone_is_left_out_with_its_ranks(tmp_path, flavour):
 
 def test_too_few_ranks_are_waited_for(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Command, "words", lambda self, hostfile: (["false"], 1, ["two"]))
+    monkeypatch.setattr(Command, "words", lambda self, hostfile, is_there: (["false"], 1, ["two"]))
     command = Command.of(["mpirun", "python", "-m", "alexnet_dist.train", "--output-dir", "run"])
     assert Supervisor(command, restarts=1, pause=0, min_ranks=2).run() == 1
     text = capsys.readouterr().err
     assert text.count("two can't be reached; 1 rank is left, less than --min-ranks 2") == 2
+
+
+def test_a_host_that_never_answered_is_not_judged(monkeypatch):
+    there = {"one", "two"}
+    monkeypatch.setattr(supervise_module, "answers", lambda host: host in there)
+    command = Command.of(["mpirun", "python", "-m", "alexnet_dist.train"])
+    supervisor = Supervisor(command, restarts=1, pause=0, min_ranks=1)
+    assert [supervisor._is_there(host) for host in ("one", "two", "behind a firewall")] == [True, True, True]
+    there.remove("two")
+    assert [supervisor._is_there(host) for host in ("one", "two", "behind a firewall")] == [True, False, True]
 
 
 @pytest.mark.parametrize(
@@ -177,6 +188,7 @@ def test_too_few_ranks_are_waited_for(tmp_path, monkeypatch, capsys):
         ([], "must be one of alexnet_dist.train"),
         (["mpirun", "python", "-m", "alexnet_dist.train", "--resume"], "leave --resume out"),
         (["mpirun", "python", "-m", "alexnet_dist.train", "--epochs", "0"], "--epochs is 0"),
+        (["mpirun", "-n", "x", "python", "-m", "alexnet_dist.train"], "-n is 'x'"),
     ],
 )
 def test_commands_that_are_refused(words, text):

@@ -105,6 +105,10 @@ def test_a_wrong_file_is_refused(tmp_path, text, message):
         (["--opt", "lars", "--bias-weight-decay", 0], "--bias-weight-decay is of --opt sgd or adamw"),
         (["--opt", "lars", "--nesterov"], "--nesterov is of --opt sgd"),
         (["--nesterov", "--momentum", 0], "--momentum is 0"),
+        (["--elastic", "--sync", "hybrid"], "--elastic goes with --sync allreduce"),
+        (["--elastic", "--freeze", "features"], "--elastic doesn't go with --freeze"),
+        (["--elastic", "--on-nan", "restore"], "--elastic doesn't go with --freeze or --on-nan restore"),
+        (["--min-ranks", 2], "--min-ranks is of --elastic"),
         (["--io-patience", 600], "--stall-timeout is 600, but must be more than --io-patience"),
     ],
 )
