@@ -42,7 +42,7 @@ COVERED = {
     ". .venv/bin/activate": "launch/common.sh sets what it sets; test_launch.py",
     "pip install '.[mpi]'": "launch/common.sh installs the same way; the extra is checked below",
     "mpirun -f hostfile -n 4 -ppn 2 python -m alexnet_dist.train --data /data/images.list": FLAGS,
-    "ALEXNET_MPI=openmpi launch/local.sh 4 --data flowers/images.list --output-dir runs/flowers-elastic --elastic": ULFM,
+    "launch/local.sh 4 --data flowers/images.list --output-dir runs/flowers-elastic --elastic": ULFM,
     "mpirun --with-ft ulfm --mca mpi_ft_detector true --mca mpi_ft_detector_thread true -n 4 "
     "python -m alexnet_dist.train --elastic": ULFM,
     "alexnet-supervise --min-ranks 2 -- mpirun -f hostfile -n 4 -ppn 2 python -m alexnet_dist.train": FLAGS,
