@@ -10,7 +10,7 @@ from pathlib import Path
 MARK = "ALEXNET_ATTEMPT"  # in the environment of all that an attempt starts
 SHARED = Path("/dev/shm")
 SEGMENTS = ("mpich_*", "vader_segment.*", "sm_segment.*", "osc_*", "psm_shm.*")  # as MPICH and Open MPI name theirs
-WAITING = ("mpirun", "mpiexec", "mpiexec.hydra", "bash", "sh", "local.sh", "sleep", "setpriv")  # programs
+WAITING = ("mpirun", "mpiexec", "mpiexec.hydra", "prterun", "bash", "sh", "local.sh", "sleep", "setpriv")  # programs
 PATIENCE = 10.0  # seconds until a killed process is gone
 
 

@@ -114,7 +114,7 @@ def chosen(job, what, chance):
         ranks = job.ranks()
         return [chance.choice(ranks)] if ranks else []
     launchers = [
-        pid for pid in job.alive() if program(pid) in ("mpirun", "mpiexec", "mpiexec.hydra", "hydra_pmi_proxy")
+        pid for pid in job.alive() if program(pid) in ("mpirun", "prterun", "mpiexec.hydra", "hydra_pmi_proxy")
     ]
     return [chance.choice(launchers)] if launchers else []
 
