@@ -19,7 +19,7 @@ import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
 import numpy as np
 from common import describe_machine
@@ -167,7 +167,8 @@ def compare(samples: list[Sample]) -> dict[str, tuple[float, float]]:
         return (part[-1].steps - part[0].steps) / took
 
     return {
-        "megabytes": (fmean(s.megabytes for s in second), fmean(s.megabytes for s in last)),
+        # While a state is written, its pages count as well: the median is without them.
+        "megabytes": (median(s.megabytes for s in second), median(s.megabytes for s in last)),
         "open files": (fmean(s.files for s in second), fmean(s.files for s in last)),
         "parts of /dev/shm": (fmean(s.shared for s in second), fmean(s.shared for s in last)),
         "steps a second": (speed(first, "seconds"), speed(last, "seconds")),
