@@ -18,11 +18,11 @@ from alexnet_dist import cli
 from alexnet_dist.errors import BAD_INPUT, DIVERGED, PARTED, STOPPED, UserError
 from alexnet_dist.runs.folder import RunFolder
 from alexnet_dist.runs.lock import NAME as LOCK
-from alexnet_dist.supervision.command import Command
+from alexnet_dist.supervision.command import Attempt, Command
 from alexnet_dist.supervision.leftovers import MARK, kill_processes_of, remove_segments, segments, working_processes_of
-from alexnet_dist.support.files import writing
 from alexnet_dist.support.hosts import answers
 from alexnet_dist.support.plural import plural
+from alexnet_dist.support.signals import CAUGHT
 
 DESCRIPTION = """Run a training command, and start it again after each failure from the newest whole state, until the
 file `complete` says that the run is. Hosts of its hostfile that don't answer any more are left out, with their ranks."""
@@ -35,7 +35,6 @@ Not tried again: bad input (exit code 2), a run that has diverged (65) and repli
 SIGTERM or Ctrl-C: the run writes a checkpoint, and both end with exit code 75; a second one ends them at once."""
 
 FINAL = {BAD_INPUT: "bad input", DIVERGED: "diverged", PARTED: "the replicas have parted"}
-CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 LONGEST_PAUSE = 300.0  # seconds
 LOOK = 0.05  # seconds
 REPEAT = 0.5  # seconds from one SIGUSR1 to the next: a rank that is just starting MPI doesn't notice
@@ -87,27 +86,33 @@ class Supervisor:
 
     def _attempt(self, hostfile: Path) -> int:
         """Runs the command once, to its end; returns its exit code, negative for a signal."""
-        words, ranks, gone = self._command.words(hostfile, self._is_there)
+        attempt = self._command.attempt(hostfile, self._is_there)
         self._attempts += 1
-        if gone:
-            few = ranks is not None and ranks < self._min_ranks
-            left = f"; {plural(ranks, 'rank')} {'is' if ranks == 1 else 'are'} left" if ranks is not None else ""
-            self._say(f"{', '.join(gone)} can't be reached{left}{f', less than --min-ranks {self._min_ranks}' * few}")
-            if few:
-                return 1
+        if attempt.gone and not self._is_enough(attempt):
+            return 1
         mark, before = uuid.uuid4().hex, segments()
         # If this process is killed, the kernel tells the command to stop: else it would train on without anyone knowing.
         tie = ["setpriv", "--pdeathsig", "USR1"] if shutil.which("setpriv") else []
         try:
             process = subprocess.Popen(
-                [*tie, *words], env=os.environ | {MARK: mark}, stdin=subprocess.DEVNULL, start_new_session=True
+                [*tie, *attempt.words], env=os.environ | {MARK: mark}, stdin=subprocess.DEVNULL, start_new_session=True
             )
         except OSError as error:
-            raise UserError(f"{words[0]} can't be started: {error.strerror}") from error
+            raise UserError(f"{attempt.words[0]} can't be started: {error.strerror}") from error
         try:
             return self._wait_for(process, mark)
         finally:
             self._clear_up(mark, before)
+
+    def _is_enough(self, attempt: Attempt) -> bool:
+        """Says which hosts are gone, and whether enough ranks are left."""
+        left, few = "", False
+        if attempt.ranks is not None:
+            few = attempt.ranks < self._min_ranks
+            left = f"; {plural(attempt.ranks, 'rank')} {'is' if attempt.ranks == 1 else 'are'} left"
+            left += f", less than --min-ranks {self._min_ranks}" * few
+        self._say(f"{', '.join(attempt.gone)} can't be reached{left}")
+        return not few
 
     def _is_there(self, host: str) -> bool:
         """Whether a host answers; one that never has may do so to ssh alone, and isn't judged."""
@@ -166,7 +171,7 @@ class Supervisor:
     def _say(self, text: str) -> None:
         """Tells people, and writes it into the run's folder."""
         print(f"alexnet-supervise: {text}", file=sys.stderr, flush=True)
-        with suppress(UserError, OSError), writing(self._folder.path):
+        with suppress(OSError):  # the run itself says what is wrong with its folder
             self._folder.path.mkdir(parents=True, exist_ok=True)
             with open(self._folder.path / "supervise.log", "a", encoding="utf-8") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")

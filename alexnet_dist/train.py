@@ -16,17 +16,11 @@ def body(signals: StopSignals, world: "World", args: argparse.Namespace) -> int:
     """Trains; returns the exit code."""
     signals.catch()  # MPICH has put a handler of its own in the place of one of them
     # Imported here, because --help needs no MPI.
-    from alexnet_dist.training.setup import open_run
-    from alexnet_dist.training.trainer import Trainer
+    from alexnet_dist.training.elastic import train
 
     with world.shared_errors():
         config = read_config(args)
-    if config.elastic:
-        from alexnet_dist.training.elastic import train_elastically
-
-        return train_elastically(config, world, signals)
-    with open_run(config, world) as run:
-        return Trainer(run, signals).run()
+    return train(config, world, signals)
 
 
 def main(argv: list[str] | None = None) -> int:

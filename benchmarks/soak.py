@@ -26,6 +26,7 @@ from common import describe_machine
 from PIL import Image
 
 from alexnet_dist.supervision.leftovers import MARK, processes_of
+from alexnet_dist.support.processes import read_proc
 
 IMAGES = 256
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -122,7 +123,7 @@ def wait_for_steps(process: subprocess.Popen[bytes], metrics: Path) -> None:
 
 
 def ranks_of(mark: str) -> list[int]:
-    return [pid for pid in processes_of(mark) if b"alexnet_dist.train" in read(pid, "cmdline") and is_python(pid)]
+    return [pid for pid in processes_of(mark) if b"alexnet_dist.train" in read_proc(pid, "cmdline") and is_python(pid)]
 
 
 def is_python(pid: int) -> bool:
@@ -132,13 +133,13 @@ def is_python(pid: int) -> bool:
 
 
 def look(seconds: float, pids: list[int], metrics: Path) -> Sample:
-    rollups = [dict(line.split(b":", 1) for line in read(pid, "smaps_rollup").splitlines()[1:]) for pid in pids]
-    times = [read(pid, "stat").rpartition(b")")[2].split()[11:13] for pid in pids]
+    rollups = [dict(line.split(b":", 1) for line in read_proc(pid, "smaps_rollup").splitlines()[1:]) for pid in pids]
+    times = [read_proc(pid, "stat").rpartition(b")")[2].split()[11:13] for pid in pids]
     return Sample(
         seconds=round(seconds, 3),
         megabytes=sum(int(rollup[b"Pss"].split()[0]) for rollup in rollups) / 1000,
         files=sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids),
-        shared=sum(read(pid, "maps").count(b"/dev/shm") for pid in pids),
+        shared=sum(read_proc(pid, "maps").count(b"/dev/shm") for pid in pids),
         steps=latest_step(metrics),
         processor_seconds=sum(int(ticks) for pair in times for ticks in pair) / TICKS,
     )
@@ -149,10 +150,6 @@ def latest_step(metrics: Path) -> int:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
         lines = [line for line in file.read().split(b"\n")[:-1] if line.startswith(b'{"event": "step"')]
     return int(json.loads(lines[-1])["step"]) if lines else 0
-
-
-def read(pid: int, name: str) -> bytes:
-    return Path(f"/proc/{pid}/{name}").read_bytes()
 
 
 def compare(samples: list[Sample]) -> dict[str, tuple[float, float]]:

@@ -5,34 +5,19 @@ another one gets an error; it revokes the communicator, so that all others get o
 themselves. MPI agrees on who is left.
 """
 
-import json
 import os
 import signal
-from contextlib import suppress
-from dataclasses import dataclass
 
 from mpi4py import MPI
 
 from alexnet_dist.comm.world import World
 from alexnet_dist.errors import STALLED, SharedError, UserError
 from alexnet_dist.support.plural import plural
-from alexnet_dist.support.processes import number_space
+from alexnet_dist.support.processes import Process
 
 ENABLED = "OMPI_MCA_mpi_ft_enable"  # what mpirun --with-ft ulfm tells its ranks
 MpiError = MPI.Exception
 LOSSES = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED, MPI.ERR_IN_STATUS)
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A rank's process."""
-
-    host: str
-    space: str  # where its number means something
-    pid: int
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
 
 
 def make_elastic(world: World) -> None:
@@ -52,13 +37,7 @@ def is_loss(error: MpiError) -> bool:
     return error.Get_error_class() in LOSSES
 
 
-def peers_of(world: World) -> list[Peer]:
-    """Collective: the processes of all ranks."""
-    me = [os.uname().nodename, number_space(), os.getpid()]
-    return [Peer(*json.loads(text)) for text in world.all_texts([json.dumps(me)])]
-
-
-def regroup(world: World, before: list[Peer], least: int) -> list[Peer]:
+def regroup(world: World, before: list[Process], least: int) -> list[Process]:
     """After an error that `is_loss`: the world becomes that of the ranks which are left, in their order; returns them.
 
     Those that are lost are ended, should they only have been stopped. Raises SharedError if fewer than `least` are left, or
@@ -70,18 +49,16 @@ def regroup(world: World, before: list[Peer], least: int) -> list[Peer]:
         try:
             world.comm = MPI.Intracomm(world.comm.Shrink())
             world.rank, world.size = world.comm.rank, world.comm.size
-            left = peers_of(world)
+            left = world.all_processes()
             break
         except MpiError as error:  # another one was lost meanwhile
             if not is_loss(error):
                 raise
-    here = Peer(os.uname().nodename, number_space(), os.getpid())
-    for peer in set(before) - set(left):
-        if peer.space == here.space:
-            with suppress(OSError):
-                os.kill(peer.pid, signal.SIGKILL)
-    known = {peer.space for peer in left}  # whose lost ranks have been ended
-    elsewhere = [peer for peer in before if peer not in left and peer.space not in known]
+    lost = set(before) - set(left)
+    for process in lost:
+        if process.is_here and process.is_alive:
+            os.kill(process.pid, signal.SIGKILL)
+    elsewhere = {process.place for process in lost} - {process.place for process in left}  # where nobody has ended them
     too_few = f"{plural(len(left), 'rank')} of {len(before)} are left"
     if len(left) < least:
         raise SharedError(f"{too_few}, fewer than --min-ranks {least}", STALLED)

@@ -14,12 +14,12 @@ from mpi4py import MPI
 
 from alexnet_dist.comm.strategy import NotPossible
 from alexnet_dist.comm.world import World, wait_until
+from alexnet_dist.support.memory import SHARED_MEMORY
 from alexnet_dist.support.threads import Task, Team, contiguous, round_robin
 from alexnet_dist.support.workspace import Workspace
 
 INT64_PER_LINE = 8  # in a cache line
 SLACK = 1 << 20  # bytes: windows begin on pages, and MPI keeps some memory there itself
-SHARED_MEMORY = "/dev/shm"  # where MPI libraries keep windows on Linux
 
 
 class NoSharedMemory(NotPossible):

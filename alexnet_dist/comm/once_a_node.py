@@ -1,8 +1,8 @@
 """What the first rank of each node reads, and all ranks of the node then have: arrays that lie in memory once."""
 
 import mmap
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from tempfile import NamedTemporaryFile, gettempdir
 from typing import IO, Any
 
@@ -29,7 +29,9 @@ def once_a_node(world: World, make: Callable[[], Made]) -> Made:
         with world.shared_errors():
             if node.rank == 0:
                 value, arrays = make()
-                message = [value, *_write(stack, arrays)]
+                with _room_for(arrays):
+                    file = stack.enter_context(NamedTemporaryFile(prefix="alexnet-"))
+                    message = [value, file.name, _write(file, arrays)]
                 del arrays  # the views take their place
         value, path, layout = node.broadcast_json(message)
         with world.shared_errors():  # which all ranks leave together: then the file may lose its name
@@ -38,21 +40,26 @@ def once_a_node(world: World, make: Callable[[], Made]) -> Made:
     return value, views
 
 
-def _write(stack: ExitStack, arrays: Sequence[np.ndarray]) -> tuple[str, list[tuple[str, list[int], int]]]:
-    """Writes the arrays to a file that is removed with the stack: its path, and each array's type, shape and offset."""
-    places: dict[int, int] = {}  # an array that is there twice is written once
+@contextmanager
+def _room_for(arrays: Sequence[np.ndarray]) -> Iterator[None]:
+    """Raises UserError where the arrays can't be written."""
     try:
-        file = stack.enter_context(NamedTemporaryFile(prefix="alexnet-"))  # noqa: SIM115 (closed by the stack)
-        for array in arrays:
-            if id(array) not in places:
-                places[id(array)] = _append(file, array)
-        file.flush()
+        yield
     except OSError as error:
         raise UserError(
             f"no room in {gettempdir()} for {sum(array.nbytes for array in arrays) / 1e6:.0f} MB that the ranks of this node "
             f"share ({error.strerror}); name another folder: TMPDIR=..."
         ) from error
-    return file.name, [(array.dtype.str, list(array.shape), places[id(array)]) for array in arrays]
+
+
+def _write(file: IO[bytes], arrays: Sequence[np.ndarray]) -> list[tuple[str, list[int], int]]:
+    """Writes the arrays to a file; returns each array's type, shape and offset."""
+    places: dict[int, int] = {}  # an array that is there twice is written once
+    for array in arrays:
+        if id(array) not in places:
+            places[id(array)] = _append(file, array)
+    file.flush()
+    return [(array.dtype.str, list(array.shape), places[id(array)]) for array in arrays]
 
 
 def _append(file: IO[bytes], array: np.ndarray) -> int:

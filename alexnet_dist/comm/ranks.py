@@ -9,11 +9,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from alexnet_dist.errors import SharedError, UserError
+from alexnet_dist.support.processes import Process
 from alexnet_dist.support.threads import available_cores
 
 Made = tuple[Any, Sequence[np.ndarray]]  # what JSON can represent, and arrays
@@ -23,7 +25,7 @@ class Ranks:
     """One rank alone. Every method is collective unless it says otherwise."""
 
     rank, size = 0, 1
-    commits = False
+    commits = False  # whether `commit` of a World does something: see elastic.py
 
     def sum(self, values: list[float]) -> list[float]:
         """The sums over the ranks of some numbers, in float64 (exact for integers below 2**53)."""
@@ -61,6 +63,10 @@ class Ranks:
     def all_hosts(self) -> list[str]:
         """The name of each rank's host."""
         return self.all_texts([os.uname().nodename])
+
+    def all_processes(self) -> list[Process]:
+        """The process of each rank."""
+        return [Process(**json.loads(text)) for text in self.all_texts([json.dumps(asdict(Process.this()))])]
 
     def once_a_node(self, make: Callable[[], Made]) -> Made:
         """What `make` returns on the first rank of each node, on all ranks of the node: see comm/once_a_node.py."""

@@ -6,7 +6,6 @@ their core: an MPI library spins while it waits, and would take the core from th
 
 import json
 import os
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +16,15 @@ from alexnet_dist.comm.ranks import Made, Ranks, flush_output
 from alexnet_dist.comm.room import require_room_for_mpi
 from alexnet_dist.errors import UserError
 from alexnet_dist.support.activity import ACTIVITY
+
+
+def _mismatch(problem: object) -> UserError:
+    return UserError(
+        "mpirun and the MPI library that Python loads don't belong together, so the ranks would not find each other. "
+        "Use the mpirun of the environment that this package is installed in (activate it, then `which mpirun`), or "
+        f"point mpi4py at the other library (MPI4PY_LIBMPI). mpi4py says: {problem}"
+    )
+
 
 require_room_for_mpi()
 try:
@@ -29,37 +37,34 @@ try:
 
             mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
         from mpi4py import MPI
-    if not MPI.Is_initialized():
-        if "Open MPI" not in MPI.Get_library_version():
-            raise RuntimeWarning(f"mpirun is Open MPI's, the library is {MPI.Get_library_version().splitlines()[0]}")
-        MPI.Init_thread(MPI.THREAD_MULTIPLE)
 except RuntimeWarning as problem:
-    raise UserError(
-        "mpirun and the MPI library that Python loads don't belong together, so the ranks would not find each other. "
-        "Use the mpirun of the environment that this package is installed in (activate it, then `which mpirun`), or "
-        f"point mpi4py at the other library (MPI4PY_LIBMPI). mpi4py says: {problem}"
-    ) from None
+    raise _mismatch(problem) from None
 except (ImportError, RuntimeError) as problem:
     raise UserError(
         f"no MPI library was found ({problem}). Install one, for example: pip install 'alexnet_dist[mpi]'"
     ) from None
-
+if not MPI.Is_initialized():
+    if "Open MPI" not in MPI.Get_library_version():
+        raise _mismatch(f"mpirun is Open MPI's, the library is {MPI.Get_library_version().splitlines()[0]}")
+    MPI.Init_thread(MPI.THREAD_MULTIPLE)
 
 PIECE = 1 << 26  # bytes
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
     """Waits without spinning: yields the core after each check, and after some checks sleeps between them."""
-    checks, thread = 0, threading.get_ident()
-    ACTIVITY.waiting.add(thread)
-    while not condition():
-        checks += 1
-        if checks < 50:
-            os.sched_yield()
-        else:
-            time.sleep(20e-6)
-    ACTIVITY.waiting.discard(thread)
-    ACTIVITY.moves += 1
+    checks = 0
+    ACTIVITY.waits_for_others = True
+    try:
+        while not condition():
+            checks += 1
+            if checks < 50:
+                os.sched_yield()
+            else:
+                time.sleep(20e-6)
+    finally:
+        ACTIVITY.waits_for_others = False
+        ACTIVITY.moves += 1
 
 
 def _pieces(content: np.ndarray) -> list[np.ndarray]:
@@ -70,7 +75,6 @@ def _pieces(content: np.ndarray) -> list[np.ndarray]:
 class World(Ranks):
     """All ranks of a communicator. Every method is collective unless it says otherwise."""
 
-    commits = False  # whether `commit` does something: see elastic.py
     broken = False  # whether ranks have been lost
 
     def __init__(self, comm: MPI.Intracomm | None = None) -> None:

@@ -1,6 +1,7 @@
 """TrivialAugment Wide (Müller and Hutter, arXiv 2103.10158) and RandAugment (Cubuk et al., arXiv 1909.13719): random
 operations of one table, with torchvision's ranges of magnitudes and its pixels."""
 
+import math
 from collections.abc import Callable
 from functools import cache
 
@@ -35,7 +36,7 @@ OPERATIONS: dict[str, Operation] = {
     "Contrast": lambda picture, m, how: contrast(picture, 1 + m),
     "Sharpness": lambda picture, m, how: ImageEnhance.Sharpness(picture).enhance(1 + m),
     "Posterize": lambda picture, m, how: ImageOps.posterize(picture, int(m)),
-    "Solarize": lambda picture, m, how: ImageOps.solarize(picture, m),  # type: ignore[arg-type]  # a fraction, too
+    "Solarize": lambda picture, m, how: ImageOps.solarize(picture, math.ceil(m)),  # pixels below m are whole numbers
     "AutoContrast": lambda picture, m, how: ImageOps.autocontrast(picture),
     "Equalize": lambda picture, m, how: ImageOps.equalize(picture),
 }

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from alexnet_dist.preparation.progress import track
 # As MNIST, Fashion-MNIST and KMNIST name them, each with or without .gz
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 UNSIGNED_BYTE = 8
+GZIP = b"\x1f\x8b"
 PIECE = 1 << 24  # bytes that are read at once
 
 
@@ -122,7 +123,12 @@ def read_idx(path: Path, what: str, dimensions: Sequence[str]) -> NDArray[np.uin
     shorter or longer than its header says.
     """
     try:
-        with _opened(path) as file:
+        with open(path, "rb") as file:
+            packed = file.read(2) == GZIP  # the bytes, not the name: a browser may unpack and keep the name
+            file.seek(0)
+            if packed:
+                with gzip.open(file) as unpacked:
+                    return _read(unpacked, what, dimensions)
             return _read(file, what, dimensions)
     except UserError as error:
         raise UserError(f"{path} {error}") from error
@@ -134,14 +140,11 @@ def read_idx(path: Path, what: str, dimensions: Sequence[str]) -> NDArray[np.uin
         raise UserError(f"can't read {path}: {error.strerror or error}") from error
 
 
-def _opened(path: Path) -> BinaryIO:
-    file = open(path, "rb")  # noqa: SIM115 (the caller closes it)
-    packed = file.read(2) == b"\x1f\x8b"  # the bytes, not the name: a browser may unpack and keep the name
-    file.seek(0)
-    return gzip.open(file) if packed else file  # type: ignore[return-value]  # GzipFile has what BinaryIO promises
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
 
 
-def _read(file: BinaryIO, what: str, dimensions: Sequence[str]) -> NDArray[np.uint8]:
+def _read(file: _Readable, what: str, dimensions: Sequence[str]) -> NDArray[np.uint8]:
     magic = file.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0":
         raise UserError(f"is not an IDX file: it begins with the bytes {magic.hex(' ') or '(none)'}")
@@ -163,7 +166,7 @@ def _read(file: BinaryIO, what: str, dimensions: Sequence[str]) -> NDArray[np.ui
     return np.frombuffer(values, np.uint8).reshape(shape)
 
 
-def _read_up_to(file: BinaryIO, size: int) -> bytes:
+def _read_up_to(file: _Readable, size: int) -> bytes:
     """So many bytes, or fewer at the end of the file. A header may claim more than there is, or than memory holds."""
     pieces = []
     while size > 0 and (piece := file.read(min(size, PIECE))):

@@ -116,14 +116,17 @@ def put(path: str, content: bytes) -> None:
     with writing(Path(path)):
         try:
             try:
-                file = open(temporary, "wb")  # noqa: SIM115 (closed below; the folder is made only where it is missing)
-            except FileNotFoundError:
+                _write(temporary, content)
+            except FileNotFoundError:  # the folder: asking for each image whether it is there would cost more
                 os.makedirs(os.path.dirname(path), exist_ok=True)
-                file = open(temporary, "wb")  # noqa: SIM115
-            with file:
-                file.write(content)
+                _write(temporary, content)
             os.replace(temporary, path)
         except OSError:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
+
+
+def _write(path: str, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)

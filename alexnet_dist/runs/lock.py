@@ -10,13 +10,14 @@ import os
 import threading
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from alexnet_dist.errors import UserError
 from alexnet_dist.support.files import writing
-from alexnet_dist.support.processes import number_space, start_of
+from alexnet_dist.support.processes import Process, number_space, start_of
 
 NAME = ".lock"
 BEAT = 20.0  # seconds
@@ -116,14 +117,7 @@ class RunLock:
 
 def _identity() -> dict[str, Any]:
     job = next((f"{name}={os.environ[name]}" for name in JOBS if name in os.environ), "")
-    return {
-        "host": os.uname().nodename,
-        "place": number_space(),
-        "pid": os.getpid(),
-        "started": start_of(os.getpid()),
-        "job": job,
-        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-    }
+    return {**asdict(Process.this()), "job": job, "since": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 
 def _parsed(content: bytes) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from alexnet_dist.support.files import writing
 
@@ -27,7 +28,7 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, enabled: bool, said: Sequence[str] = ()) -> None:
-        self._metrics: BinaryIO | None = None
+        self._metrics: FileIO | None = None
         self._failed = False
         log.handlers.clear()
         log.propagate = False
@@ -47,7 +48,7 @@ class RunLog:
             )
             log.addHandler(handler)
         self.note(*said)
-        self._metrics = open(folder / "metrics.jsonl", "a+b", buffering=0)  # noqa: SIM115 (closed in close)
+        self._metrics = FileIO(folder / "metrics.jsonl", "a+")
         _cut_torn_line(self._metrics)
 
     def note(self, *lines: str) -> None:
@@ -110,7 +111,7 @@ def warn(rank: int, ranks: int, text: str) -> None:
         sys.stderr.flush()
 
 
-def _cut_torn_line(file: BinaryIO) -> None:
+def _cut_torn_line(file: FileIO) -> None:
     """Ends a file of lines after its last whole line: the rest was being written when the power or the disk failed."""
     end = file.seek(0, os.SEEK_END)
     while end > 0:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from alexnet_dist.errors import UserError
 from alexnet_dist.training.config import AUTO
@@ -32,12 +33,21 @@ class Host:
         return int(number) if number else None
 
 
+class Attempt(NamedTuple):
+    """What is run: its words, how many ranks it has (None: not known), and the hosts that are left out."""
+
+    words: list[str]
+    ranks: int | None
+    gone: list[str]
+
+
 @dataclass(frozen=True)
 class Command:
-    """A command that trains: `launcher` starts the ranks, `flags` are alexnet-train's."""
+    """A command that trains: `launcher` starts the ranks, `flags` are alexnet-train's; the run writes to `folder`."""
 
     launcher: list[str]
     flags: list[str]
+    folder: Path
 
     @classmethod
     def of(cls, words: list[str]) -> "Command":
@@ -55,15 +65,10 @@ class Command:
         ranks = _option(launcher, RANKS)
         if ranks is not None and not launcher[ranks].isdecimal():
             raise UserError(f"{launcher[ranks - 1]} is {launcher[ranks]!r}, but must be a number of ranks")
-        return cls(launcher, flags)
+        return cls(launcher, flags, Path(config.output_dir))
 
-    @property
-    def folder(self) -> Path:
-        """Where the run writes."""
-        return Path(parse_config(self.flags).output_dir)
-
-    def words(self, hostfile: Path, is_there: Callable[[str], bool]) -> tuple[list[str], int | None, list[str]]:
-        """The words of an attempt, how many ranks it has (None: not known), and the hosts that are left out.
+    def attempt(self, hostfile: Path, is_there: Callable[[str], bool]) -> Attempt:
+        """The next attempt, on the hosts that are there.
 
         The hosts that are there are written to `hostfile`, and take the place of those in the command, if some are gone.
         Raises UserError for a hostfile that can't be read.
@@ -72,13 +77,13 @@ class Command:
         file, ranks = _option(self.launcher, HOSTFILE), _option(self.launcher, RANKS)
         count = None if ranks is None else int(self.launcher[ranks])
         if file is None:
-            return [*self.launcher, *flags], count, []
+            return Attempt([*self.launcher, *flags], count, [])
         lines = _read(Path(self.launcher[file]))
         hosts = [Host(line, match) for line in lines if (match := HOST.match(line))]
         there = {name: is_there(name) for name in {host.name for host in hosts}}
         left = [host for host in hosts if there[host.name]]
         if left == hosts:
-            return [*self.launcher, *flags], count, []
+            return Attempt([*self.launcher, *flags], count, [])
         hostfile.write_text("".join(f"{host.line}\n" for host in left), encoding="utf-8")
         launcher = list(self.launcher)
         launcher[file] = str(hostfile)
@@ -86,7 +91,7 @@ class Command:
             share = -(-count // len(hosts))  # where a host's line doesn't say how many it may have
             count = min(count, sum(host.slots or share for host in left))
             launcher[ranks] = str(count)
-        return [*launcher, *flags], count, sorted(name for name in there if not there[name])
+        return Attempt([*launcher, *flags], count, sorted(name for name in there if not there[name]))
 
 
 def _end_of_launcher(words: list[str]) -> int | None:

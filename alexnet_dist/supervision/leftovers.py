@@ -3,12 +3,13 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from alexnet_dist.support.memory import SHARED_MEMORY
+from alexnet_dist.support.processes import all_pids, read_proc
+
 MARK = "ALEXNET_ATTEMPT"  # in the environment of all that an attempt starts
-SHARED = Path("/dev/shm")
 SEGMENTS = ("mpich_*", "vader_segment.*", "sm_segment.*", "osc_*", "psm_shm.*")  # as MPICH and Open MPI name theirs
 WAITING = ("mpirun", "mpiexec", "mpiexec.hydra", "prterun", "bash", "sh", "local.sh", "sleep", "setpriv")  # programs
 PATIENCE = 10.0  # seconds until a killed process is gone
@@ -17,12 +18,14 @@ PATIENCE = 10.0  # seconds until a killed process is gone
 def processes_of(attempt: str) -> list[int]:
     """The processes of this person that an attempt has started, this one left out."""
     entry = f"{MARK}={attempt}".encode()
-    return [pid for pid in _all_processes() if pid != os.getpid() and entry in _read(pid, "environ").split(b"\0")]
+    return [pid for pid in all_pids() if pid != os.getpid() and entry in read_proc(pid, "environ").split(b"\0")]
 
 
 def working_processes_of(attempt: str) -> list[int]:
     """Those of them that don't just wait for others on this host: ranks, and what reaches other hosts."""
-    return [pid for pid in processes_of(attempt) if _read(pid, "comm").strip().decode(errors="replace") not in WAITING]
+    return [
+        pid for pid in processes_of(attempt) if read_proc(pid, "comm").strip().decode(errors="replace") not in WAITING
+    ]
 
 
 def kill_processes_of(attempt: str) -> int:
@@ -39,7 +42,7 @@ def kill_processes_of(attempt: str) -> int:
 
 def segments() -> set[Path]:
     """MPI's segments of shared memory that belong to this person."""
-    found = (path for pattern in SEGMENTS for path in SHARED.glob(pattern))
+    found = (path for pattern in SEGMENTS for path in SHARED_MEMORY.glob(pattern))
     return {path for path in found if _is_mine(path)}
 
 
@@ -60,7 +63,7 @@ def remove_segments(before: set[Path]) -> int:
 
 
 def _mapped(paths: set[Path]) -> set[Path]:
-    maps = [_read(pid, "maps") for pid in _all_processes()]
+    maps = [read_proc(pid, "maps") for pid in all_pids()]
     return {path for path in paths if any(os.fsencode(path) in text for text in maps)}
 
 
@@ -68,14 +71,3 @@ def _is_mine(path: Path) -> bool:
     with suppress(OSError):
         return path.stat().st_uid == os.getuid()
     return False
-
-
-def _all_processes() -> Iterator[int]:
-    return (int(name) for name in os.listdir("/proc") if name.isdecimal())
-
-
-def _read(pid: int, name: str) -> bytes:
-    """A file of proc(5); nothing of a process that is gone, or of somebody else's."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/{name}").read_bytes()
-    return b""

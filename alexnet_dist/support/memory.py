@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+SHARED_MEMORY = Path("/dev/shm")  # where MPI libraries keep windows and messages on Linux
 UNLIMITED = 1 << 60  # bytes: cgroup v1 says so much where there is no limit
 
 

@@ -1,11 +1,13 @@
-"""--elastic: a run that loses ranks goes on with the others, from the last step that all of them have made."""
+"""A run to its end. With --elastic, one that loses ranks goes on with the others, from the last step that all have made."""
 
 import json
 from dataclasses import asdict, replace
 
-from alexnet_dist.comm.elastic import MpiError, Peer, is_loss, make_elastic, peers_of, regroup
+from alexnet_dist.comm.elastic import MpiError, is_loss, make_elastic, regroup
 from alexnet_dist.comm.world import World
+from alexnet_dist.runs.log import warn
 from alexnet_dist.support.plural import plural
+from alexnet_dist.support.processes import Process
 from alexnet_dist.support.signals import StopSignals
 from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.progress import Progress
@@ -13,10 +15,12 @@ from alexnet_dist.training.setup import Memory, open_run
 from alexnet_dist.training.trainer import Trainer
 
 
-def train_elastically(config: TrainingConfig, world: World, signals: StopSignals) -> int:
-    """Collective: trains; returns the exit code. Raises SharedError where MPI can't, or where too few ranks are left."""
-    make_elastic(world)
-    peers, memory = peers_of(world), None
+def train(config: TrainingConfig, world: World, signals: StopSignals) -> int:
+    """Collective: trains; returns the exit code. Raises SharedError for bad input, where MPI can't do what --elastic asks for,
+    and where too few ranks are left."""
+    if config.elastic:
+        make_elastic(world)
+    ranks, memory = world.all_processes(), None
     while True:
         trainer = None
         try:
@@ -26,13 +30,13 @@ def train_elastically(config: TrainingConfig, world: World, signals: StopSignals
             world.commit()
             return code
         except MpiError as error:
-            if not is_loss(error):
+            if not (world.commits and is_loss(error)):
                 raise
             memory = memory if trainer is None else _memory_of(trainer)
-            left, memory = _go_on(world, peers, memory, config.min_ranks)
-            if left == peers:
+            left, memory = _go_on(world, ranks, memory, config.min_ranks)
+            if left == ranks:
                 raise  # it was something else
-            peers = left
+            ranks = left
 
 
 def _memory_of(trainer: Trainer) -> Memory:
@@ -44,22 +48,28 @@ def _memory_of(trainer: Trainer) -> Memory:
     return Memory(trainer.sources, progress, engine.values, engine.state, "")
 
 
-def _go_on(world: World, before: list[Peer], memory: Memory | None, least: int) -> tuple[list[Peer], Memory | None]:
-    """Collective over those that are left: who they are, and what they go on from, the same progress on all."""
+def _go_on(
+    world: World, before: list[Process], memory: Memory | None, least: int
+) -> tuple[list[Process], Memory | None]:
+    """Collective over those that are left: who they are, and what they go on from, the same progress on all: None, the
+    beginning, if some had not begun."""
     while True:
         try:
             left = regroup(world, before, least)
-            lost = ", ".join(f"rank {rank} ({peer})" for rank, peer in enumerate(before) if peer not in left)
-            said = f"lost {lost}: {plural(len(left), 'rank')} go{'es' * (len(left) == 1)} on"
-            if memory is None:
-                return left, None
-            offers = world.all_texts([json.dumps(asdict(memory.progress))])
-            # All have applied the same steps; who has counted more of their images, or ended the epoch, knows more.
-            best = max((Progress.from_json(json.loads(text)) for text in offers), key=_knowledge)
-            return left, replace(memory, progress=best, said=f"{said} after step {best.step}")
-        except MpiError as error:
+            offers = world.all_texts([json.dumps(asdict(memory.progress))] if memory else [])
+            break
+        except MpiError as error:  # another one was lost meanwhile
             if not is_loss(error):
                 raise
+    lost = ", ".join(f"rank {rank} ({process})" for rank, process in enumerate(before) if process not in left)
+    said = f"lost {lost}: {plural(len(left), 'rank')} go{'es' * (len(left) == 1)} on"
+    if memory is None or len(offers) < len(left):
+        if world.rank == 0:
+            warn(0, 1, f"{said} from the beginning")
+        return left, None
+    # All have applied the same steps; who has counted more of their images, or ended the epoch, knows more.
+    best = max((Progress.from_json(json.loads(text)) for text in offers), key=_knowledge)
+    return left, replace(memory, progress=best, said=f"{said} after step {best.step}")
 
 
 def _knowledge(progress: Progress) -> tuple[int, int, float]:

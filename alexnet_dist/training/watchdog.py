@@ -3,7 +3,6 @@ is gone. MPI itself would wait for ever.
 """
 
 import faulthandler
-import json
 import os
 import threading
 import time
@@ -12,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from alexnet_dist.comm.ranks import Ranks
 from alexnet_dist.errors import STALLED
 from alexnet_dist.support.activity import ACTIVITY
 from alexnet_dist.support.hosts import answers
 from alexnet_dist.support.plural import plural
-from alexnet_dist.support.processes import is_stopped, number_space, start_of
+from alexnet_dist.support.processes import Process
 
 LOOK = 1.0  # seconds from one look to the next; less where the timeout is short
 # Seconds that ranks which wait for others leave those to name themselves; rank 0, whose words go into the log, waits less.
@@ -37,8 +36,7 @@ class Watchdog:
 
     def __init__(self, timeout: float, world: Ranks, folder: Path, say: Callable[[str], None]) -> None:
         self._timeout, self._world, self._folder, self._say = timeout, world, folder, say
-        me = {"host": os.uname().nodename, "space": number_space(), "pid": os.getpid(), "since": start_of(os.getpid())}
-        self._everyone: list[dict[str, Any]] = [json.loads(text) for text in world.all_texts([json.dumps(me)])]
+        self._everyone = world.all_processes()
         self._parent = os.getppid()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -62,7 +60,9 @@ class Watchdog:
             moves, before = ACTIVITY.moves, now
             if self._world.size > 1 and os.getppid() != self._parent:
                 self._end(f"what has started this rank (process {self._parent}) is gone")
-            elif ACTIVITY.waits_for_others and still and not self._world.commits and self._dead():  # they won't come
+            elif (
+                ACTIVITY.waits_for_others and still and not self._world.commits and self._has_lost()
+            ):  # they won't come
                 self._end(f"waits for other ranks, in phase {ACTIVITY.phase}")
             elif still > self._timeout + self._grace():
                 self._end(self._what())
@@ -82,36 +82,37 @@ class Watchdog:
         self._world.abort(STALLED)
         os._exit(STALLED)  # where MPI's way to end all didn't end this one
 
+    @property
+    def _here(self) -> str:
+        return self._everyone[self._world.rank].host
+
     def _what(self) -> str:
-        where = f"{self._timeout:g} s, in phase {ACTIVITY.phase}, on {self._everyone[self._world.rank]['host']}"
+        where = f"{self._timeout:g} s, in phase {ACTIVITY.phase}, on {self._here}"
         return f"{'waited for other ranks' if ACTIVITY.waits_for_others else 'nothing has moved'} for {where}"
 
-    def _dead(self) -> list[int]:
-        """The ranks of this host whose processes are gone."""
-        return [rank for rank, other in self._neighbours() if start_of(other["pid"]) != other["since"]]
-
-    def _neighbours(self) -> list[tuple[int, dict[str, Any]]]:
+    def _neighbours(self) -> list[tuple[int, Process]]:
         """The ranks whose process numbers mean something here."""
-        space = self._everyone[self._world.rank]["space"]
-        return [(rank, other) for rank, other in enumerate(self._everyone) if space and other["space"] == space]
+        return [(rank, process) for rank, process in enumerate(self._everyone) if process.is_here]
+
+    def _has_lost(self) -> bool:
+        """Whether a rank of this host has died."""
+        return not all(process.is_alive for _, process in self._neighbours())
 
     def _whom(self) -> str:
         """Sentences on who doesn't answer, as far as that can be seen from here."""
-        here, dead = self._everyone[self._world.rank]["host"], self._dead()
         sentences = []
-        for rank, other in self._neighbours():
-            who = f"Rank {rank} (process {other['pid']} on {here})"
-            if rank in dead:
-                sentences.append(f"{who} has died. ")
-            elif is_stopped(other["pid"]):
-                sentences.append(f"{who} is stopped, as by SIGSTOP (kill -CONT goes on). ")
+        for rank, process in self._neighbours():
+            if not process.is_alive:
+                sentences.append(f"Rank {rank} ({process}) has died. ")
+            elif process.is_stopped:
+                sentences.append(f"Rank {rank} ({process}) is stopped, as by SIGSTOP (kill -CONT goes on). ")
         others: dict[str, list[int]] = {}
-        for rank, other in enumerate(self._everyone):
-            if other["host"] != here:
-                others.setdefault(other["host"], []).append(rank)
+        for rank, process in enumerate(self._everyone):
+            if process.host != self._here:
+                others.setdefault(process.host, []).append(rank)
         with ThreadPoolExecutor(64) as pool:
             for (host, ranks), answer in zip(others.items(), pool.map(answers, others), strict=True):
                 if not answer:
                     which = f"{plural(len(ranks), 'rank')} from {ranks[0]} on"
-                    sentences.append(f"The host {host} ({which}) can't be reached from {here}. ")
+                    sentences.append(f"The host {host} ({which}) can't be reached from {self._here}. ")
         return "".join(sentences)

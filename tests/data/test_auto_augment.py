@@ -57,9 +57,12 @@ def test_operations_are_torchvisions_to_the_pixel(theirs, policy, name, interpol
 @pytest.mark.parametrize("policy", POLICIES)
 def test_draws_are_uniform(monkeypatch, policy):
     calls: list[tuple[str, float]] = []
+
+    def recorder(name):
+        return lambda picture, value, how: calls.append((name, value)) or picture
+
     for name in OPERATIONS:
-        recorder = lambda picture, value, how, name=name: calls.append((name, value)) or picture  # noqa: E731
-        monkeypatch.setitem(OPERATIONS, name, recorder)
+        monkeypatch.setitem(OPERATIONS, name, recorder(name))
     draws, picture = 7000, Image.new("RGB", (48, 48))
     for sample in range(draws):
         augmented(picture, policy, sample, magnitude=12)

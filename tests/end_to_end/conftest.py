@@ -1,6 +1,9 @@
 """What the end-to-end tests share: images to train on."""
 
+from contextlib import ExitStack
+
 import pytest
+from hosts import Impossible, connected_hosts
 from toy_images import Pictures
 
 
@@ -8,3 +11,14 @@ from toy_images import Pictures
 def pictures(tmp_path_factory):
     """Not to be changed."""
     return Pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory):
+    """Three of them, each module's own; a job that wants fewer uses the first ones."""
+    with ExitStack() as stack:
+        try:
+            hosts = stack.enter_context(connected_hosts(tmp_path_factory.mktemp("etc"), 3))
+        except Impossible as error:
+            pytest.skip(f"several hosts are namespaces, which need root and sshd; they can't be made here: {error}")
+        yield hosts

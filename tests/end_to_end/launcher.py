@@ -9,10 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from typing import IO
 
@@ -35,7 +35,7 @@ class Job:
 
     def __init__(self, command: list[str], cwd: Path, env: dict[str, str] | None = None) -> None:
         self._mark = uuid.uuid4().hex
-        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 (read to the end)
+        self._out, self._err = (FileIO(os.memfd_create(name), "r+") for name in ("out", "err"))
         self.command = command
         self.ended = 0.0
         self.began = time.time()

@@ -1,12 +1,10 @@
 """Training on several hosts is training on one: every strategy, equal and unequal numbers of ranks, and what they send."""
 
-import contextlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hosts import Impossible, connected_hosts
 from launcher import MPIRUN, SMALL, Job, events, needs_mpirun, steps, train
 from safetensors.numpy import load_file
 
@@ -73,17 +71,6 @@ def folder(tmp_path_factory, pictures):
     for images in (24, 204):
         pictures.write_list(folder / f"{images}.list", images)
     return folder
-
-
-@pytest.fixture(scope="module")
-def hosts(tmp_path_factory):
-    """Three of them; a job that wants fewer uses the first ones."""
-    with contextlib.ExitStack() as stack:
-        try:
-            hosts = stack.enter_context(connected_hosts(tmp_path_factory.mktemp("etc"), 3))
-        except Impossible as error:
-            pytest.skip(f"several hosts are not possible here: {error}")
-        yield hosts
 
 
 def run(hosts, ranks, words, cwd) -> Job:

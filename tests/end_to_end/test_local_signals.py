@@ -17,10 +17,7 @@ PROMPT = 40  # seconds; a start takes some of them on a busy machine
 
 @pytest.fixture(scope="module")
 def site(pictures, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("local")
-    pictures.write_list(folder / "train.list", 40)
-    pictures.write_list(folder / "val.list", 6)
-    return folder
+    return pictures.write_lists(tmp_path_factory.mktemp("local"), 40, 6)
 
 
 def start(site, name):

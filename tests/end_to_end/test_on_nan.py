@@ -13,10 +13,7 @@ STEPS = 12  # an epoch: 24 images in batches of 2
 
 @pytest.fixture(scope="module")
 def site(pictures, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("on-nan")
-    pictures.write_list(folder / "train.list", 24)
-    pictures.write_list(folder / "val.list", 3)
-    return folder
+    return pictures.write_lists(tmp_path_factory.mktemp("on-nan"), 24, 3)
 
 
 def flags(output, *more):

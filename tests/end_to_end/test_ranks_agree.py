@@ -19,9 +19,7 @@ RANDOM = ("--dropout", "0.5", "--crop", "random-resized", "--flip", "--color-noi
 @pytest.fixture(scope="module")
 def run(pictures, tmp_path_factory):
     """A function that trains on some ranks: (the losses, the file of the final weights)."""
-    folder = tmp_path_factory.mktemp("ranks")
-    pictures.write_list(folder / "train.list", IMAGES)
-    pictures.write_list(folder / "val.list", 9)
+    folder = pictures.write_lists(tmp_path_factory.mktemp("ranks"), IMAGES, 9)
 
     def run(name, ranks, *flags):
         base = ["--data", "train.list", "--val", "val.list", "--epochs", EPOCHS, *RANDOM]

@@ -15,10 +15,7 @@ RATES = {"sgd": 0.01, "lars": 0.5, "adamw": 0.001}
 
 @pytest.fixture(scope="module")
 def site(pictures, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("optimizers")
-    pictures.write_list(folder / "train.list", 28)
-    pictures.write_list(folder / "val.list", 6)
-    return folder
+    return pictures.write_lists(tmp_path_factory.mktemp("optimizers"), 28, 6)
 
 
 def flags(name, opt, sync, *more):

@@ -11,9 +11,7 @@ pytestmark = needs_mpirun
 
 @pytest.fixture(scope="module")
 def site(pictures, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("learning")
-    pictures.write_list(folder / "train.list", 45)
-    pictures.write_list(folder / "val.list", 6)
+    folder = pictures.write_lists(tmp_path_factory.mktemp("learning"), 45, 6)
     # Each image with each label in turn: nothing can be learned from them but how frequent the labels are.
     lines = [f"{label} {path}" for label in range(3) for _, path in pictures.files[:9]]
     (folder / "random.list").write_text("\n".join(lines) + "\n")

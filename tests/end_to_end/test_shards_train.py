@@ -15,9 +15,7 @@ RECIPE += ["--val-fraction", 0.1]  # not val.list, which lies beside it
 @pytest.fixture(scope="module")
 def folder(pictures, tmp_path_factory):
     """Lists, their shards, and a run of two epochs from the list that holds a share out."""
-    folder = tmp_path_factory.mktemp("shards")
-    pictures.write_list(folder / "train.list", 27)
-    pictures.write_list(folder / "val.list", 9)
+    folder = pictures.write_lists(tmp_path_factory.mktemp("shards"), 27, 9)
     for name in ("train", "val"):
         command = ["-m", "alexnet_dist.prepare", "pack", f"{name}.list", "--output", f"{name}-shards"]
         alone([sys.executable, *command], folder).ok()

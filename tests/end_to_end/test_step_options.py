@@ -27,10 +27,7 @@ WAYS = [(1, "auto"), (2, "allreduce"), (2, "sharded"), (2, "hybrid")]  # one ran
 
 @pytest.fixture(scope="module")
 def site(pictures, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("options")
-    pictures.write_list(folder / "train.list", 28)
-    pictures.write_list(folder / "val.list", 6)
-    return folder
+    return pictures.write_lists(tmp_path_factory.mktemp("options"), 28, 6)
 
 
 def run(site, name, way, *flags):

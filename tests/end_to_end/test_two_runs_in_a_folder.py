@@ -11,10 +11,7 @@ pytestmark = needs_mpirun
 
 @pytest.fixture(scope="module")
 def site(pictures, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("two_runs")
-    pictures.write_list(folder / "train.list", 40)
-    pictures.write_list(folder / "val.list", 6)
-    return folder
+    return pictures.write_lists(tmp_path_factory.mktemp("two_runs"), 40, 6)
 
 
 def flags(output, *more):

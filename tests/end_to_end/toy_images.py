@@ -34,6 +34,12 @@ class Pictures:
         entries = (self.files[index % len(self.files)] for index in range(count))
         return [f"{label} {path}" for label, path in entries]
 
+    def write_lists(self, folder: Path, train: int, val: int) -> Path:
+        """train.list and val.list of so many lines; returns the folder."""
+        self.write_list(folder / "train.list", train)
+        self.write_list(folder / "val.list", val)
+        return folder
+
     def write_list(self, path: Path, count: int) -> Path:
         """A list of so many lines."""
         path.write_text("\n".join(self.lines(count)) + "\n")

@@ -27,10 +27,7 @@ LIMIT = 120  # seconds for a run
 
 @pytest.fixture(scope="module")
 def site(pictures, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("elastic")
-    pictures.write_list(folder / "train.list", 12 * STEPS)
-    pictures.write_list(folder / "val.list", 8)
-    return folder
+    return pictures.write_lists(tmp_path_factory.mktemp("elastic"), 12 * STEPS, 8)
 
 
 def flags(name, *more):

@@ -30,10 +30,7 @@ STRATEGIES = ("allreduce", "hybrid")
 
 @pytest.fixture(scope="module")
 def site(pictures, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("kills")
-    pictures.write_list(folder / "train.list", 4 * STEPS)
-    pictures.write_list(folder / "val.list", 8)
-    return folder
+    return pictures.write_lists(tmp_path_factory.mktemp("kills"), 4 * STEPS, 8)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from alexnet_dist import supervise as supervise_module
 from alexnet_dist.errors import UserError
 from alexnet_dist.supervise import Supervisor
 from alexnet_dist.supervision import leftovers
-from alexnet_dist.supervision.command import Command
+from alexnet_dist.supervision.command import Attempt, Command
 
 FAST = ["--pause", "0.05"]
 # Each attempt adds a line to `attempts` and then does what the line of that number in `plan` says.
@@ -131,7 +131,7 @@ def zombie(folder: Path) -> bool:
 
 
 def test_it_removes_segments_that_nobody_uses(tmp_path, monkeypatch):
-    monkeypatch.setattr(leftovers, "SHARED", tmp_path)
+    monkeypatch.setattr(leftovers, "SHARED_MEMORY", tmp_path)
     (tmp_path / "mpich_shm_old").write_bytes(b"x" * 10)
     before = leftovers.segments()
     for name in ("mpich_shm_used", "mpich_shm_left", "somebody_elses"):
@@ -152,8 +152,8 @@ def test_a_host_that_is_gone_is_left_out_with_its_ranks(tmp_path, flavour):
     (tmp_path / "hosts").write_text(HOSTFILES[flavour])
     words = ["mpirun", "-f", str(tmp_path / "hosts"), "-n", "6", "python", "-m", "alexnet_dist.train", "--epochs", "3"]
     command = Command.of(words)
-    assert command.words(tmp_path / "left", lambda host: True) == ([*words, "--resume", "auto"], 6, [])
-    there, ranks, gone = command.words(tmp_path / "left", lambda host: host != "two")
+    assert command.attempt(tmp_path / "left", lambda host: True) == ([*words, "--resume", "auto"], 6, [])
+    there, ranks, gone = command.attempt(tmp_path / "left", lambda host: host != "two")
     assert (ranks, gone) == (4, ["two"])
     assert there == [*words[:2], str(tmp_path / "left"), "-n", "4", *words[5:], "--resume", "auto"]
     assert [line.split(":")[0].split(" ")[0] for line in (tmp_path / "left").read_text().splitlines()] == [
@@ -164,7 +164,7 @@ def test_a_host_that_is_gone_is_left_out_with_its_ranks(tmp_path, flavour):
 
 def test_too_few_ranks_are_waited_for(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Command, "words", lambda self, hostfile, is_there: (["false"], 1, ["two"]))
+    monkeypatch.setattr(Command, "attempt", lambda self, hostfile, is_there: Attempt(["false"], 1, ["two"]))
     command = Command.of(["mpirun", "python", "-m", "alexnet_dist.train", "--output-dir", "run"])
     assert Supervisor(command, restarts=1, pause=0, min_ranks=2).run() == 1
     text = capsys.readouterr().err

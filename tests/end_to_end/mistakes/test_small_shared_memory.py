@@ -12,10 +12,7 @@ pytestmark = needs_mpirun
 
 @pytest.fixture(scope="module")
 def site(pictures, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shm")
-    pictures.write_list(folder / "train.list", 16)
-    pictures.write_list(folder / "val.list", 4)
-    return folder
+    return pictures.write_lists(tmp_path_factory.mktemp("shm"), 16, 4)
 
 
 def train_in(site, size, ranks, *flags) -> Job:
@@ -25,8 +22,11 @@ def train_in(site, size, ranks, *flags) -> Job:
     training = [MPIRUN, "-n", str(ranks), sys.executable, "-m", "alexnet_dist.train", *SMALL, *data, *flags]
     alone = ["unshare", "--mount", "--user", "--map-root-user"]
     mount = f"mount -t tmpfs -o size={size} tmpfs /dev/shm"
-    if subprocess.run([*alone, "sh", "-c", mount], capture_output=True).returncode:
-        pytest.skip("no /dev/shm of one's own here: no user namespaces")
+    tried = subprocess.run([*alone, "sh", "-c", mount], capture_output=True, text=True)
+    if tried.returncode:
+        pytest.skip(
+            f"a small /dev/shm is mounted in a user namespace, which can't be made here: {tried.stderr.strip()}"
+        )
     with Job([*alone, "sh", "-c", f'{mount} && exec "$@"', "sh", *training], site) as job:
         return job.wait()
 

@@ -10,7 +10,7 @@ from toy_images import Pictures
 def site(tmp_path_factory):
     """A folder with images of three classes, lists of them as alexnet-prepare writes them, and a trained network."""
     if MPIRUN is None:
-        pytest.skip("there is no mpirun, neither beside Python nor on PATH")
+        pytest.skip("trains a network on two ranks, which needs mpirun: it is neither beside Python nor on PATH")
     folder = tmp_path_factory.mktemp("programs")
     Pictures(folder)
     alone([BIN / "alexnet-prepare", "folder", folder, "--output", folder, "--val-fraction", VALIDATION], folder).ok()

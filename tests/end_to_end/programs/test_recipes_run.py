@@ -13,9 +13,7 @@ pytestmark = needs_mpirun
 
 @pytest.fixture(scope="module")
 def site(pictures, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("recipes")
-    pictures.write_list(folder / "train.list", 28)
-    pictures.write_list(folder / "val.list", 6)
+    folder = pictures.write_lists(tmp_path_factory.mktemp("recipes"), 28, 6)
     (folder / "classes.txt").write_text("red\ngreen\nblue\n")
     base = ["--data", "train.list", "--val", "val.list", "--global-batch", 8, "--epochs", 1]
     train(2, [*base, "--output-dir", "before", "--save", "before.safetensors"], folder).ok()
