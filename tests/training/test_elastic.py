@@ -1,4 +1,4 @@
-"""What ranks that are left agree to go on from. Whole runs are in tests/faults/test_elastic.py."""
+"""What ranks that are left agree to go on from. Whole runs are in tests/faults/test_losses.py."""
 
 import json
 from dataclasses import asdict, replace

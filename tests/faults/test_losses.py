@@ -1,7 +1,7 @@
 """--elastic: a run that loses ranks goes on with the others. It needs Open MPI:
 
 ALEXNET_VENV=.venv-openmpi ALEXNET_MPI=openmpi launch/test.sh tests/faults
-ALEXNET_KILLS=20 python -m pytest -s tests/faults/test_elastic.py         in such an environment
+ALEXNET_KILLS=20 python -m pytest -s tests/faults/test_losses.py         in such an environment
 """
 
 import os
