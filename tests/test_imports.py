@@ -40,6 +40,7 @@ RULES = {
     "support.labels": {"numpy"},
     "support.division": set(),
     "support.npy": {"numpy"},
+    "support.pairwise": {"numpy"},
     "support.threads": {"numpy", "threadpoolctl", "support.workspace"},
     "kernels": {"numpy", "kernels", "support.workspace", "support.labels"},
     "data": {"numpy", "PIL", "data", "errors", "support.randomness", "support.labels"},

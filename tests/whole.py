@@ -39,9 +39,9 @@ def masks_of(net, n):
     return [block.mask[:n].astype(np.float64) for block in linear if block.mask.size]
 
 
-def step(net, x, labels, key=None):
+def step(net, x, labels, key=None, pieces=()):
     """Logits, loss and gradients."""
-    logits = net.forward(x, key)
+    logits = net.forward(x, key, pieces)
     dlogits = np.empty_like(logits)
     loss = cross_entropy(logits, labels, dlogits, total=max(len(x), 1))
     sink = KeepGradients(net.parameters.size)

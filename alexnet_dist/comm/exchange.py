@@ -22,6 +22,7 @@ from mpi4py import MPI
 from alexnet_dist.comm.buckets import Buckets
 from alexnet_dist.comm.node import Node
 from alexnet_dist.comm.strategy import StrategyOptions, Summed, swap_ranges_, update_ranges, update_with_norms
+from alexnet_dist.support.pairwise import sum_in_pairs_
 from alexnet_dist.support.workspace import Workspace
 
 SUM_BLOCK = 1 << 16  # floats that are summed and updated at once: this block of every rank's gradient fits in the cache
@@ -170,7 +171,10 @@ class Exchange:
         self._summed[self.node.rank, index] = self._step
 
     def _sum(self, part: slice, out: np.ndarray) -> None:
-        """out = the sum of the node's gradients; copied where there is one."""
+        """out = the sum of the node's gradients; copied where there is one. In pairs, they are overwritten."""
+        if self._options.in_pairs:
+            np.copyto(out, sum_in_pairs_([gradient[part] for gradient in self.gradients]))
+            return
         first, *others = (gradient[part] for gradient in self._in_order())
         if not others:
             np.copyto(out, first)

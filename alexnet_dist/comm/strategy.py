@@ -61,7 +61,7 @@ class StrategyOptions:
     Each of `matrices` is one of these: (where it begins, its rows, the length of a row), one row for each output of a
     layer. Those before `trained_from` stay as they are: they get no gradient and have no state. `bucket` is how many
     floats are exchanged at once; `record` is called after each exchange. `parts` says which part of a step the gradients
-    belong to that are handed over.
+    belong to that are handed over. With `in_pairs`, the gradients of a node's ranks are summed in pairs, in their order.
     """
 
     size: int
@@ -73,6 +73,7 @@ class StrategyOptions:
     bucket: int = BUCKET
     record: Record = no_record
     parts: Parts = field(default_factory=Parts)
+    in_pairs: bool = False
 
     @property
     def trained(self) -> tuple[int, int]:

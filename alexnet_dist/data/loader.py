@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from alexnet_dist.data.decode import ImageError
 from alexnet_dist.data.mixup import mix_
-from alexnet_dist.data.sharding import epoch_order, share, step_size, steps_per_epoch
+from alexnet_dist.data.sharding import epoch_order, pieces, share, step_size, steps_per_epoch
 from alexnet_dist.data.source import ImageSource
 from alexnet_dist.data.storage import Patience, StorageFailure
 from alexnet_dist.support.labels import NO_LABEL, Mixed
@@ -36,12 +36,15 @@ class Batch:
         default_factory=list
     )  # what was wrong with the images that could not be read: "images.list:17: x.jpg is truncated"
     mixed: Mixed | None = None  # where each image is mixed with another one
+    pieces: tuple[slice, ...] = ()  # rows that sharding.pieces keeps together on any number of ranks
 
     def rows(self, part: range) -> "Batch":
-        """Some of the images, as views; what was wrong with others is not told again."""
+        """Some of the images, as views; what was wrong with others is not told again. Pieces are of all images alone."""
         chosen = slice(part.start, part.stop)
         mixed = None if self.mixed is None else self.mixed.rows(chosen)
-        return Batch(self.images[chosen], self.labels[chosen], self.positions[chosen], mixed=mixed)
+        whole = len(part) == len(self.labels)
+        pieces = self.pieces if whole else ()
+        return Batch(self.images[chosen], self.labels[chosen], self.positions[chosen], mixed=mixed, pieces=pieces)
 
 
 NOTHING = Batch(np.empty((0, 0, 0, 3), np.float32), np.empty(0, np.int64), np.empty(0, np.int64))
@@ -155,6 +158,7 @@ class Loader:
             images=self._buffers[step % 2, : len(mine)],
             labels=self._images.labels[samples].astype(np.int64),
             positions=np.arange(mine.start, mine.stop),
+            pieces=pieces(count, self._rank, self._size),
         )
         numbers = samples.tolist()
         rows = zip(numbers, batch.images, strict=True)

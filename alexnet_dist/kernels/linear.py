@@ -9,13 +9,23 @@ import numpy as np
 from alexnet_dist.support.workspace import Workspace
 
 
-def linear_gemm_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray, y: np.ndarray, workspace: Workspace) -> None:
-    """y = x @ w^T + b, for a block of outputs: w [block, I], b [block], y [N, block]."""
+def linear_gemm_forward(
+    x: np.ndarray, w: np.ndarray, b: np.ndarray, y: np.ndarray, workspace: Workspace, *, least: int = 1
+) -> None:
+    """y = x @ w^T + b, for a block of outputs: w [block, I], b [block], y [N, block].
+
+    With fewer images than `least`, images of zeros are added: BLAS computes one image, or a few, in another way than many.
+    """
+    n = len(x)
     with workspace.frame():
+        if 0 < n < least:
+            images = workspace.take((least, x.shape[1]))
+            images[:n], images[n:] = x, 0
+            x = images
         # As (w @ x^T)^T: with the large matrix on the left BLAS is up to a third faster for few images.
-        transposed = workspace.take(y.shape[::-1])
+        transposed = workspace.take((len(w), len(x)))
         np.matmul(w, x.T, out=transposed)
-        np.add(transposed.T, b, out=y)
+        np.add(transposed.T[:n], b, out=y)
 
 
 def linear_gemm_backward_weight(x: np.ndarray, dy: np.ndarray, dw: np.ndarray) -> None:

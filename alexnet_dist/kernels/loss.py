@@ -8,6 +8,8 @@ import numpy as np
 
 from alexnet_dist.support.labels import NO_LABEL, Mixed
 
+STEP = 2.0**-28  # losses are multiples of this, so that sums of them below 2^25 are exact, whatever their order
+
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities [N, K] float32, with the largest logit subtracted first so that nothing overflows."""
@@ -25,7 +27,7 @@ def cross_entropy(
     smoothing: float = 0.0,
     mixed: Mixed | None = None,
 ) -> float:
-    """The sum of the losses of these rows, in float64; writes dlogits = d(that sum / total) / d logits.
+    """The sum of the losses of these rows, each rounded to STEP, in float64; writes dlogits = d(that sum / total) / d logits.
 
     `total` is the size of the global batch, so that gradients summed over all ranks are those of its mean loss. With
     smoothing s the target is 1 - s on the label plus s / K on every class (Szegedy et al., arXiv 1512.00567).
@@ -54,7 +56,7 @@ def cross_entropy(
         dlogits[rows, other] -= (1 - smoothing) * (1 - shares)
     dlogits[labels == NO_LABEL] = 0
     dlogits /= total
-    return float(losses.sum())
+    return float(np.rint(losses / STEP).sum()) * STEP
 
 
 def count_correct(logits: np.ndarray, labels: np.ndarray, ks: tuple[int, ...] = (1, 5)) -> list[int]:

@@ -134,7 +134,7 @@ class WinogradConv:
 
     def forward(self, team: Team, x: np.ndarray, z: np.ndarray) -> None:
         f = self.f
-        if self.tiles[0] * self.tiles[1] >= LARGE_MAP_TILES and len(x) >= team.size:
+        if self.tiles[0] * self.tiles[1] >= LARGE_MAP_TILES and (team.fixed or len(x) >= team.size):
             team.for_chunks(len(x), 1, lambda part, workspace: self._forward_image(x[part], z[part], workspace))
             return
         with team.shared.frame():

@@ -77,7 +77,7 @@ class AlexNet:
     first forward pass, between a backward pass and the next forward one, and before a call of `weights_changed`.
     `training` allocates what backward and dropout need besides; `conv` is one of convolutions.MODES; `classifier` makes what
     takes the place of a Chain of the classifier's layers. The first `frozen` layers with parameters aren't trained: they
-    get no gradient and no dropout. Raises ValueError for a table that no blocks can run.
+    get no gradient and no dropout. `least` is as in BlockContext. Raises ValueError for a table that no blocks can run.
     """
 
     def __init__(
@@ -90,13 +90,14 @@ class AlexNet:
         training: bool = False,
         conv: str = "auto",
         frozen: int = 0,
+        least: int = 1,
         classifier: "Callable[[AlexNet], Classifier] | None" = None,
     ) -> None:
-        self.network, self.batch = network, batch
+        self.network, self.batch, self.least = network, batch, least
         self._table = layer_table(network)
         self.parameters = self._table.parameters
         self._views, self._conv = self.parameters.views(flat), conv
-        context = BlockContext(batch, team, team, training)
+        context = BlockContext(batch, team, team, training, least=least)
         of_features, of_classifier = split(self._table, frozen)
         as_it_is = replace(context, training=False)
         still = [(FEATURES, slice(of_features)), (CLASSIFIER, slice(of_classifier))]
@@ -106,11 +107,13 @@ class AlexNet:
             classifier(self) if classifier else self._chain(CLASSIFIER, slice(of_classifier, None), context)
         )
 
-    def forward(self, x: np.ndarray, dropout: DropoutKey | None = None) -> np.ndarray:
+    def forward(self, x: np.ndarray, dropout: DropoutKey | None = None, pieces: tuple[slice, ...] = ()) -> np.ndarray:
         """Logits [N, classes] of normalised images x [N, H, W, 3]; valid until the next call. A key turns dropout on.
 
-        x may also be what `forward_frozen` has made of the images.
+        x may also be what `forward_frozen` has made of the images. `pieces` are as in ConvBlock, of all convolutions.
         """
+        for block in self._convolutions:
+            block.pieces = pieces
         if x.shape[1:] != self.frozen_shape:
             x = self.forward_frozen(x)
         return self.classifier.forward(self.features.forward(x, dropout), dropout)
@@ -137,9 +140,12 @@ class AlexNet:
 
     def weights_changed(self) -> None:
         """Forgets what earlier forward passes have kept of the parameters: they have changed without a backward pass."""
-        for block in self.blocks:
-            if isinstance(block, ConvBlock):
-                block.weights_changed()
+        for block in self._convolutions:
+            block.weights_changed()
+
+    @property
+    def _convolutions(self) -> list[ConvBlock]:
+        return [block for block in (*self.frozen.blocks, *self.features.blocks) if isinstance(block, ConvBlock)]
 
     @property
     def blocks(self) -> list[Block]:

@@ -32,6 +32,7 @@ def one_blas_thread() -> threadpool_limits:
 
 
 Task = Callable[[int, Workspace], Any]
+FIXED_SHARES = 8
 
 
 def contiguous(count: int, size: int, workers: int, task: Callable[[slice, Workspace], Any]) -> Task:
@@ -60,13 +61,17 @@ class Team:
     """A fixed number of threads, the caller's among them, that work on a task together.
 
     The division of the work is static: the same thread always gets the same share, so that two runs with the same number
-    of threads give the same bits. Without `limit_blas`, the caller sees to it that BLAS has one thread while they work.
+    of threads give the same bits. A `fixed` team divides work into FIXED_SHARES whatever its number of threads, so that it
+    makes the same products and gives the same bits with any. Without `limit_blas`, the caller sees to it that BLAS has one
+    thread while they work.
     """
 
-    def __init__(self, size: int | None = None, *, limit_blas: bool = True) -> None:
+    def __init__(self, size: int | None = None, *, fixed: bool = False, limit_blas: bool = True) -> None:
         self.size = available_cores() if size is None else size
         if self.size < 1:
             raise ValueError(f"a team has at least 1 thread, not {self.size}")
+        self.fixed = fixed
+        self._shares = FIXED_SHARES if fixed else self.size
         self.workspaces = [Workspace() for _ in range(self.size)]
         self.shared = Workspace()  # for arrays that all threads work on; taken by the caller of run
         self._limits = one_blas_thread() if limit_blas else None
@@ -94,18 +99,18 @@ class Team:
                 raise error
 
     def for_chunks(self, count: int, size: int, task: Callable[[slice, Workspace], Any]) -> None:
-        """`task(slice, workspace)` over `count` images: each thread has one share of them, in chunks of at most `size`."""
-        self.run(contiguous(count, size, self.size, task))
+        """`task(slice, workspace)` over `count` images: each share of them in chunks of at most `size`."""
+        self._run_shares(contiguous(count, size, self._shares, task))
 
     def for_rows(self, images: int, rows: int, max_images: int, task: Callable[[slice, slice, Workspace], Any]) -> None:
-        """`task(images, rows, workspace)` over `rows` rows of each image: each thread has a contiguous share of all rows.
+        """`task(images, rows, workspace)` over `rows` rows of each image: each share is contiguous in all rows.
 
         In pieces of at most `max_images` whole images, or of some rows of one image: so a batch of fewer images than
         threads is divided, too.
         """
 
         def share(index: int, workspace: Workspace) -> None:
-            lo, hi = (images * rows * edge // self.size for edge in (index, index + 1))
+            lo, hi = (images * rows * edge // self._shares for edge in (index, index + 1))
             while lo < hi:
                 image, row = divmod(lo, rows)
                 whole_images = 0 if row else min((hi - lo) // rows, max_images)
@@ -114,7 +119,7 @@ class Team:
                 task(slice(image, image + max(whole_images, 1)), slice(row, end), workspace)
                 lo += taken
 
-        self.run(share)
+        self._run_shares(share)
 
     def for_each(self, count: int, block: int, task: Callable[[int, int, Workspace], Any]) -> None:
         """`task(lo, hi, workspace)` for every block of `block` items of `count`, assigned to the threads in turn.
@@ -123,6 +128,15 @@ class Team:
         of threads; a task that writes only its own block gives the same bits whatever that number.
         """
         self.run(round_robin(count, block, self.size, task))
+
+    def _run_shares(self, share: Task) -> None:
+        """`share(number, workspace)` for each share, assigned to the threads in turn."""
+
+        def task(index: int, workspace: Workspace) -> None:
+            for number in range(index, self._shares, self.size):
+                share(number, workspace)
+
+        self.run(task)
 
     def close(self) -> None:
         """Ends the threads, and lifts the limit on BLAS's threads."""

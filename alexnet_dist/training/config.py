@@ -95,6 +95,7 @@ class TrainingConfig:
     validate_every: int = 1
     threads: int | None = None
     sync: str = "auto"
+    deterministic: bool = False
     stall_timeout: float = 600.0
     elastic: bool = False
     min_ranks: int = 1
@@ -152,6 +153,8 @@ class TrainingConfig:
             raise UserError(f"--elastic goes with --sync allreduce, where each rank has everything, not {self.sync}")
         if self.elastic and (self.freeze or self.on_nan == "restore"):
             raise UserError("--elastic doesn't go with --freeze or --on-nan restore")
+        if self.deterministic:
+            self._refuse_what_depends_on_ranks()
         if self.min_ranks > 1 and not self.elastic:
             raise UserError("--min-ranks is of --elastic, and does nothing without it: leave it out")
         if 0 < self.stall_timeout <= self.io_patience:
@@ -161,6 +164,18 @@ class TrainingConfig:
             )
         if self.nesterov and not self.momentum:
             raise UserError("--nesterov looks ahead along the momentum, but --momentum is 0: leave one of them out")
+
+    def _refuse_what_depends_on_ranks(self) -> None:
+        """Raises UserError for flags with which a run of other ranks isn't the same to the bit."""
+        for flag, given, why in (
+            (f"--sync {self.sync}", self.sync not in ("auto", "hybrid"), "sums the gradients of each rank's images"),
+            (f"--accumulate {self.accumulate}", self.accumulate > 1, "divides each rank's images"),
+            ("--elastic", self.elastic, "goes with --sync allreduce"),
+            (f"--opt {self.opt}", not OPTIMIZERS[self.opt].elementwise, "scales by norms that are sums over the ranks"),
+            ("--clip-grad-norm", self.clip_grad_norm is not None, "scales by a norm that is a sum over the ranks"),
+        ):
+            if given:
+                raise UserError(f"--deterministic doesn't go with {flag}, which {why}: leave one of them out")
 
     def _check_augmentation(self) -> None:
         """Raises UserError for an augmentation that is out of range, or does nothing."""

@@ -28,6 +28,9 @@ from alexnet_dist.training.progress import Sums
 from alexnet_dist.training.strategies import STRATEGIES, Demand
 from alexnet_dist.training.updater import Updater
 
+# OpenBLAS rounds a row of a product alike for any number of rows from this one on; measured, see docs/LOG.md.
+LEAST_IMAGES = 4
+
 
 class Stopwatch:
     """Seconds by phase: data, forward, backward, wait, update."""
@@ -65,6 +68,7 @@ class StepSpec:
     They are computed in `parts` parts, one after the other, with the memory of one; the gradients add up before the update.
     The first `frozen` layers with parameters stay as they are; the last layer's rate is `head_lr_factor` times the others'.
     `smoothing` is that of the labels, `conv` one of convolutions.MODES. `largest_node`: see `largest` in comm/node.py.
+    `deterministic`: the same bits on any number of ranks that divides sharding.PIECES, with a strategy that can.
     """
 
     network: Network
@@ -77,6 +81,7 @@ class StepSpec:
     seed: int = 0  # of dropout
     conv: str = "auto"
     largest_node: int | None = None
+    deterministic: bool = False
 
     def demand(self, sizes: Sequence[int], node: int) -> Demand:
         """What the strategies' memory depends on, on node `node` of nodes with so many ranks."""
@@ -108,6 +113,7 @@ class Engine:
             self.trained_from,
             record=self._record_exchange,
             parts=self._parts,
+            in_pairs=spec.deterministic,
         )
         self.strategy = self._open(options)
         self.values, self.state = self.strategy.values, self.strategy.state
@@ -123,6 +129,7 @@ class Engine:
             training=True,
             conv=spec.conv,
             frozen=spec.frozen,
+            least=LEAST_IMAGES if spec.deterministic else 1,
             classifier=classifier,
         )
         self.applied = 0  # steps of the run, the latest one that this engine has made included
@@ -210,7 +217,8 @@ class Engine:
         """Hands the gradient of the sum of the images' losses, divided by `total`, to the strategy; returns their sums."""
         watch, strategy, labels = self.watch, self.strategy, part.labels
         with watch.phase("forward"):
-            logits = self.net.forward(part.images, DropoutKey(self.spec.seed, step_index, part.positions))
+            key = DropoutKey(self.spec.seed, step_index, part.positions)
+            logits = self.net.forward(part.images, key, part.pieces if self.spec.deterministic else ())
             dlogits = self._dlogits[: len(labels)]
             loss = cross_entropy(logits, labels, dlogits, total=total, smoothing=self.spec.smoothing, mixed=part.mixed)
             if not math.isfinite(loss):  # gradients might yet be: so all ranks see it in their sum

@@ -192,6 +192,11 @@ def _add_run(add: _Group) -> None:
         help="how ranks share gradients: auto picks what sends least, measure what is fastest",
     )
     add(
+        "--deterministic",
+        action=argparse.BooleanOptionalAction,
+        help="on one node: the same losses and weights, to the bit, on 1, 2, 4 and 8 ranks of any number of threads",
+    )
+    add(
         "--stall-timeout",
         type=float,
         metavar="SECONDS",

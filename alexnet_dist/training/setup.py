@@ -109,7 +109,7 @@ def open_run(
     inputs = read_inputs(config, world, sources, memory)
     watchdog = Watchdog(config.stall_timeout, world, inputs.folder.path, inputs.warn)
     held = _held(inputs.folder, world, take_over=memory is not None)
-    with held, watchdog, Team(config.threads or world.node_threads()) as team:
+    with held, watchdog, Team(config.threads or world.node_threads(), fixed=config.deterministic) as team:
         run = _begin(inputs, team, memory)
         try:
             yield run
@@ -204,6 +204,7 @@ def step_spec(config: TrainingConfig, network: Network, ranks: int) -> StepSpec:
         smoothing=config.label_smoothing,
         seed=config.seed,
         conv=config.conv,
+        deterministic=config.deterministic,
     )
 
 

@@ -12,6 +12,8 @@ from alexnet_dist.comm.node import SLACK, nodes_of, shared_memory_room
 from alexnet_dist.comm.strategy import NotPossible
 from alexnet_dist.comm.world import World
 from alexnet_dist.data.loader import Batch
+from alexnet_dist.data.sharding import PIECES
+from alexnet_dist.errors import SharedError
 from alexnet_dist.support.memory import available_memory
 from alexnet_dist.training.engine import Engine, StepSpec
 from alexnet_dist.training.strategies import FALLBACK, STRATEGIES, Demand, for_many_ranks
@@ -29,7 +31,12 @@ class Choice(NamedTuple):
 
 
 def choose_engine(name: str, spec: StepSpec, world: World, open_engine: OpenEngine) -> Choice:
-    """Collective: an engine for `spec`, with the strategy that --sync names, which `open_engine` opens."""
+    """Collective: an engine for `spec`, with the strategy that --sync names, which `open_engine` opens.
+
+    Raises SharedError where it is to be deterministic and can't be.
+    """
+    if spec.deterministic:
+        return _deterministic(name, spec, world, open_engine)
     if name == "auto":
         name, why = by_rule(spec, world)
         return _open_or_fall_back(name, open_engine, why)
@@ -43,6 +50,22 @@ def _open_or_fall_back(name: str, open_engine: OpenEngine, why: str) -> Choice:
         return Choice(open_engine(name), why)
     except NotPossible as error:
         return Choice(open_engine(FALLBACK), f"{name} is not possible: {error} (it was chosen because: {why})")
+
+
+def _deterministic(name: str, spec: StepSpec, world: World, open_engine: OpenEngine) -> Choice:
+    """Those two compute fully connected layers in the same blocks, of the images of all ranks."""
+    numbers = [str(number) for number in range(1, PIECES + 1) if PIECES % number == 0]
+    if PIECES % world.size:
+        raise SharedError(
+            f"--deterministic needs {', '.join(numbers[:-1])} or {numbers[-1]} ranks, not {world.size}: mpirun -n"
+        )
+    if len(sizes := nodes_of(world, spec.largest_node)[0]) > 1:
+        raise SharedError(f"--deterministic needs all ranks on one node, and these are on {len(sizes)}: leave it out")
+    chosen = "local" if world.size == 1 and name != "hybrid" else "hybrid"
+    try:
+        return Choice(open_engine(chosen), f"the same bits on {', '.join(numbers)} ranks")
+    except NotPossible as error:
+        raise SharedError(f"--deterministic needs --sync hybrid, which isn't possible: {error}") from error
 
 
 def by_rule(spec: StepSpec, world: World) -> tuple[str, str]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexnet_dist.data.sharding import epoch_order, share, step_size, steps_per_epoch
+from alexnet_dist.data.sharding import PIECES, epoch_order, pieces, share, step_size, steps_per_epoch
 
 
 @given(images=st.integers(1, 300), batch=st.integers(1, 70), size=st.integers(1, 8))
@@ -26,6 +26,23 @@ def test_ranks_divide_the_global_batch(images, batch, size):
 )
 def test_known_shares(count, size, lengths):
     assert [len(share(count, rank, size)) for rank in range(size)] == lengths
+
+
+@given(count=st.integers(0, 100))
+def test_pieces_are_the_same_on_any_number_of_ranks(count):
+    for size in (1, 2, 4, 8):
+        places = []
+        for rank in range(size):
+            mine = list(share(count, rank, size))
+            parts = [mine[piece] for piece in pieces(count, rank, size)]
+            assert [place for part in parts for place in part] == mine
+            places += parts
+        assert places == [list(share(count, piece, PIECES)) for piece in range(PIECES)]
+
+
+@pytest.mark.parametrize("size", [3, 5, 16])
+def test_there_are_no_pieces_that_these_ranks_could_share(size):
+    assert pieces(100, 0, size) == ()
 
 
 def test_order_is_a_permutation_of_its_own_for_every_epoch_and_seed():

@@ -37,3 +37,13 @@ def test_linear_equals_reference_on_blocks(dense):
     assert reference.gradient_error(lambda v: scalar(v, w, b), x, dx) < 2e-5
     assert reference.gradient_error(lambda v: scalar(x, v, b), w, dw) < 2e-5
     assert reference.gradient_error(lambda v: scalar(x, w, v), b, db) < 2e-5
+
+
+@pytest.mark.parametrize("images", [0, 1, 3, 4, 5])
+def test_images_of_zeros_are_added_where_there_are_few(rng, images):
+    x, w, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((images, 70), (40, 70), (40,)))
+    y, workspace = np.empty((images, 40), np.float32), Workspace()
+    for _ in range(2):  # the second time, the workspace is dirty
+        linear.linear_gemm_forward(x, w, b, y, workspace, least=4)
+        assert reference.error(y, x.astype(np.float64) @ w.T.astype(np.float64) + b) < 1e-6 if images else y.size == 0
+        workspace.take((1 << 16,)).fill(np.nan)

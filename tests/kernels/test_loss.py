@@ -97,3 +97,16 @@ def test_count_correct_of_dead_and_diverged_networks():
     labels = np.array([0, 1, 2, 3, 4, 5, 6, loss.NO_LABEL])
     assert loss.count_correct(np.zeros((8, 7), np.float32), labels) == [1, 5]
     assert loss.count_correct(np.full((8, 7), np.nan, np.float32), labels) == [0, 0]
+
+
+def test_sums_of_losses_don_t_depend_on_their_order(rng):
+    logits = (5 * rng.standard_normal((64, 11))).astype(np.float32)
+    labels = rng.integers(0, 11, 64)
+
+    def value(rows):
+        return loss.cross_entropy(logits[rows], labels[rows], np.empty_like(logits[rows]), total=64)
+
+    whole = value(slice(None))
+    for size in (1, 3, 8, 32):
+        starts = rng.permutation(range(0, 64, size))
+        assert sum(value(slice(start, start + size)) for start in starts) == whole

@@ -49,6 +49,23 @@ def test_all_ways_to_divide_cover_everything_once(team, count):
     assert (places == 1).all()
 
 
+def test_a_fixed_team_divides_alike_with_any_number_of_threads():
+    ways = []
+    for threads in (1, 2, 5):
+        with Team(threads, fixed=True) as team:
+            chunks, rows = [], []
+            team.for_chunks(23, 2, lambda part, _, chunks=chunks: chunks.append((part.start, part.stop)))
+            team.for_rows(
+                3, 7, 2, lambda images, part, _, rows=rows: rows.append((images.start, part.start, part.stop))
+            )
+            ways.append((sorted(chunks), sorted(rows)))
+    assert ways[0] == ways[1] == ways[2]
+    with Team(5) as team:
+        other = []
+        team.for_chunks(23, 2, lambda part, _: other.append((part.start, part.stop)))
+    assert sorted(other) != ways[0][0]
+
+
 def test_an_exception_in_any_thread_reaches_the_caller_and_the_team_goes_on(team):
     for culprit in range(team.size):
 

@@ -109,6 +109,11 @@ def test_a_wrong_file_is_refused(tmp_path, text, message):
         (["--elastic", "--freeze", "features"], "--elastic doesn't go with --freeze"),
         (["--elastic", "--on-nan", "restore"], "--elastic doesn't go with --freeze or --on-nan restore"),
         (["--min-ranks", 2], "--min-ranks is of --elastic"),
+        (["--deterministic", "--sync", "sharded"], "--deterministic doesn't go with --sync sharded"),
+        (["--deterministic", "--accumulate", 2], "--deterministic doesn't go with --accumulate 2"),
+        (["--deterministic", "--elastic"], "--deterministic doesn't go with --elastic"),
+        (["--deterministic", "--opt", "lars"], "--deterministic doesn't go with --opt lars"),
+        (["--deterministic", "--clip-grad-norm", 1], "--deterministic doesn't go with --clip-grad-norm"),
         (["--io-patience", 600], "--stall-timeout is 600, but must be more than --io-patience"),
     ],
 )

@@ -75,7 +75,7 @@ class BlockContext:
 
     `workers` run the fully connected layers: the team itself, or the teams of all ranks of a node, and then `allocate`
     makes memory that all of them see; `division` says which part of these layers they run. `training` asks for what
-    backward and dropout need besides.
+    backward and dropout need besides. Products are of at least `least` images, some of them zeros where there are fewer.
     """
 
     batch: int
@@ -84,6 +84,7 @@ class BlockContext:
     training: bool = False
     allocate: Allocate = empty
     division: Division = field(default_factory=Division)
+    least: int = 1
 
 
 class Block(Protocol):

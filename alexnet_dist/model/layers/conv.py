@@ -5,7 +5,7 @@ Each thread of the team has a share of the images, in chunks small enough for it
 Legend: N images, H W C height, width and channels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from alexnet_dist.kernels import pointwise, pool
 from alexnet_dist.model.convolutions import Convolution
 from alexnet_dist.model.layers.base import BlockContext, DropoutKey, LayerParameters
 from alexnet_dist.model.parameters import GradientSink
+from alexnet_dist.support.pairwise import sum_in_pairs_
 from alexnet_dist.support.workspace import Workspace, empty
 
 IMAGES_PER_TASK = 2  # that a thread pools at once, in its cache
@@ -35,6 +36,9 @@ class ConvBlock:
 
     Bias and ReLU come after the pooling: the maximum of ReLUs is the ReLU of the maximum, on a quarter of the data. The
     map between convolution and pooling is only in scratch memory; backward needs just the positions of the maxima.
+
+    `pieces`, where there are any, are slices of the batch. Each is computed by itself, and the gradients of all are summed in
+    pairs: so they don't depend on which pieces are computed together.
     """
 
     def __init__(
@@ -52,7 +56,9 @@ class ConvBlock:
                 empty((batch, *shape.output), np.uint8),
             )
         self._bias_gradients = empty((batch if context.training else 0, len(parameters.b)))  # of each image
+        self._least = context.least
         self._prepared = False
+        self.pieces: tuple[slice, ...] = ()  # to be set before forward
         self.images = 0  # of the latest forward pass
 
     def forward(self, x: np.ndarray, dropout: DropoutKey | None) -> np.ndarray:
@@ -60,17 +66,26 @@ class ConvBlock:
         if not self._prepared:
             self.convolution.prepare(self.team)
             self._prepared = True
-        for part in self._chunks(len(x)):
+        for part in (part for piece in self._pieces(len(x)) for part in self._chunks(piece)):
             with self.team.shared.frame():
-                z = self.team.shared.take((part.stop - part.start, *self.convolution.map_shape))
-                self.convolution.forward(self.team, x[part], z)
-                self._pool_and_activate(z, part)
+                images = x[part] if self.pieces else self._at_least(x[part])
+                z = self.team.shared.take((len(images), *self.convolution.map_shape))
+                self.convolution.forward(self.team, images, z)
+                self._pool_and_activate(z[: part.stop - part.start], part)
         self.images = len(x)
         return self.y[: len(x)]
 
     def weights_changed(self) -> None:
         """The weights are not those that forward has prepared: it prepares them anew."""
         self._prepared = False
+
+    def _at_least(self, x: np.ndarray) -> np.ndarray:
+        """x, with zeros behind it where it has fewer images than a product should have."""
+        if not 0 < len(x) < self._least:
+            return x
+        images = self.team.shared.take((self._least, *x.shape[1:]))
+        images[: len(x)], images[len(x) :] = x, 0
+        return images
 
     def _pool_and_activate(self, z: np.ndarray, part: slice) -> None:
         """From the map to y: pooling, bias, ReLU."""
@@ -100,18 +115,27 @@ class ConvBlock:
 
         The weights may change between this and the next call of forward.
         """
+        pieces = self._pieces(len(x))
+        with self.team.shared.frame():
+            dw = self.team.shared.take((len(pieces), *self.parameters.w.shape))
+            for piece, dw_piece in zip(pieces, dw, strict=True):
+                self._backward_piece(x, dy, dx, piece, dw_piece)
+            self._pass_gradients(dw.reshape(len(pieces), -1), pieces, sink)
+        self._prepared = False
+
+    def _backward_piece(
+        self, x: np.ndarray, dy: np.ndarray, dx: np.ndarray | None, piece: slice, dw: np.ndarray
+    ) -> None:
+        """Of some of the images: the gradient of the weights, which fills dw, and theirs of dx."""
         with self.team.shared.frame():
             du = self.team.shared.take(self.convolution.gradient_shape)
-            for part in self._chunks(len(x)):
+            for part in self._chunks(piece):
                 with self.team.shared.frame():
                     dz = self.team.shared.take((part.stop - part.start, *self.convolution.map_shape))
                     self._backward_to_map(dy, dz, part)
                     dx_part = None if dx is None else dx[part]
-                    self.convolution.backward(self.team, x[part], dz, dx_part, du, add=part.start > 0)
-            dw = self.team.shared.take(self.parameters.w.shape)
+                    self.convolution.backward(self.team, x[part], dz, dx_part, du, add=part.start > piece.start)
             self.convolution.finish(self.team, du, dw)
-            self._pass_gradients(dw.reshape(-1), len(x), sink)
-        self._prepared = False
 
     def _backward_to_map(self, dy: np.ndarray, dz: np.ndarray, part: slice) -> None:
         """From dy to the gradient of the map: ReLU, bias, pooling."""
@@ -135,19 +159,27 @@ class ConvBlock:
 
         self.team.for_chunks(len(dz), IMAGES_PER_TASK, task)
 
-    def _pass_gradients(self, dw: np.ndarray, n: int, sink: GradientSink) -> None:
-        start = self.parameters.b_start
-        with sink.block(start, start + len(self.parameters.b), self.team.workspaces[0]) as gradient:
-            np.add.reduce(self._bias_gradients[:n], axis=0, out=gradient)
+    def _pass_gradients(self, dw: np.ndarray, pieces: Sequence[slice], sink: GradientSink) -> None:
+        """Passes on the sums of the pieces' gradients of the weights, dw [pieces, weights], and of those of the bias."""
+        start, workspace = self.parameters.b_start, self.team.workspaces[0]
+        with sink.block(start, start + len(self.parameters.b), workspace) as gradient, workspace.frame():
+            db = workspace.take((len(pieces), *gradient.shape))
+            for piece, db_piece in zip(pieces, db, strict=True):
+                np.add.reduce(self._bias_gradients[piece], axis=0, out=db_piece)
+            gradient[...] = sum_in_pairs_(list(db))
 
         def task(lo: int, hi: int, workspace: Workspace) -> None:
             start = self.parameters.w_start
             with sink.block(start + lo, start + hi, workspace) as gradient:
-                gradient[...] = dw[lo:hi]
+                gradient[...] = sum_in_pairs_([piece[lo:hi] for piece in dw])
 
-        self.team.for_each(dw.size, SINK_BLOCK, task)
+        self.team.for_each(dw.shape[1], SINK_BLOCK, task)
 
-    def _chunks(self, n: int) -> Iterator[slice]:
-        """The batch in the convolution's chunks; one empty chunk if there is no image, so that the gradients are zero."""
-        for start in range(0, max(n, 1), self.convolution.chunk):
-            yield slice(start, min(start + self.convolution.chunk, n))
+    def _pieces(self, n: int) -> Sequence[slice]:
+        """What is computed by itself: the pieces, or all n images at once."""
+        return self.pieces or (slice(0, n),)
+
+    def _chunks(self, piece: slice) -> Iterator[slice]:
+        """A piece in the convolution's chunks; one empty chunk if there is no image, so that the gradients are zero."""
+        for start in range(piece.start, max(piece.stop, piece.start + 1), self.convolution.chunk):
+            yield slice(start, min(start + self.convolution.chunk, piece.stop))

@@ -52,6 +52,7 @@ class LinearBlock:
         masks = context.training and shape.dropout > 0
         self.mask = context.allocate((images if masks else 0, self.owned.stop - self.owned.start))
         self.x = context.allocate((context.batch if masks or not division.whole else 0, self.inputs))
+        self._least = context.least
         self._input = self.y  # x after dropout, of the latest forward pass
         self._dropped = False
         self.images = 0  # of the latest forward pass
@@ -75,7 +76,8 @@ class LinearBlock:
         y = self.y[: len(x)]
 
         def task(lo: int, hi: int, workspace: Workspace) -> None:
-            linear.linear_gemm_forward(x, self.w[lo:hi], self.parameters.b[lo:hi], y[:, lo:hi], workspace)
+            w, b = self.w[lo:hi], self.parameters.b[lo:hi]
+            linear.linear_gemm_forward(x, w, b, y[:, lo:hi], workspace, least=self._least)
             if self.relu:
                 pointwise.relu_forward_(y[:, lo:hi])
 
