@@ -121,13 +121,15 @@ def work_training(kind: str, folder: Path, threads: int, batch: int) -> None:
     from alexnet_dist.training.setup import open_run
     from alexnet_dist.training.trainer import Trainer
 
+    loaded: list[int] = []  # of the noise
     noise = np.random.default_rng(0).standard_normal((224, 224, 3), dtype=np.float32)
 
     class SyntheticTrainer(Trainer):
         """Its batches hold noise, written once into the loader's buffers."""
 
-        def _loader(self) -> Loader:
+        def _training_loader(self) -> Loader:
             def load(index: int, epoch: int, out: np.ndarray) -> None:
+                loaded.append(index)
                 if out[0, 0, 0] != noise[0, 0, 0]:
                     out[:] = noise
 
@@ -153,6 +155,8 @@ def work_training(kind: str, folder: Path, threads: int, batch: int) -> None:
             # Standard output is the benchmark's.
             with redirect_stdout(io.StringIO()), open_run(config, World(MPI.COMM_SELF)) as run:
                 trainer(run).run()
+            if (trainer is SyntheticTrainer) != bool(loaded):
+                raise SystemExit("the trainer has not taken the loader that was meant for it")
             lines = map(json.loads, (Path(output) / "metrics.jsonl").read_text().splitlines())
             speeds = [line["images_per_second"] for line in lines if line["event"] == "step"]
         counted = speeds[NOT_COUNTED[0] : len(speeds) - NOT_COUNTED[1]]
