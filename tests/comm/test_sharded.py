@@ -193,3 +193,29 @@ def test_a_window_that_fails_on_one_node_is_said_by_all_ranks(monkeypatch, windo
     with pytest.raises(NoSharedMemory, match="can't share 0 MB"):
         make()
     assert world.sum([1]) == [world.size]
+
+
+@pytest.mark.skipif(World().size == 1, reason="a rank alone fails alone")
+@pytest.mark.parametrize("windows", [1, 3])
+def test_a_window_that_fails_on_one_rank_of_a_node_is_said_by_all(monkeypatch, windows):
+    """The library makes it and then fails on one rank: the others have theirs."""
+    world, made = World(), []
+
+    def allocate(size, comm):
+        window = MPI.Win.Allocate_shared(size, 1, comm=comm)
+        made.append(window)
+        if len(made) == windows and world.rank == world.size - 1:
+            raise MPI.Exception(MPI.ERR_NO_MEM)
+        return window
+
+    monkeypatch.setattr("alexnet_dist.comm.node._allocate", allocate)
+
+    def make():
+        node = Node(world)
+        for _ in range(windows):
+            node.shared((3,))
+
+    with pytest.raises(NoSharedMemory, match="can't share 0 MB"):
+        make()
+    assert world.sum([1]) == [world.size]
+    made[-1].Free()  # all ranks have it here
