@@ -9,7 +9,7 @@ from mpi4py import MPI
 from updates import Calls, Norms, hand_over, options
 
 from alexnet_dist.comm.hybrid import Hybrid
-from alexnet_dist.comm.node import Node, NodeTeam, NoSharedMemory, require_room
+from alexnet_dist.comm.node import Node, NodeTeam, NoSharedMemory, require_room, shared_memory_room
 from alexnet_dist.comm.sharded import Sharded
 from alexnet_dist.comm.world import World
 from alexnet_dist.support.division import divide
@@ -163,6 +163,11 @@ def test_the_team_of_a_node_covers_everything_once(count):
             assert (blocks == turn).all()
             assert (chunks == turn).all()
             node.barrier()
+
+
+def test_a_host_without_shared_memory_has_no_room(monkeypatch, tmp_path):
+    monkeypatch.setattr("alexnet_dist.comm.node.SHARED_MEMORY", tmp_path / "nowhere")
+    assert shared_memory_room() == 0
 
 
 @pytest.mark.skipif(World().size == 1, reason="a rank alone needs no shared memory")
