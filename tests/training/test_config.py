@@ -108,6 +108,7 @@ def test_a_wrong_file_is_refused(tmp_path, text, message):
         (["--elastic", "--sync", "hybrid"], "--elastic goes with --sync allreduce"),
         (["--elastic", "--freeze", "features"], "--elastic doesn't go with --freeze"),
         (["--elastic", "--on-nan", "restore"], "--elastic doesn't go with --freeze or --on-nan restore"),
+        (["--elastic", "--batch-size", 8], r"--elastic doesn't go with --batch-size 8 .*say --global-batch"),
         (["--min-ranks", 2], "--min-ranks is of --elastic"),
         (["--deterministic", "--sync", "sharded"], "--deterministic doesn't go with --sync sharded"),
         (["--deterministic", "--accumulate", 2], "--deterministic doesn't go with --accumulate 2"),
