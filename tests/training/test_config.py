@@ -55,7 +55,13 @@ def test_augmentation_is_read_from_a_file_and_handed_on(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("epoch = 5", "unrecognized"), ('epochs = "many"', "invalid int"), ("epochs = ", "can't be read")],
+    [
+        ("epoch = 5", "unrecognized"),
+        ('epochs = "many"', "invalid int"),
+        ("epochs = ", "can't be read"),
+        (f"epochs = {'[' * 10_000}", "can't be read"),
+    ],
+    ids=["unknown", "text", "nothing", "nested"],
 )
 def test_a_wrong_file_is_refused(tmp_path, text, message):
     file = tmp_path / "run.toml"
