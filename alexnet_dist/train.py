@@ -1,6 +1,7 @@
 """python -m alexnet_dist.train: train AlexNet on all ranks of this MPI run."""
 
 import argparse
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,13 @@ def body(signals: StopSignals, world: "World", args: argparse.Namespace) -> int:
     signals.catch()  # MPICH has put a handler of its own in the place of one of them
     # Imported here, because --help needs no MPI.
     from alexnet_dist.training.elastic import train
+    from alexnet_dist.training.watchdog import Watchdog
 
-    with world.shared_errors():
-        config = read_config(args)
-    return train(config, world, signals)
+    with ExitStack() as stack:
+        with world.shared_errors():
+            config = read_config(args)
+            watchdog = stack.enter_context(Watchdog(config.stall_timeout, world))  # before it waits for the others
+        return train(config, world, signals, watchdog)
 
 
 def main(argv: list[str] | None = None) -> int:

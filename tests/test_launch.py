@@ -151,7 +151,7 @@ def test_what_is_installed_is_not_installed_again(
 def machine(fake: Fake) -> Fake:
     """A machine with alexnet_dist, MPICH and eight cores; its mpirun prints its arguments."""
     fake("python", "exit 0")
-    fake("nproc", "echo 8")
+    fake("nproc", "echo ${OMP_THREAD_LIMIT:-${OMP_NUM_THREADS:-8}}")  # as the real one
     fake("mpirun", mpirun("mpich", 'printf "<%s>" "$@"; echo'))
     return fake
 
@@ -176,6 +176,15 @@ def test_local_starts_and_prints_mpirun(project: Path, machine: Fake, flavour: s
     assert started == "".join(f"<{word}>" for word in words)
     assert printed == "+ mpirun " + " ".join(words).replace("my images.list", r"my\ images.list")
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("variable", ["OMP_NUM_THREADS", "OMP_THREAD_LIMIT"])
+def test_local_counts_cores_where_a_cluster_sets_one_thread(
+    project: Path, machine: Fake, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    result = run(project / "launch" / "local.sh", "1")
+    assert f"<--threads><{cores_of_eight()}>" in result.stdout
 
 
 def test_local_starts_what_an_elastic_run_needs(project: Path, machine: Fake) -> None:

@@ -129,17 +129,19 @@ class Node:
         return array
 
     def _window(self, size: int) -> MPI.Win:
-        window, problems = MPI.WIN_NULL, []
+        window, problem = MPI.WIN_NULL, []
         try:
             window = _allocate(size, self.comm)
         except MPI.Exception as error:
-            problems = [f"the MPI library on {os.uname().nodename} can't share {size / 1e6:.0f} MB ({error})"]
-        problems = self.world.all_texts(problems)
+            text = f"the MPI library on {os.uname().nodename} can't share {size / 1e6:.0f} MB ({error})"
+            problem = [str(self.number), text]
+        problems = self.world.all_texts(problem)
         if problems:
-            if window != MPI.WIN_NULL:
+            # To free it is collective over the node: where one of its ranks has none, the others leave theirs as it is.
+            if str(self.number) not in problems[::2]:
                 window.Free()
             self.close()
-            raise NoSharedMemory(problems[0])
+            raise NoSharedMemory(problems[1])
         return window
 
     def barrier(self) -> None:

@@ -16,14 +16,28 @@ def require_room_for_mpi() -> None:
     All of it counts, not what is left: what one rank takes of it, while another one looks, must not let them disagree.
     """
     ranks, number = os.environ.get("MPI_LOCALNRANKS", ""), os.environ.get("MPI_LOCALRANKID")  # as its mpirun says
-    if number is None or not ranks.isdecimal() or not SHARED_MEMORY.is_dir():
+    if number is None or not ranks.isdecimal():
         return
-    needed, there = OF_A_RANK * max(int(ranks), LEAST), os.statvfs(SHARED_MEMORY)
-    room = there.f_blocks * there.f_frsize
-    if room < needed and number != "0":
+    needed, room = OF_A_RANK * max(int(ranks), LEAST), _size()
+    if room is not None and room >= needed:
+        return
+    if number != "0":
         raise SystemExit(BAD_INPUT)
-    if room < needed:
+    host, needs = os.uname().nodename, f"MPI needs {needed / 1e6:.1f} MB there for {plural(int(ranks), 'rank')}"
+    if room is None:
         raise UserError(
-            f"{SHARED_MEMORY} on {os.uname().nodename} has room for {room / 1e6:.1f} MB, and MPI needs "
-            f"{needed / 1e6:.1f} MB for {plural(int(ranks), 'rank')}. Give a container more (docker run --shm-size 1g)"
+            f"{SHARED_MEMORY} isn't there on {host}, and {needs}. Mount it (mkdir {SHARED_MEMORY} && "
+            f"mount -t tmpfs tmpfs {SHARED_MEMORY}), and in a container give it one (docker run --shm-size 1g)"
         )
+    raise UserError(
+        f"{SHARED_MEMORY} on {host} has room for {room / 1e6:.1f} MB, and {needs}. "
+        "Give a container more (docker run --shm-size 1g)"
+    )
+
+
+def _size() -> int | None:
+    """Bytes of shared memory on this host, used or not; None where it has none."""
+    if not SHARED_MEMORY.is_dir():
+        return None
+    there = os.statvfs(SHARED_MEMORY)
+    return there.f_blocks * there.f_frsize

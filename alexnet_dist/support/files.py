@@ -31,10 +31,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises UserError if it can't be written (no space, no permission, a device); `path` is then unchanged.
     """
-    _refuse_other_kinds(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with writing(path):
+            _refuse_other_kinds(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             with open(temporary, "rb") as file:
@@ -56,9 +56,9 @@ def write_text(path: Path, text: str) -> None:
 
 def check_writable(path: Path) -> None:
     """Raises UserError unless a file can be created at `path`: to be called before hours of work, not after."""
-    _refuse_other_kinds(path)
     probe = path.with_name(f".{path.name}.{os.getpid()}.probe")
     with writing(path.parent):
+        _refuse_other_kinds(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()

@@ -75,9 +75,12 @@ class Team:
         self.workspaces = [Workspace() for _ in range(self.size)]
         self.shared = Workspace()  # for arrays that all threads work on; taken by the caller of run
         self._limits = one_blas_thread() if limit_blas else None
+        self._task: Task | None = None
+        self._begin()
+
+    def _begin(self) -> None:
         self._start = threading.Barrier(self.size)
         self._end = threading.Barrier(self.size)
-        self._task: Task | None = None
         self._errors: list[BaseException | None] = [None] * self.size
         self._threads = [
             threading.Thread(target=self._serve, args=(index,), name=f"team-{index}", daemon=True)
@@ -88,15 +91,19 @@ class Team:
 
     def run(self, task: Task) -> None:
         """Every thread calls `task(its index, its workspace)`; returns when all have, and raises what one of them raised."""
+        if self._task is not None:  # Ctrl-C has ended the run before half-way, and the others may be anywhere
+            self._break_off()
+            self._begin()
         self._task = task
         self._start.wait()
         self._work(0)
         self._end.wait()
-        self._task = None
         for error in self._errors:
             if error is not None:
                 self._errors = [None] * self.size
+                self._task = None
                 raise error
+        self._task = None
 
     def for_chunks(self, count: int, size: int, task: Callable[[slice, Workspace], Any]) -> None:
         """`task(slice, workspace)` over `count` images: each share of them in chunks of at most `size`."""
@@ -140,12 +147,8 @@ class Team:
 
     def close(self) -> None:
         """Ends the threads, and lifts the limit on BLAS's threads."""
-        self._task = None
-        if self._threads:
-            self._start.wait()
-            for thread in self._threads:
-                thread.join()
-            self._threads = []
+        self._break_off()
+        self._threads = []
         self._lift_limits()
 
     def abandon(self) -> None:
@@ -153,6 +156,14 @@ class Team:
         self._start.abort()
         self._end.abort()
         self._lift_limits()
+
+    def _break_off(self) -> None:
+        """Returns when the threads have ended, those at work after their task."""
+        self._start.abort()
+        self._end.abort()
+        for thread in self._threads:
+            if thread.is_alive():  # and not one that was never started
+                thread.join()
 
     def __enter__(self) -> "Team":
         return self
@@ -171,8 +182,6 @@ class Team:
         with suppress(threading.BrokenBarrierError):
             while True:
                 self._start.wait()
-                if self._task is None:
-                    return
                 self._work(index)
                 self._end.wait()
 

@@ -153,6 +153,11 @@ class TrainingConfig:
             raise UserError(f"--elastic goes with --sync allreduce, where each rank has everything, not {self.sync}")
         if self.elastic and (self.freeze or self.on_nan == "restore"):
             raise UserError("--elastic doesn't go with --freeze or --on-nan restore")
+        if self.elastic and self.batch_size is not None:
+            raise UserError(
+                f"--elastic doesn't go with --batch-size {self.batch_size} (of each rank): a step would have fewer images when "
+                "ranks are lost, and the rest of the epoch others than it should; say --global-batch, which stays the same"
+            )
         if self.deterministic:
             self._refuse_what_depends_on_ranks()
         if self.min_ranks > 1 and not self.elastic:

@@ -13,9 +13,10 @@ from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.progress import Progress
 from alexnet_dist.training.setup import Memory, open_run
 from alexnet_dist.training.trainer import Trainer
+from alexnet_dist.training.watchdog import Watchdog
 
 
-def train(config: TrainingConfig, world: World, signals: StopSignals) -> int:
+def train(config: TrainingConfig, world: World, signals: StopSignals, watchdog: Watchdog) -> int:
     """Collective: trains; returns the exit code. Raises SharedError for bad input, where MPI can't do what --elastic asks for,
     and where too few ranks are left."""
     if config.elastic:
@@ -24,7 +25,7 @@ def train(config: TrainingConfig, world: World, signals: StopSignals) -> int:
     while True:
         trainer = None
         try:
-            with open_run(config, world, memory=memory) as run:
+            with open_run(config, world, memory=memory, watchdog=watchdog) as run:
                 trainer, memory = Trainer(run, signals), None
                 code = trainer.run()
             world.commit()

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -99,17 +99,28 @@ class Run(Inputs):
 
 @contextmanager
 def open_run(
-    config: TrainingConfig, world: World, sources: Sources | None = None, memory: Memory | None = None
+    config: TrainingConfig,
+    world: World,
+    sources: Sources | None = None,
+    memory: Memory | None = None,
+    watchdog: Watchdog | None = None,
 ) -> Iterator[Run]:
     """Collective: the run, whose memory, threads and files are released at the end.
 
     Without `sources` the images are those of the lists that the configuration names. With a `memory` the run goes on from
-    that. What is wrong with the input is raised as SharedError.
+    that. A `watchdog` may be watching already. What is wrong with the input is raised as SharedError.
     """
-    inputs = read_inputs(config, world, sources, memory)
-    watchdog = Watchdog(config.stall_timeout, world, inputs.folder.path, inputs.warn)
-    held = _held(inputs.folder, world, take_over=memory is not None)
-    with held, watchdog, Team(config.threads or world.node_threads(), fixed=config.deterministic) as team:
+    with ExitStack() as stack:
+        watchdog = watchdog or stack.enter_context(Watchdog(config.stall_timeout, world))
+        watchdog.meet()
+        inputs = read_inputs(config, world, sources, memory)
+        watchdog.begin(inputs.folder.path)
+        lock = RunLock(inputs.folder.path)
+        stack.callback(lock.release)
+        with world.shared_errors():
+            if world.rank == 0:  # raises if another run holds the folder, unless its rank 0 has been lost
+                lock.acquire(take_over=memory is not None)
+        team = stack.enter_context(Team(config.threads or world.node_threads(), fixed=config.deterministic))
         run = _begin(inputs, team, memory)
         try:
             yield run
@@ -121,19 +132,6 @@ def open_run(
             raise
         finally:
             run.report.close()
-
-
-@contextmanager
-def _held(folder: RunFolder, world: World, take_over: bool) -> Iterator[None]:
-    """Collective: rank 0 holds the folder. Raises SharedError if another run does, unless its rank 0 has been lost."""
-    lock = RunLock(folder.path)
-    try:
-        with world.shared_errors():
-            if world.rank == 0:
-                lock.acquire(take_over)
-        yield
-    finally:
-        lock.release()
 
 
 def read_inputs(

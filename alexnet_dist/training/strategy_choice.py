@@ -124,16 +124,18 @@ def _memory_shortage(name: str, demand: Demand, world: World) -> str:
 
 
 def _fastest(spec: StepSpec, world: World, open_engine: OpenEngine) -> Choice:
-    """Collective: the engine whose steps on noise are the fastest; of those that are possible, opened anew."""
+    """Collective: the engine whose steps on noise are the fastest; of those that are possible and fit into memory, opened
+    anew. Where none does, the one that the rule takes."""
     if world.size == 1:
         return Choice(open_engine("local"), "one rank has nobody to exchange gradients with")
     sizes, node = nodes_of(world, spec.largest_node)
     demand = spec.demand(sizes, node)
     seconds: dict[str, float] = {}
     rejections = []
-    # Those that share memory first: if one works, the others may be left out.
+    # Those that share memory first: they take the least.
     for candidate in sorted(for_many_ranks(), key=lambda candidate: not STRATEGIES[candidate].shares_memory):
-        if seconds and (reason := _memory_shortage(candidate, demand, world)):
+        reason = STRATEGIES[candidate].refuses(spec.network, spec.frozen) or _memory_shortage(candidate, demand, world)
+        if reason:
             rejections.append(f"not {candidate}: {reason}")
             continue
         try:
@@ -145,6 +147,9 @@ def _fastest(spec: StepSpec, world: World, open_engine: OpenEngine) -> Choice:
         engine.close()
         del engine
         gc.collect()  # an engine and its strategy know each other: their buffers would stay until some later time
+    if not seconds:
+        name, why = by_rule(spec, world)
+        return _open_or_fall_back(name, open_engine, f"nothing could be measured; {why}")
     best = min(seconds, key=lambda candidate: seconds[candidate])
     measured = ", ".join(f"{candidate} {1e3 * value:.0f} ms" for candidate, value in seconds.items())
     warning = "another run may find another one the fastest, and then differs in rounding"

@@ -6,7 +6,6 @@ import faulthandler
 import os
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Self
 
 from alexnet_dist.comm.ranks import Ranks
 from alexnet_dist.errors import STALLED
+from alexnet_dist.runs.log import warn
 from alexnet_dist.support.activity import ACTIVITY
 from alexnet_dist.support.hosts import answers
 from alexnet_dist.support.plural import plural
@@ -30,16 +30,29 @@ class Watchdog:
     """Ends all ranks with STALLED if nothing in this process has moved for `timeout` seconds, or at once if it waits for
     ranks of its host that have died, or mpirun's process on this host has; with a timeout of 0, never.
 
-    What moves is in ACTIVITY. Seconds in which the process was stopped, or its machine asleep, don't count. `say` is told
-    what has happened, and the stacks of all threads are written to a file in `folder`. Making one is collective.
+    What moves is in ACTIVITY. Seconds in which the process was stopped, or its machine asleep, don't count. It says what has
+    happened, and writes the stacks of all threads to a file in the run's folder, once it has begun. It watches from the first
+    moment on, when the ranks don't know each other yet.
     """
 
-    def __init__(self, timeout: float, world: Ranks, folder: Path, say: Callable[[str], None]) -> None:
-        self._timeout, self._world, self._folder, self._say = timeout, world, folder, say
-        self._everyone = world.all_processes()
+    def __init__(self, timeout: float, world: Ranks) -> None:
+        self._timeout, self._world = timeout, world
+        self._everyone: list[Process] = []
+        self._reads = False
+        self._folder: Path | None = None
         self._parent = os.getppid()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def meet(self) -> None:
+        """Collective: the ranks learn who they are. Until `begin` they read, each by itself, which may take as long as it
+        does: they end only where one of them is seen to be stopped or gone."""
+        self._everyone = self._world.all_processes()
+        self._reads = True
+
+    def begin(self, folder: Path) -> None:
+        """Nothing takes longer than the timeout from now on; `folder` is for the stacks."""
+        self._folder, self._reads = folder, False
 
     def __enter__(self) -> Self:
         if self._timeout:
@@ -65,7 +78,9 @@ class Watchdog:
             ):  # they won't come
                 self._end(f"waits for other ranks, in phase {ACTIVITY.phase}")
             elif still > self._timeout + self._grace():
-                self._end(self._what())
+                if not self._reads or self._whom():
+                    self._end(self._what())
+                still = 0.0
 
     def _grace(self) -> float:
         if not ACTIVITY.waits_for_others:
@@ -75,19 +90,17 @@ class Watchdog:
     def _end(self, why: str) -> None:
         # All below may hang, too: on a disk that doesn't answer, on a lock that a stuck thread holds, in MPI.
         faulthandler.dump_traceback_later(LAST_WORDS, exit=True)
-        stacks = self._folder / f"stacks-rank-{self._world.rank}.txt"
-        self._say(f"{why}. {self._whom()}All ranks end (--stall-timeout); stacks are in {stacks.name}")
-        with suppress(OSError), open(stacks, "w", encoding="utf-8") as file:
-            faulthandler.dump_traceback(file, all_threads=True)
+        name = f"stacks-rank-{self._world.rank}.txt"
+        text = f"{why}. {self._whom()}All ranks end (--stall-timeout)"
+        warn(self._world.rank, self._world.size, f"{text}; stacks are in {name}" if self._folder else text)
+        if self._folder:
+            with suppress(OSError), open(self._folder / name, "w", encoding="utf-8") as file:
+                faulthandler.dump_traceback(file, all_threads=True)
         self._world.abort(STALLED)
         os._exit(STALLED)  # where MPI's way to end all didn't end this one
 
-    @property
-    def _here(self) -> str:
-        return self._everyone[self._world.rank].host
-
     def _what(self) -> str:
-        where = f"{self._timeout:g} s, in phase {ACTIVITY.phase}, on {self._here}"
+        where = f"{self._timeout:g} s, in phase {ACTIVITY.phase}, on {os.uname().nodename}"
         return f"{'waited for other ranks' if ACTIVITY.waits_for_others else 'nothing has moved'} for {where}"
 
     def _neighbours(self) -> list[tuple[int, Process]]:
@@ -108,11 +121,11 @@ class Watchdog:
                 sentences.append(f"Rank {rank} ({process}) is stopped, as by SIGSTOP (kill -CONT goes on). ")
         others: dict[str, list[int]] = {}
         for rank, process in enumerate(self._everyone):
-            if process.host != self._here:
+            if process.host != os.uname().nodename:
                 others.setdefault(process.host, []).append(rank)
         with ThreadPoolExecutor(64) as pool:
             for (host, ranks), answer in zip(others.items(), pool.map(answers, others), strict=True):
                 if not answer:
                     which = f"{plural(len(ranks), 'rank')} from {ranks[0]} on"
-                    sentences.append(f"The host {host} ({which}) can't be reached from {self._here}. ")
+                    sentences.append(f"The host {host} ({which}) can't be reached from {os.uname().nodename}. ")
         return "".join(sentences)

@@ -9,7 +9,7 @@ from mpi4py import MPI
 from updates import Calls, Norms, hand_over, options
 
 from alexnet_dist.comm.hybrid import Hybrid
-from alexnet_dist.comm.node import Node, NodeTeam, NoSharedMemory, require_room
+from alexnet_dist.comm.node import Node, NodeTeam, NoSharedMemory, require_room, shared_memory_room
 from alexnet_dist.comm.sharded import Sharded
 from alexnet_dist.comm.world import World
 from alexnet_dist.support.division import divide
@@ -165,6 +165,11 @@ def test_the_team_of_a_node_covers_everything_once(count):
             node.barrier()
 
 
+def test_a_host_without_shared_memory_has_no_room(monkeypatch, tmp_path):
+    monkeypatch.setattr("alexnet_dist.comm.node.SHARED_MEMORY", tmp_path / "nowhere")
+    assert shared_memory_room() == 0
+
+
 @pytest.mark.skipif(World().size == 1, reason="a rank alone needs no shared memory")
 def test_too_little_shared_memory_is_said_by_all_ranks():
     world = World()
@@ -193,3 +198,29 @@ def test_a_window_that_fails_on_one_node_is_said_by_all_ranks(monkeypatch, windo
     with pytest.raises(NoSharedMemory, match="can't share 0 MB"):
         make()
     assert world.sum([1]) == [world.size]
+
+
+@pytest.mark.skipif(World().size == 1, reason="a rank alone fails alone")
+@pytest.mark.parametrize("windows", [1, 3])
+def test_a_window_that_fails_on_one_rank_of_a_node_is_said_by_all(monkeypatch, windows):
+    """The library makes it and then fails on one rank: the others have theirs."""
+    world, made = World(), []
+
+    def allocate(size, comm):
+        window = MPI.Win.Allocate_shared(size, 1, comm=comm)
+        made.append(window)
+        if len(made) == windows and world.rank == world.size - 1:
+            raise MPI.Exception(MPI.ERR_NO_MEM)
+        return window
+
+    monkeypatch.setattr("alexnet_dist.comm.node._allocate", allocate)
+
+    def make():
+        node = Node(world)
+        for _ in range(windows):
+            node.shared((3,))
+
+    with pytest.raises(NoSharedMemory, match="can't share 0 MB"):
+        make()
+    assert world.sum([1]) == [world.size]
+    made[-1].Free()  # all ranks have it here

@@ -1,6 +1,8 @@
 """Small exchanges and shared errors, on any number of ranks: mpirun -n 2 python -m pytest --with-mpi -m mpi."""
 
+import sys
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,6 +81,23 @@ def test_ranks_that_read_something_else_are_named(world):
         else nullcontext()
     ):
         world.require_same(f"{world.rank == world.size - 1}", "the list")
+
+
+@pytest.mark.parametrize("error", [None, OSError("the disk is full"), ValueError("the file is closed")])
+def test_what_was_printed_comes_out_before_all_ranks_end(world, monkeypatch, error):
+    did = []
+
+    class Stream:
+        def flush(self):
+            did.append("flush")
+            if error is not None:
+                raise error
+
+    monkeypatch.setattr(sys, "stdout", Stream())
+    monkeypatch.setattr(sys, "stderr", Stream())
+    world.comm = SimpleNamespace(Abort=did.append)
+    world.abort(69)
+    assert did == ["flush", "flush", 69]
 
 
 def test_threads_are_shared_by_the_ranks_of_a_node(world):

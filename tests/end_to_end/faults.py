@@ -52,6 +52,11 @@ def die(*_: Any, **__: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def stop(*_: Any, **__: Any) -> None:
+    strike()
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def raise_in_thread(*_: Any, **__: Any) -> None:
     threading.Thread(target=raise_exception).start()
 
@@ -102,6 +107,7 @@ FAULTS: dict[str, tuple[Any, str, Callable[..., None], bool]] = {  # where, what
     "exception": (Engine, "step", raise_exception, True),
     "exit": (Engine, "step", leave, True),
     "kill": (Engine, "step", die, True),
+    "stop": (train, "read_config", stop, True),
     "spoil": (Engine, "step", spoil, True),
     "flip": (Engine, "step", flip, True),
     "thread": (Engine, "step", raise_in_thread, True),

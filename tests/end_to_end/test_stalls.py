@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from launcher import MPIRUN, SMALL, Job, events, needs_mpirun, steps
@@ -40,6 +41,31 @@ def test_a_stopped_rank_is_named(site, stopped):
     assert f"rank {1 - stopped}: waited for other ranks for {TIMEOUT} s, in phase" in text, str(job)
     assert f"Rank {stopped} (process {pid} on {os.uname().nodename}) is stopped" in text, str(job)
     assert "watchdog.py" in (site / name / f"stacks-rank-{1 - stopped}.txt").read_text()
+
+
+def test_a_rank_that_is_stopped_before_they_know_each_other(site):
+    program = [str(Path(__file__).with_name("faults.py")), "stop@1"]
+    with Job([MPIRUN, "-n", "2", sys.executable, *program, *flags("early")[2:]], site) as job:
+        job.wait(TIMEOUT + PROMPT)
+    assert job.code == 69, str(job)
+    assert f"rank 0: waited for other ranks for {TIMEOUT} s, in phase start" in job.out + job.err, str(job)
+    assert not (site / "early").exists()
+
+
+def test_reading_may_take_long_and_a_rank_that_is_stopped_meanwhile_is_named(site):
+    """The list is a pipe, which never ends."""
+    timeout, grace = 1, 6
+    os.mkfifo(site / "pipe.list")
+    words = ["-n", "2", sys.executable, *flags("reading"), "--data", "pipe.list"]
+    words += ["--io-patience", "0.5", "--stall-timeout", str(timeout)]
+    with Job([MPIRUN, *words], site) as job, open(site / "pipe.list", "w"):  # which waits until it is being read
+        time.sleep(timeout + grace + 2)
+        ranks = job.ranks()
+        assert len(ranks) == 2, str(job)
+        os.kill(ranks[1], signal.SIGSTOP)
+        job.wait(timeout + PROMPT)
+    assert job.code == 69, str(job)
+    assert f"Rank 1 (process {ranks[1]} on {os.uname().nodename}) is stopped" in job.out + job.err, str(job)
 
 
 def test_a_rank_that_is_stopped_for_a_moment_goes_on(site):

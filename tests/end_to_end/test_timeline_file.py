@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from launcher import needs_mpirun, train
+from launcher import events, needs_mpirun, start_training, train
 
 pytestmark = needs_mpirun
 
@@ -17,11 +17,11 @@ def test_timeline(pictures, tmp_path, sync):
     data = ["--data", "train.list", "--val", "val.list", "--global-batch", 4, "--epochs", 2, "--lr", 0.001]
     job = train(RANKS, [*data, "--sync", sync, "--timeline", "trace.json", "--output-dir", "run"], tmp_path).ok()
     assert job.out.count("ranks work equally long") + job.out.count("slowest: rank") == 2  # epochs
-    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
-    names = {event["pid"]: event["args"]["name"] for event in events if event["name"] == "process_name"}
+    recorded = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    names = {event["pid"]: event["args"]["name"] for event in recorded if event["name"] == "process_name"}
     assert [names[rank].split(" on ")[0] for rank in range(RANKS)] == ["rank 0", "rank 1"]
     for rank in range(RANKS):
-        spans = [event for event in events if event["ph"] == "X" and event["pid"] == rank]
+        spans = [event for event in recorded if event["ph"] == "X" and event["pid"] == rank]
         assert all(span["dur"] >= 0 and span["ts"] >= 0 for span in spans)
         phases = [span for span in spans if span["tid"] == 0]
         for phase in ("data", "forward", "backward", "update", "wait"):
@@ -38,3 +38,16 @@ def test_a_timeline_that_can_t_be_written_is_refused_before_training(pictures, t
     job = train(RANKS, ["--data", "train.list", "--timeline", "train.list/trace.json"], tmp_path)
     assert job.code == 2
     assert job.err.count("cannot write train.list") == 1
+
+
+def test_a_timeline_that_can_t_be_written_at_the_end_costs_nothing_else(pictures, tmp_path):
+    pictures.write_list(tmp_path / "train.list", 12)
+    flags = ["--data", "train.list", "--val", "train.list", "--global-batch", 2, "--epochs", 6, "--lr", 0.001]
+    with start_training(RANKS, [*flags, "--timeline", "trace.json", "--output-dir", "run"], tmp_path) as job:
+        job.until(lambda: len(events(tmp_path / "run", "step")) > 0, "a step")
+        (tmp_path / "trace.json").mkdir()  # in its place
+        job.wait().ok()
+    assert "WARNING: no timeline: cannot write trace.json" in job.out, str(job)
+    assert "Traceback" not in job.out + job.err, str(job)
+    assert (tmp_path / "run" / "complete").exists()
+    assert list((tmp_path / "trace.json").iterdir()) == list(tmp_path.glob(".*")) == []

@@ -1,6 +1,7 @@
 """The team of threads and its scratch memory."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -155,3 +156,36 @@ def test_an_interruption_in_the_middle_of_a_task_ends_the_team():
     for thread in threads:
         thread.join(10)
         assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("place", ["_start", "_end", "task"])
+def test_after_an_interruption_the_team_works_as_before(place):
+    """As by SIGINT at any moment: with the barriers, before or after its own work, it leaves `run` half-way."""
+
+    class Interrupted(threading.Barrier):
+        def wait(self, timeout=None):
+            if threading.current_thread() is threading.main_thread():
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    def task(index, workspace):
+        if place == "task" and index == 0:
+            raise KeyboardInterrupt
+        time.sleep(0.01 * index)
+        raise ValueError("which nobody hears of any more")
+
+    with Team(3) as team:
+        before = {barrier: getattr(team, barrier) for barrier in ("_start", "_end")}
+        if place in before:
+            before[place].__class__ = Interrupted
+        for _ in range(2):  # the second time with threads that have been started anew
+            with pytest.raises(KeyboardInterrupt):
+                team.run(task)
+            done = np.zeros(3, int)
+            team.run(lambda index, workspace, done=done: np.add.at(done, index, 1))
+            assert (done == 1).all()
+            if place in before:
+                getattr(team, place).__class__ = Interrupted
+        with pytest.raises(KeyboardInterrupt):
+            team.run(task)
+    assert not any(thread.name.startswith("team-") for thread in threading.enumerate())

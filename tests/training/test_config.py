@@ -55,7 +55,13 @@ def test_augmentation_is_read_from_a_file_and_handed_on(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("epoch = 5", "unrecognized"), ('epochs = "many"', "invalid int"), ("epochs = ", "can't be read")],
+    [
+        ("epoch = 5", "unrecognized"),
+        ('epochs = "many"', "invalid int"),
+        ("epochs = ", "can't be read"),
+        (f"epochs = {'[' * 10_000}", "can't be read"),
+    ],
+    ids=["unknown", "text", "nothing", "nested"],
 )
 def test_a_wrong_file_is_refused(tmp_path, text, message):
     file = tmp_path / "run.toml"
@@ -108,6 +114,7 @@ def test_a_wrong_file_is_refused(tmp_path, text, message):
         (["--elastic", "--sync", "hybrid"], "--elastic goes with --sync allreduce"),
         (["--elastic", "--freeze", "features"], "--elastic doesn't go with --freeze"),
         (["--elastic", "--on-nan", "restore"], "--elastic doesn't go with --freeze or --on-nan restore"),
+        (["--elastic", "--batch-size", 8], r"--elastic doesn't go with --batch-size 8 .*say --global-batch"),
         (["--min-ranks", 2], "--min-ranks is of --elastic"),
         (["--deterministic", "--sync", "sharded"], "--deterministic doesn't go with --sync sharded"),
         (["--deterministic", "--accumulate", 2], "--deterministic doesn't go with --accumulate 2"),

@@ -125,16 +125,22 @@ def test_what_two_nodes_send_for_alexnet(images, megabytes):
 
 @several
 @pytest.mark.parametrize("name", ["auto", "measure"])
-def test_replicas_that_don_t_fit_into_memory_are_not_opened(opened, monkeypatch, name):
+def test_where_nothing_fits_into_memory_what_takes_the_least_is_opened(opened, monkeypatch, name):
     monkeypatch.setattr(strategy_choice, "available_memory", lambda: 1000)
     picked, why, _, made = opened(name)
-    if name == "auto":  # nothing fits; what takes the least is tried
-        assert picked == "hybrid"
-        assert all(f"not {candidate}: it takes" in why for candidate in MANY)
-        assert "hybrid needs the least" in why
-    else:
-        assert "allreduce" not in made
-        assert "not allreduce: it takes" in why
+    assert (picked, made) == ("hybrid", ["hybrid"])
+    assert all(f"not {candidate}: it takes" in why for candidate in MANY)
+    assert "hybrid needs the least" in why
+
+
+@several
+def test_measuring_opens_only_what_fits_into_memory(opened, monkeypatch):
+    size = World().size
+    least = strategy_choice._memory_of_a_node("hybrid", StepSpec(SMALL, 2, SGD()).demand([size], 0))
+    monkeypatch.setattr(strategy_choice, "available_memory", lambda: least)
+    picked, why, _, made = opened("measure")
+    assert (picked, made) == ("hybrid", ["hybrid", "hybrid"])  # measured, then opened anew
+    assert all(f"not {candidate}: it takes" in why for candidate in MANY if candidate != "hybrid")
 
 
 @several

@@ -1,8 +1,12 @@
 """Flags with a mistake, of training and of evaluation, and places where nothing can be written: one clear message."""
 
+import os
+import shutil
+import sys
+
 import pytest
-from launcher import assert_refused, hashes, needs_mpirun, on_ranks
-from refusals import refuses
+from launcher import MPIRUN, SMALL, alone, assert_refused, hashes, needs_mpirun, on_ranks
+from refusals import BASE, refuses
 
 pytestmark = needs_mpirun
 
@@ -79,3 +83,20 @@ def test_place_where_nothing_can_be_written(site, flags):
     lists = hashes(site)
     refuses(site, *flags, words=("cannot write", place.split("/")[1 if place[0] == "/" else 0]))
     assert hashes(site) == lists
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root may write everywhere")
+@pytest.mark.parametrize("mode", [0o500, 0o000])
+@pytest.mark.parametrize("place", ["locked", "locked/run"])
+def test_a_folder_of_somebody_else(site, place, mode):
+    rights = "-dac_override,-dac_read_search"
+    person = ["setpriv", "--inh-caps", rights, "--bounding-set", rights] if os.geteuid() == 0 else []
+    training = [*SMALL, *map(str, BASE), "--output-dir", place]
+    (site / "locked").mkdir(exist_ok=True)
+    (site / "locked").chmod(mode)
+    try:
+        job = alone([*person, MPIRUN, "-n", "2", sys.executable, "-m", "alexnet_dist.train", *training], site)
+    finally:
+        (site / "locked").chmod(0o700)
+    assert_refused(job, "cannot write locked", "Permission denied")
+    assert list((site / "locked").iterdir()) == []
