@@ -8,8 +8,8 @@ from alexnet_dist.errors import UserError
 from alexnet_dist.runs import checkpoint
 from alexnet_dist.support.files import CAN_NOT, check_writable, replacing, sync_folder, write_text, writing
 
-# Of files.py, of `point_latest`, of the lock, and of safetensors, which writes under a name of its own first.
-LEFT_BEHIND = (".*.part", ".*.probe", ".latest.*", ".lock.*", ".tmp??????")
+# Of files.py, of `point_latest`, and of safetensors, which writes under a name of its own first.
+LEFT_BEHIND = (".*.part", ".*.probe", ".latest.*", ".tmp??????")
 
 
 class RunFolder:

@@ -89,7 +89,7 @@ def test_nothing_is_the_latest(folder):
 
 def test_what_a_killed_run_has_left_goes(folder):
     save(folder, 1)
-    left = [".checkpoint-00000002.safetensors.99.part", ".tmpA1b2C3", ".latest.99", ".lock.host.99", ".x.99.probe"]
+    left = [".checkpoint-00000002.safetensors.99.part", ".tmpA1b2C3", ".latest.99", ".x.99.probe"]
     for name in [*left, "complete", "notes.txt", ".hidden"]:
         (folder.path / name).touch()
     folder.begin()
