@@ -11,7 +11,8 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from alexnet_dist.data.augment import INTERPOLATIONS
 from alexnet_dist.errors import UserError
 from alexnet_dist.model.architecture import Network, parameter_map
 from alexnet_dist.model.parameters import ParameterMap, ParameterSpec
-from alexnet_dist.support.files import replacing
+from alexnet_dist.support.files import reading, replacing
 from alexnet_dist.support.workspace import zeros
 
 FORMAT, VERSION = "alexnet_dist", 1
@@ -184,14 +185,21 @@ def _check_size(path: Path, parameters: ParameterMap) -> None:
         )
 
 
-def _opened(path: Path) -> Any:
-    if not path.is_file():
-        raise UserError(f"the checkpoint {path} {'is not a file' if path.exists() else 'does not exist'}")
-    if path.suffix in OTHER_FORMATS:
-        raise UserError(f"{path} must be converted first: alexnet-convert {path} {path.with_suffix('.safetensors')}")
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
-        return safe_open(path, framework="numpy")
-    except (SafetensorError, OSError) as error:
+        with reading(path):
+            if not path.is_file():
+                raise UserError(f"the checkpoint {path} {'is not a file' if path.exists() else 'does not exist'}")
+            if path.suffix in OTHER_FORMATS:
+                converted = path.with_suffix(".safetensors")
+                raise UserError(f"{path} must be converted first: alexnet-convert {path} {converted}")
+            # safetensors says of every file that it can't open that it isn't there.
+            with open(path, "rb"), safe_open(path, framework="numpy") as file:
+                yield file
+    except FileNotFoundError:
+        raise UserError(f"the checkpoint {path} does not exist") from None
+    except SafetensorError as error:
         raise UserError(f"{path} is not a whole safetensors file ({error}). Use an earlier checkpoint") from error
 
 

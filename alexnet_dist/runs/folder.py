@@ -2,11 +2,12 @@
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
-from alexnet_dist.errors import UserError
+from alexnet_dist.errors import StorageError, UserError
 from alexnet_dist.runs import checkpoint
-from alexnet_dist.support.files import CAN_NOT, check_writable, replacing, sync_folder, write_text, writing
+from alexnet_dist.support.files import CAN_NOT, check_writable, reading, replacing, sync_folder, write_text, writing
 
 # Of files.py, of `point_latest`, and of safetensors, which writes under a name of its own first.
 LEFT_BEHIND = (".*.part", ".*.probe", ".latest.*", ".tmp??????")
@@ -33,11 +34,16 @@ class RunFolder:
             )
 
     def newest_whole(self) -> tuple[Path | None, list[str]]:
-        """The newest training state that can be read and whose checksum holds, and what is wrong with newer ones."""
+        """The newest training state whose checksum holds, and what is wrong with newer ones.
+
+        Raises StorageError where one can't be read: it may be whole.
+        """
         problems = []
         for state in self.states():
             try:
                 checkpoint.verify(state)
+            except StorageError:
+                raise
             except UserError as error:
                 problems.append(str(error))
             else:
@@ -46,13 +52,12 @@ class RunFolder:
 
     def latest_state(self) -> Path | None:
         """What `latest` leads to, if it is there."""
-        if self.latest.exists():
-            return self.latest
-        try:
+        with reading(self.path), suppress(FileNotFoundError, ValueError):
+            if self.latest.exists():
+                return self.latest
             state = self.path / self.latest_name.read_text(encoding="utf-8").strip()
-        except (OSError, ValueError):
-            return None
-        return state if state.is_file() else None
+            return state if state.is_file() else None
+        return None
 
     def missing(self) -> UserError:
         """That `latest` can't be followed, and which states are there."""
@@ -89,17 +94,22 @@ class RunFolder:
         """Copies the best weights beside the state that is continued, if it is in another folder and they aren't of a later
         epoch. Raises UserError."""
         source = state.parent / self.best.name
-        if self.best.exists() or not source.is_file():
-            return
-        if source.stat().st_mtime_ns <= state.stat().st_mtime_ns:
+        with reading(source):
+            if self.best.exists() or not source.is_file():
+                return
+            later = source.stat().st_mtime_ns > state.stat().st_mtime_ns
+        if not later:
             with replacing(self.best) as temporary:
                 shutil.copyfile(source, temporary)
 
     def states(self) -> list[Path]:
         """The training states, the last written first; after a resumption from an earlier one, the highest step may be old."""
-        return sorted(
-            self.path.glob("checkpoint-*.safetensors"), key=lambda path: path.stat().st_mtime_ns, reverse=True
-        )
+        written = {}
+        with reading(self.path):
+            for path in self.path.glob("checkpoint-*.safetensors"):
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    written[path] = path.stat().st_mtime_ns
+        return sorted(written, key=lambda path: written[path], reverse=True)
 
     def state(self, step: int) -> Path:
         """The path of the training state after `step` steps."""

@@ -2,13 +2,19 @@
 
 import errno
 import os
+import resource
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from small import SMALL
 
-from alexnet_dist.errors import UserError
+from alexnet_dist.errors import STORAGE, StorageError, UserError
+from alexnet_dist.model.architecture import parameter_map
+from alexnet_dist.runs import checkpoint
 from alexnet_dist.runs.folder import RunFolder
 from alexnet_dist.support.files import write_text
 
@@ -107,6 +113,71 @@ def test_the_best_comes_along_into_a_new_folder_but_not_one_of_later(folder, tmp
     os.utime(before.best, (10, 10))
     folder.take_best_from(state)
     assert folder.best.read_text() == "best"
+
+
+def whole(folder, step):
+    """A real state."""
+    parameters = parameter_map(SMALL)
+    values = np.zeros(parameters.size, np.float32)
+    header = checkpoint.Header(SMALL, training={"progress": {"step": step}})
+    checkpoint.save(folder.state(step), parameters, values, {}, header)
+    os.utime(folder.state(step), (step, step))
+    return folder.state(step)
+
+
+@pytest.fixture
+def no_more_descriptors():
+    """A function after which this process can't open a file."""
+    taken = []
+
+    def take():
+        with suppress(OSError):
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(500, before[0]), before[1]))
+    yield take
+    for number in taken:
+        os.close(number)
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_the_newest_state_that_is_whole(folder):
+    states = [whole(folder, step) for step in (1, 2, 3)]
+    os.truncate(states[2], 1000)
+    state, problems = folder.newest_whole()
+    assert state == states[1]
+    assert len(problems) == 1
+    states[1].unlink()
+    os.truncate(states[0], 1000)
+    assert folder.newest_whole()[0] is None
+
+
+def test_a_state_that_can_t_be_read_now_is_not_a_damaged_one(folder, no_more_descriptors):
+    """To begin anew, or with an older one, would lose what is whole when the storage is there again."""
+    state = whole(folder, 1)
+    no_more_descriptors()
+    with pytest.raises(StorageError, match=f"cannot read {folder.path}: Too many open files"):
+        folder.newest_whole()
+    with pytest.raises(StorageError, match=f"cannot read {state}: Too many open files"):
+        checkpoint.verify(state)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_nor_is_one_whose_storage_is_away(folder, monkeypatch, number):
+    state, original = whole(folder, 1), os.stat
+
+    def fail(path, *args, **options):
+        if Path(path) == state:
+            raise OSError(number, os.strerror(number))
+        return original(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", fail)
+    for look in (folder.newest_whole, lambda: checkpoint.verify(state), lambda: checkpoint.read_header(state)):
+        with pytest.raises(StorageError, match=rf"cannot read .*: {os.strerror(number)}") as error:
+            look()
+        assert error.value.exit_code == STORAGE
 
 
 def test_a_run_is_not_begun_over_another(folder):
