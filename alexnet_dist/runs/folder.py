@@ -1,6 +1,7 @@
 """The folder of a run: which checkpoints it holds, which one is the latest, and which are removed."""
 
 import os
+import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -51,13 +52,14 @@ class RunFolder:
         return None, problems
 
     def latest_state(self) -> Path | None:
-        """What `latest` leads to, if it is there."""
-        with reading(self.path), suppress(FileNotFoundError, ValueError):
-            if self.latest.exists():
-                return self.latest
-            state = self.path / self.latest_name.read_text(encoding="utf-8").strip()
-            return state if state.is_file() else None
-        return None
+        """The state that `latest` leads to, if it is there. Where both of its forms are, which may be so in a copy of the
+        folder, it is that of the later step."""
+        found = [followed(self.latest)]
+        with reading(self.path):
+            with suppress(FileNotFoundError, ValueError):
+                found.append(self.path / self.latest_name.read_text(encoding="utf-8").strip())
+            found = [state for state in found if state.is_file()]
+        return max(found, key=_step) if len(found) > 1 else next(iter(found), None)
 
     def missing(self) -> UserError:
         """That `latest` can't be followed, and which states are there."""
@@ -123,10 +125,30 @@ class RunFolder:
             try:
                 link.symlink_to(state.name)
                 os.replace(link, self.latest)
+                self.latest_name.unlink(missing_ok=True)
                 sync_folder(self.path)
             except OSError as error:
                 if error.errno not in CAN_NOT:
                     raise
                 write_text(self.latest_name, f"{state.name}\n")
+                self.latest.unlink(missing_ok=True)  # a copy, in a folder that was copied to here
             for old in [path for path in self.states() if path != state][self.keep - 1 :]:
                 old.unlink(missing_ok=True)
+
+
+def followed(path: Path) -> Path:
+    """Where a link leads now: it is read but once, for another state may be the latest when it is followed again."""
+    with reading(path):
+        return followed(path.parent / path.readlink()) if path.is_symlink() and path.exists() else path
+
+
+def _step(state: Path) -> int:
+    """How many steps a state is of; -1 if it is damaged. Raises StorageError."""
+    if number := re.fullmatch(r"checkpoint-(\d+)", state.stem):
+        return int(number[1])
+    try:
+        return int((checkpoint.read_header(state).training or {})["progress"]["step"])
+    except StorageError:
+        raise
+    except (UserError, KeyError, TypeError, ValueError):
+        return -1

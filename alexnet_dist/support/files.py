@@ -53,7 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
             yield temporary
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
-            with suppress(PermissionError):  # a file system without permissions
+            with suppress(OSError):  # a file system without permissions; the content is what counts
                 temporary.chmod(0o666 & ~_umask())
             os.replace(temporary, path)
             sync_folder(path.parent)

@@ -11,6 +11,7 @@ from alexnet_dist.errors import UserError
 from alexnet_dist.model.architecture import Network, layer_table
 from alexnet_dist.model.parameters import initialize, reorder_classes_
 from alexnet_dist.runs import checkpoint
+from alexnet_dist.runs.folder import followed
 from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.progress import Progress
 
@@ -96,7 +97,7 @@ def read_origin(
 
     `names` are those of this run's classes, if they are known.
     """
-    path = start.path
+    path = followed(start.path) if start.path else None  # `fill` reads the file that this is now
     if path is None:
         if config.freeze:
             raise UserError(

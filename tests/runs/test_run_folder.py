@@ -15,7 +15,7 @@ from small import SMALL
 from alexnet_dist.errors import STORAGE, StorageError, UserError
 from alexnet_dist.model.architecture import parameter_map
 from alexnet_dist.runs import checkpoint
-from alexnet_dist.runs.folder import RunFolder
+from alexnet_dist.runs.folder import RunFolder, followed
 from alexnet_dist.support.files import write_text
 
 
@@ -68,6 +68,46 @@ def test_where_there_are_no_links_a_text_names_the_latest(folder):
     assert folder.latest_state() == states[2]
     assert [state.exists() for state in states] == [False, True, True]
     assert sorted(path.name for path in folder.path.iterdir()) == [states[1].name, states[2].name, "latest.txt"]
+
+
+def test_a_folder_that_was_copied_to_where_there_are_no_links(folder, request):
+    """cp -L makes a file of `latest`: it must not lead back there for ever."""
+    old = save(folder, 1)
+    folder.latest.unlink()
+    shutil.copyfile(old, folder.latest)
+    request.getfixturevalue("poor_file_system")
+    assert folder.latest_state() == folder.latest
+    state = save(folder, 2)
+    assert folder.latest_state() == state
+    assert not folder.latest.exists()
+
+
+def test_a_folder_that_came_from_where_there_are_no_links(folder):
+    old = save(folder, 1)
+    folder.latest_name.write_text(f"{old.name}\n")
+    state = save(folder, 2)
+    assert folder.latest_state() == state
+    assert not folder.latest_name.exists()
+
+
+@pytest.mark.parametrize(("copied", "named"), [(3, 12), (12, 3)])
+def test_of_both_forms_of_latest_the_later_step_counts(folder, copied, named):
+    os.rename(whole(folder, copied), folder.latest)
+    folder.latest_name.write_text(f"{whole(folder, named).name}\n")
+    assert folder.latest_state() == (folder.latest if copied > named else folder.state(named))
+    os.truncate(folder.latest, 1000)
+    assert folder.latest_state() == folder.state(named)
+
+
+def test_latest_is_followed_once(folder):
+    """Another run may write meanwhile: weights of a later state don't go with the progress of an earlier one."""
+    (folder.path / "link").symlink_to(folder.latest.name)
+    state = save(folder, 1)
+    found = folder.latest_state(), followed(folder.latest), followed(folder.path / "link")
+    save(folder, 2)
+    assert found == (state,) * 3
+    (folder.path / "loop").symlink_to("loop")
+    assert followed(folder.path / "loop") == folder.path / "loop"
 
 
 def test_a_disk_without_room_for_all_that_is_kept(folder, monkeypatch):
