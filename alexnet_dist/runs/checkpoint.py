@@ -37,6 +37,13 @@ LARGEST = (
 OTHER_FORMATS = {".pth", ".pt", ".onnx"}  # which weights/ reads
 
 
+class Damaged(UserError):
+    """A file isn't as it was written, or what was written is of no use. The text ends with the advice to use another."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"{problem}. Use an earlier checkpoint")
+
+
 @dataclass(frozen=True)
 class Header:
     """What a checkpoint holds besides its tensors."""
@@ -129,17 +136,15 @@ def load(path: Path, parameters: ParameterMap, values: np.ndarray, state: Flats,
         names_read = sorted(stored if "checksum" in metadata else wanted)
         tensors = {name: _tensor(path, file, name) for name in names_read}
     if "checksum" in metadata and _checksum(tensors, metadata.get("header", "")) != metadata["checksum"]:
-        raise UserError(f"{path} is damaged: its checksum is not that of its content. Use an earlier checkpoint")
+        raise Damaged(f"{path} is damaged: its checksum is not that of its content")
     for prefix, flat in _prefixed(values, state):
         views = parameters.views(flat)
         for spec in parameters.specs:
             if prefix + spec.name in wanted:
                 tensor = tensors[prefix + spec.name]
                 if not np.isfinite(tensor).all():
-                    raise UserError(
-                        f"{path} holds values in {prefix + spec.name} that are not finite: what was trained had diverged. "
-                        "Use an earlier checkpoint"
-                    )
+                    name = prefix + spec.name
+                    raise Damaged(f"{path} holds values in {name} that are not finite: what was trained had diverged")
                 spec.from_file(tensor, views[spec.name])
 
 
@@ -180,9 +185,7 @@ def load_weights(path: Path) -> tuple[Header, np.ndarray]:
 def _check_size(path: Path, parameters: ParameterMap) -> None:
     """Raises UserError where a header claims more weights than the file can hold: before memory for them is asked for."""
     if parameters.size > path.stat().st_size:  # a weight takes 2 bytes or more
-        raise UserError(
-            f"{path} is not whole: its header is of {parameters.size} parameters. Use an earlier checkpoint"
-        )
+        raise Damaged(f"{path} is not whole: its header is of {parameters.size} parameters")
 
 
 @contextmanager
@@ -200,7 +203,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except FileNotFoundError:
         raise UserError(f"the checkpoint {path} does not exist") from None
     except SafetensorError as error:
-        raise UserError(f"{path} is not a whole safetensors file ({error}). Use an earlier checkpoint") from error
+        raise Damaged(f"{path} is not a whole safetensors file ({error})") from error
 
 
 def _parse_header(path: Path, metadata: Mapping[str, str]) -> Header:

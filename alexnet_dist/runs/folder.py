@@ -3,7 +3,8 @@
 import os
 import re
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from alexnet_dist.errors import StorageError, UserError
@@ -134,6 +135,27 @@ class RunFolder:
                 self.latest.unlink(missing_ok=True)  # a copy, in a folder that was copied to here
             for old in [path for path in self.states() if path != state][self.keep - 1 :]:
                 old.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming_whole_states(path: Path) -> Iterator[None]:
+    """Adds to what is said of a damaged file which of the newest states beside it are whole."""
+    try:
+        yield
+    except checkpoint.Damaged as error:
+        others = [state for state in RunFolder(path.parent, keep=1).states() if state != path][:3]
+        whole = [state.name for state in others if _is_whole(state)]
+        raise UserError(f"{error}: {', '.join(whole)} beside it" if whole else str(error)) from error
+
+
+def _is_whole(state: Path) -> bool:
+    try:
+        checkpoint.verify(state)
+    except StorageError:
+        raise
+    except UserError:
+        return False
+    return True
 
 
 def followed(path: Path) -> Path:
