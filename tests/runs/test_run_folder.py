@@ -24,11 +24,11 @@ def folder(tmp_path):
     return RunFolder(tmp_path, keep=2)
 
 
-def save(folder, step):
-    """A state, here a text; `latest` then leads to it."""
+def save(folder, step, time=None):
+    """A state, here a text, written at some time; `latest` then leads to it."""
     state = folder.state(step)
     write_text(state, f"state {step}")
-    os.utime(state, (step, step))
+    os.utime(state, (time or step, time or step))
     folder.point_latest(state)
     return state
 
@@ -59,6 +59,17 @@ def test_latest_is_a_link_and_the_newest_stay(folder):
     assert folder.latest.readlink() == Path(states[2].name)
     assert folder.latest_state().read_text() == "state 3"
     assert [state.exists() for state in states] == [False, True, True]
+
+
+def test_the_last_written_stay_whatever_their_steps(folder):
+    """After a resumption from an earlier state, states of higher steps are of a course that was given up."""
+    for step in (10, 20, 30):
+        save(folder, step)
+    for time, step in enumerate((11, 12), start=100):
+        save(folder, step, time)
+        assert folder.states()[0] == folder.state(step)
+    assert folder.latest_state() == folder.state(12)
+    assert folder.states() == [folder.state(12), folder.state(11)]
 
 
 @pytest.mark.usefixtures("poor_file_system")
