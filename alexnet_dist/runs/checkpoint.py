@@ -132,11 +132,12 @@ def load(path: Path, parameters: ParameterMap, values: np.ndarray, state: Flats,
         names = ((prefix + spec.name, spec) for prefix, _ in _prefixed(values, state) for spec in parameters.specs)
         wanted = {name: spec for name, spec in names if name not in skip}
         _check_tensors(path, file, stored, wanted)
-        # The checksum is that of all tensors; without one, only those that are wanted are read.
-        names_read = sorted(stored if "checksum" in metadata else wanted)
-        tensors = {name: _tensor(path, file, name) for name in names_read}
-    if "checksum" in metadata and _checksum(tensors, metadata.get("header", "")) != metadata["checksum"]:
-        raise Damaged(f"{path} is damaged: its checksum is not that of its content")
+        if "checksum" in metadata:
+            tensors, checksum = _read(path, file, metadata.get("header", ""), wanted)
+            if checksum != metadata["checksum"]:
+                raise Damaged(f"{path} is damaged: its checksum is not that of its content")
+        else:
+            tensors = {name: _tensor(path, file, name) for name in wanted}
     for prefix, flat in _prefixed(values, state):
         views = parameters.views(flat)
         for spec in parameters.specs:
@@ -146,6 +147,17 @@ def load(path: Path, parameters: ParameterMap, values: np.ndarray, state: Flats,
                     name = prefix + spec.name
                     raise Damaged(f"{path} holds values in {name} that are not finite: what was trained had diverged")
                 spec.from_file(tensor, views[spec.name])
+
+
+def _read(path: Path, file: Any, header: str, wanted: Collection[str]) -> tuple[dict[str, np.ndarray], str]:
+    """The tensors of a file that are wanted, and the checksum of all of them; the others aren't kept."""
+    tensors, crc = {}, zlib.crc32(header.encode())
+    for name in sorted(file.keys()):
+        tensor = _tensor(path, file, name)
+        crc = _with_tensor(crc, name, tensor)
+        if name in wanted:
+            tensors[name] = tensor
+    return tensors, f"crc32:{crc:08x}"
 
 
 def _tensor(path: Path, file: Any, name: str) -> np.ndarray:
@@ -167,8 +179,8 @@ def verify(path: Path) -> None:
     with _opened(path) as file:
         metadata = file.metadata() or {}
         _parse_header(path, metadata)
-        tensors = {name: _tensor(path, file, name) for name in sorted(file.keys())}
-    if _checksum(tensors, metadata["header"]) != metadata.get("checksum"):
+        _, checksum = _read(path, file, metadata["header"], wanted=())
+    if checksum != metadata.get("checksum"):
         raise UserError(f"{path} is damaged: its checksum is not that of its content")
 
 
@@ -262,6 +274,10 @@ def _check_tensors(path: Path, file: Any, stored: set[str], wanted: Mapping[str,
 def _checksum(tensors: Mapping[str, np.ndarray], header: str) -> str:
     crc = zlib.crc32(header.encode())
     for name in sorted(tensors):
-        crc = zlib.crc32(name.encode(), crc)
-        crc = zlib.crc32(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data, crc)
+        crc = _with_tensor(crc, name, tensors[name])
     return f"crc32:{crc:08x}"
+
+
+def _with_tensor(crc: int, name: str, tensor: np.ndarray) -> int:
+    crc = zlib.crc32(name.encode(), crc)
+    return zlib.crc32(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data, crc)
