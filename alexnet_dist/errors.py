@@ -18,7 +18,7 @@ class UserError(Exception):
 
 
 class StorageError(UserError):
-    """A file can't be written, for the storage's sake: it is full, or fails."""
+    """A file can't be written or read, for the storage's sake: it is full, or fails."""
 
     exit_code = STORAGE
 

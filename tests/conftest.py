@@ -1,5 +1,6 @@
-"""What tests share: workspaces full of rubbish, and small networks."""
+"""What tests share: workspaces full of rubbish, random numbers, and a logger that is put back."""
 
+import logging
 import signal
 
 import numpy as np
@@ -33,3 +34,13 @@ def dirty(workspace: Workspace) -> Workspace:
 def soil():
     """The function `dirty`."""
     return dirty
+
+
+@pytest.fixture
+def package_logger():
+    """RunLog sets up the package's logger; tests after these find it as it was."""
+    logger = logging.getLogger("alexnet_dist")
+    before = logger.propagate, logger.level
+    yield
+    logger.propagate = before[0]
+    logger.setLevel(before[1])

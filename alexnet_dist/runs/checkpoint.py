@@ -11,7 +11,8 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from alexnet_dist.data.augment import INTERPOLATIONS
 from alexnet_dist.errors import UserError
 from alexnet_dist.model.architecture import Network, parameter_map
 from alexnet_dist.model.parameters import ParameterMap, ParameterSpec
-from alexnet_dist.support.files import replacing
+from alexnet_dist.support.files import reading, replacing
 from alexnet_dist.support.workspace import zeros
 
 FORMAT, VERSION = "alexnet_dist", 1
@@ -34,6 +35,13 @@ LARGEST = (
     1 << 20
 )  # of a network's sizes that a header may claim; beyond it, arithmetic on them or memory would fail first
 OTHER_FORMATS = {".pth", ".pt", ".onnx"}  # which weights/ reads
+
+
+class Damaged(UserError):
+    """A file isn't as it was written, or what was written is of no use. The text ends with the advice to use another."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"{problem}. Use an earlier checkpoint")
 
 
 @dataclass(frozen=True)
@@ -124,22 +132,32 @@ def load(path: Path, parameters: ParameterMap, values: np.ndarray, state: Flats,
         names = ((prefix + spec.name, spec) for prefix, _ in _prefixed(values, state) for spec in parameters.specs)
         wanted = {name: spec for name, spec in names if name not in skip}
         _check_tensors(path, file, stored, wanted)
-        # The checksum is that of all tensors; without one, only those that are wanted are read.
-        names_read = sorted(stored if "checksum" in metadata else wanted)
-        tensors = {name: _tensor(path, file, name) for name in names_read}
-    if "checksum" in metadata and _checksum(tensors, metadata.get("header", "")) != metadata["checksum"]:
-        raise UserError(f"{path} is damaged: its checksum is not that of its content. Use an earlier checkpoint")
+        if "checksum" in metadata:
+            tensors, checksum = _read(path, file, metadata.get("header", ""), wanted)
+            if checksum != metadata["checksum"]:
+                raise Damaged(f"{path} is damaged: its checksum is not that of its content")
+        else:
+            tensors = {name: _tensor(path, file, name) for name in wanted}
     for prefix, flat in _prefixed(values, state):
         views = parameters.views(flat)
         for spec in parameters.specs:
             if prefix + spec.name in wanted:
                 tensor = tensors[prefix + spec.name]
                 if not np.isfinite(tensor).all():
-                    raise UserError(
-                        f"{path} holds values in {prefix + spec.name} that are not finite: what was trained had diverged. "
-                        "Use an earlier checkpoint"
-                    )
+                    name = prefix + spec.name
+                    raise Damaged(f"{path} holds values in {name} that are not finite: what was trained had diverged")
                 spec.from_file(tensor, views[spec.name])
+
+
+def _read(path: Path, file: Any, header: str, wanted: Collection[str]) -> tuple[dict[str, np.ndarray], str]:
+    """The tensors of a file that are wanted, and the checksum of all of them; the others aren't kept."""
+    tensors, crc = {}, zlib.crc32(header.encode())
+    for name in sorted(file.keys()):
+        tensor = _tensor(path, file, name)
+        crc = _with_tensor(crc, name, tensor)
+        if name in wanted:
+            tensors[name] = tensor
+    return tensors, f"crc32:{crc:08x}"
 
 
 def _tensor(path: Path, file: Any, name: str) -> np.ndarray:
@@ -161,8 +179,8 @@ def verify(path: Path) -> None:
     with _opened(path) as file:
         metadata = file.metadata() or {}
         _parse_header(path, metadata)
-        tensors = {name: _tensor(path, file, name) for name in sorted(file.keys())}
-    if _checksum(tensors, metadata["header"]) != metadata.get("checksum"):
+        _, checksum = _read(path, file, metadata["header"], wanted=())
+    if checksum != metadata.get("checksum"):
         raise UserError(f"{path} is damaged: its checksum is not that of its content")
 
 
@@ -179,20 +197,25 @@ def load_weights(path: Path) -> tuple[Header, np.ndarray]:
 def _check_size(path: Path, parameters: ParameterMap) -> None:
     """Raises UserError where a header claims more weights than the file can hold: before memory for them is asked for."""
     if parameters.size > path.stat().st_size:  # a weight takes 2 bytes or more
-        raise UserError(
-            f"{path} is not whole: its header is of {parameters.size} parameters. Use an earlier checkpoint"
-        )
+        raise Damaged(f"{path} is not whole: its header is of {parameters.size} parameters")
 
 
-def _opened(path: Path) -> Any:
-    if not path.is_file():
-        raise UserError(f"the checkpoint {path} {'is not a file' if path.exists() else 'does not exist'}")
-    if path.suffix in OTHER_FORMATS:
-        raise UserError(f"{path} must be converted first: alexnet-convert {path} {path.with_suffix('.safetensors')}")
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
-        return safe_open(path, framework="numpy")
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a whole safetensors file ({error}). Use an earlier checkpoint") from error
+        with reading(path):
+            if not path.is_file():
+                raise UserError(f"the checkpoint {path} {'is not a file' if path.exists() else 'does not exist'}")
+            if path.suffix in OTHER_FORMATS:
+                converted = path.with_suffix(".safetensors")
+                raise UserError(f"{path} must be converted first: alexnet-convert {path} {converted}")
+            # safetensors says of every file that it can't open that it isn't there.
+            with open(path, "rb"), safe_open(path, framework="numpy") as file:
+                yield file
+    except FileNotFoundError:
+        raise UserError(f"the checkpoint {path} does not exist") from None
+    except SafetensorError as error:
+        raise Damaged(f"{path} is not a whole safetensors file ({error})") from error
 
 
 def _parse_header(path: Path, metadata: Mapping[str, str]) -> Header:
@@ -251,6 +274,10 @@ def _check_tensors(path: Path, file: Any, stored: set[str], wanted: Mapping[str,
 def _checksum(tensors: Mapping[str, np.ndarray], header: str) -> str:
     crc = zlib.crc32(header.encode())
     for name in sorted(tensors):
-        crc = zlib.crc32(name.encode(), crc)
-        crc = zlib.crc32(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data, crc)
+        crc = _with_tensor(crc, name, tensors[name])
     return f"crc32:{crc:08x}"
+
+
+def _with_tensor(crc: int, name: str, tensor: np.ndarray) -> int:
+    crc = zlib.crc32(name.encode(), crc)
+    return zlib.crc32(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data, crc)

@@ -1,15 +1,18 @@
 """The folder of a run: which checkpoints it holds, which one is the latest, and which are removed."""
 
 import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from alexnet_dist.errors import UserError
+from alexnet_dist.errors import StorageError, UserError
 from alexnet_dist.runs import checkpoint
-from alexnet_dist.support.files import CAN_NOT, check_writable, replacing, sync_folder, write_text, writing
+from alexnet_dist.support.files import CAN_NOT, check_writable, reading, replacing, sync_folder, write_text, writing
 
-# Of files.py, of `point_latest`, of the lock, and of safetensors, which writes under a name of its own first.
-LEFT_BEHIND = (".*.part", ".*.probe", ".latest.*", ".lock.*", ".tmp??????")
+# Of files.py, of `point_latest`, and of safetensors, which writes under a name of its own first.
+LEFT_BEHIND = (".*.part", ".*.probe", ".latest.*", ".tmp??????")
 
 
 class RunFolder:
@@ -33,11 +36,16 @@ class RunFolder:
             )
 
     def newest_whole(self) -> tuple[Path | None, list[str]]:
-        """The newest training state that can be read and whose checksum holds, and what is wrong with newer ones."""
+        """The newest training state whose checksum holds, and what is wrong with newer ones.
+
+        Raises StorageError where one can't be read: it may be whole.
+        """
         problems = []
         for state in self.states():
             try:
                 checkpoint.verify(state)
+            except StorageError:
+                raise
             except UserError as error:
                 problems.append(str(error))
             else:
@@ -45,14 +53,14 @@ class RunFolder:
         return None, problems
 
     def latest_state(self) -> Path | None:
-        """What `latest` leads to, if it is there."""
-        if self.latest.exists():
-            return self.latest
-        try:
-            state = self.path / self.latest_name.read_text(encoding="utf-8").strip()
-        except (OSError, ValueError):
-            return None
-        return state if state.is_file() else None
+        """The state that `latest` leads to, if it is there. Where both of its forms are, which may be so in a copy of the
+        folder, it is that of the later step."""
+        found = [followed(self.latest)]
+        with reading(self.path):
+            with suppress(FileNotFoundError, ValueError):
+                found.append(self.path / self.latest_name.read_text(encoding="utf-8").strip())
+            found = [state for state in found if state.is_file()]
+        return max(found, key=_step) if len(found) > 1 else next(iter(found), None)
 
     def missing(self) -> UserError:
         """That `latest` can't be followed, and which states are there."""
@@ -89,17 +97,22 @@ class RunFolder:
         """Copies the best weights beside the state that is continued, if it is in another folder and they aren't of a later
         epoch. Raises UserError."""
         source = state.parent / self.best.name
-        if self.best.exists() or not source.is_file():
-            return
-        if source.stat().st_mtime_ns <= state.stat().st_mtime_ns:
+        with reading(source):
+            if self.best.exists() or not source.is_file():
+                return
+            later = source.stat().st_mtime_ns > state.stat().st_mtime_ns
+        if not later:
             with replacing(self.best) as temporary:
                 shutil.copyfile(source, temporary)
 
     def states(self) -> list[Path]:
         """The training states, the last written first; after a resumption from an earlier one, the highest step may be old."""
-        return sorted(
-            self.path.glob("checkpoint-*.safetensors"), key=lambda path: path.stat().st_mtime_ns, reverse=True
-        )
+        written = {}
+        with reading(self.path):
+            for path in self.path.glob("checkpoint-*.safetensors"):
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    written[path] = path.stat().st_mtime_ns
+        return sorted(written, key=lambda path: written[path], reverse=True)
 
     def state(self, step: int) -> Path:
         """The path of the training state after `step` steps."""
@@ -113,10 +126,51 @@ class RunFolder:
             try:
                 link.symlink_to(state.name)
                 os.replace(link, self.latest)
+                self.latest_name.unlink(missing_ok=True)
                 sync_folder(self.path)
             except OSError as error:
                 if error.errno not in CAN_NOT:
                     raise
                 write_text(self.latest_name, f"{state.name}\n")
+                self.latest.unlink(missing_ok=True)  # a copy, in a folder that was copied to here
             for old in [path for path in self.states() if path != state][self.keep - 1 :]:
                 old.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming_whole_states(path: Path) -> Iterator[None]:
+    """Adds to what is said of a damaged file which of the newest states beside it are whole."""
+    try:
+        yield
+    except checkpoint.Damaged as error:
+        others = [state for state in RunFolder(path.parent, keep=1).states() if state != path][:3]
+        whole = [state.name for state in others if _is_whole(state)]
+        raise UserError(f"{error}: {', '.join(whole)} beside it" if whole else str(error)) from error
+
+
+def _is_whole(state: Path) -> bool:
+    try:
+        checkpoint.verify(state)
+    except StorageError:
+        raise
+    except UserError:
+        return False
+    return True
+
+
+def followed(path: Path) -> Path:
+    """Where a link leads now: it is read but once, for another state may be the latest when it is followed again."""
+    with reading(path):
+        return followed(path.parent / path.readlink()) if path.is_symlink() and path.exists() else path
+
+
+def _step(state: Path) -> int:
+    """How many steps a state is of; -1 if it is damaged. Raises StorageError."""
+    if number := re.fullmatch(r"checkpoint-(\d+)", state.stem):
+        return int(number[1])
+    try:
+        return int((checkpoint.read_header(state).training or {})["progress"]["step"])
+    except StorageError:
+        raise
+    except (UserError, KeyError, TypeError, ValueError):
+        return -1

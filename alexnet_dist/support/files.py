@@ -26,6 +26,20 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns an OSError into a StorageError that names `path` and the reason, unless a file isn't there: what can't be read
+    now may be whole."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"cannot read {path}: {error.strerror or error}. See to the storage, then try again"
+        ) from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary name to write to; the file replaces `path` if the block succeeds, and is removed otherwise.
 
@@ -39,7 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
             yield temporary
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
-            with suppress(PermissionError):  # a file system without permissions
+            with suppress(OSError):  # a file system without permissions; the content is what counts
                 temporary.chmod(0o666 & ~_umask())
             os.replace(temporary, path)
             sync_folder(path.parent)

@@ -11,6 +11,7 @@ from alexnet_dist.errors import UserError
 from alexnet_dist.model.architecture import Network, layer_table
 from alexnet_dist.model.parameters import initialize, reorder_classes_
 from alexnet_dist.runs import checkpoint
+from alexnet_dist.runs.folder import followed, naming_whole_states
 from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.progress import Progress
 
@@ -57,7 +58,8 @@ def fill(
     read = state if origin.training is not None else {}
     initialize(table.parameters, values, config.init, config.seed, only=origin.new)
     skip = {*origin.new, *without_state(network, config, read)}
-    checkpoint.load(origin.path, table.parameters, values, read, skip=skip)
+    with naming_whole_states(origin.path):
+        checkpoint.load(origin.path, table.parameters, values, read, skip=skip)
     if origin.order:
         for flat in (values, *read.values()):
             reorder_classes_(table.parameters, flat, origin.order)
@@ -96,14 +98,15 @@ def read_origin(
 
     `names` are those of this run's classes, if they are known.
     """
-    path = start.path
+    path = followed(start.path) if start.path else None  # `fill` reads the file that this is now
     if path is None:
         if config.freeze:
             raise UserError(
                 f"--freeze {config.freeze} would keep random weights: give trained ones with --load-pretrained"
             )
         return Origin()
-    header = checkpoint.read_header(path)
+    with naming_whole_states(path):
+        header = checkpoint.read_header(path)
     training = _training(path, header, config, global_batch) if start.resuming else None
     if training is None and header.network.num_classes != network.num_classes:
         new = tuple(spec.name for spec in layer_table(network).parameters.specs if spec.last)

@@ -34,7 +34,7 @@ from alexnet_dist.training.report import Report
 from alexnet_dist.training.samples import Samples
 from alexnet_dist.training.schedule import Schedule
 from alexnet_dist.training.shared_tables import share_sources
-from alexnet_dist.training.strategies import STRATEGIES
+from alexnet_dist.training.strategies import STRATEGIES, for_many_ranks
 from alexnet_dist.training.strategy_choice import choose_engine
 from alexnet_dist.training.watchdog import Watchdog
 
@@ -270,7 +270,7 @@ def _strategy_before(config: TrainingConfig, state: dict[str, Any] | None, nodes
     if config.sync == "auto" and state is not None and same:
         stored = str(state["sync"])
         name = {"immediate": "local"}.get(stored, stored)  # its name in files of version 0.1
-        return name if name in STRATEGIES else None
+        return name if name in (STRATEGIES if sum(nodes) == 1 else for_many_ranks()) else None
     return None
 
 

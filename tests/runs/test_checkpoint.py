@@ -241,3 +241,18 @@ def test_only_what_is_wanted_is_read(tmp_path, parameters, flats):
     assert tracemalloc.get_traced_memory()[1] < 40e6
     tracemalloc.stop()
     assert np.array_equal(back, flats[0])
+
+
+def test_of_a_state_only_the_weights_are_kept_where_they_are_wanted(tmp_path):
+    """The checksum is that of all tensors, but each is of no more use when it is in it."""
+    network = Network(num_classes=7, image_size=67, width=0.25)
+    parameters = parameter_map(network)
+    path, flat = tmp_path / "state.safetensors", np.ones(parameters.size, np.float32)
+    checkpoint.save(path, parameters, flat, dict.fromkeys(("a", "b", "c"), flat), Header(network))
+    largest = 4 * max(spec.size for spec in parameters.specs)
+    for read, kept in ((checkpoint.load_weights, 2), (checkpoint.verify, 0)):  # in the file's order and in ours
+        tracemalloc.start()
+        read(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < kept * flat.nbytes + 2 * largest

@@ -1,16 +1,19 @@
 """A run's folder has one owner; one that has died doesn't hold it."""
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from alexnet_dist.errors import UserError
 from alexnet_dist.runs import lock as module
+from alexnet_dist.runs.folder import RunFolder
 from alexnet_dist.runs.lock import NAME, PATIENCE, RunLock
 
 HOLDER = """
@@ -87,6 +90,41 @@ def test_the_owner_touches_it(tmp_path, monkeypatch):
             time.sleep(0.01)
 
 
+@pytest.fixture
+def taken_over(tmp_path):
+    """A lock whose owner was away for so long that another run holds the folder now."""
+    lock = RunLock(tmp_path)
+    lock.acquire()
+    (tmp_path / NAME).unlink()
+    yield lock, elsewhere(tmp_path, 0)
+    lock.release()
+
+
+def test_an_owner_that_was_taken_for_dead_leaves_the_next_one_s_lock_alone(taken_over):
+    lock, path = taken_over
+    lock.release()
+    assert "node7" in path.read_text()
+    with pytest.raises(UserError, match="in use by process 1 on node7"):
+        RunLock(path.parent).acquire()
+
+
+def test_an_owner_that_was_taken_for_dead_says_so_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(module, "BEAT", 0.01)
+    with RunLock(tmp_path):
+        (tmp_path / NAME).unlink()
+        path = elsewhere(tmp_path, 60)
+        before = path.stat().st_mtime
+        end = time.monotonic() + 20
+        while not caplog.records:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert path.stat().st_mtime == before
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "has been taken over by process 1 on node7, SLURM_JOB_ID=12, since noon" in caplog.text
+    assert "end one of them" in caplog.text
+
+
 def test_a_torn_lock_of_long_ago_is_no_lock(tmp_path):
     (tmp_path / NAME).write_bytes(b'{"host": "no')
     with pytest.raises(UserError, match="in use by process"):
@@ -109,11 +147,82 @@ def test_of_many_who_start_at_once_one_gets_it(tmp_path):
     assert sum(b"UserError" in err for _, err in outputs) == 5
 
 
-def test_file_systems_without_hard_links(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise PermissionError(1, "Operation not permitted")
+class Contender:
+    """A run that wants the folder; before it does line `number` of the lock's code, `meanwhile` happens."""
 
-    monkeypatch.setattr(os, "link", refuse)
+    def __init__(self, folder, number=0, meanwhile=None):
+        self.lock, self.number, self.meanwhile, self.refused = RunLock(folder), number, meanwhile, ""
+
+    def __call__(self):
+        """Its own thread: what happens meanwhile may be traced, too."""
+        thread = threading.Thread(target=self._acquire)
+        thread.start()
+        thread.join()
+
+    @property
+    def paused(self):
+        """Whether it has had so many lines."""
+        return self.number <= 0
+
+    def _acquire(self):
+        if self.meanwhile:
+            sys.settrace(self._trace)
+        try:
+            self.lock.acquire()
+        except UserError as error:
+            self.refused = str(error)
+        finally:
+            sys.settrace(None)
+
+    def _trace(self, frame, event, argument):
+        if frame.f_code.co_filename != module.__file__ or frame.f_code.co_name in ("_identity", "_described"):
+            return None
+        if event == "line":
+            self.number -= 1
+            if self.number == 0:
+                self.meanwhile()
+        return self._trace
+
+
+def without_links(*_):
+    raise PermissionError(1, "Operation not permitted")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_one_gets_a_dead_one_s_lock_whenever_the_others_come(tmp_path, monkeypatch, links):
+    """A second one comes before any line that the first one does, a third one before every fourth line of the second."""
+    if not links:
+        monkeypatch.setattr(os, "link", without_links)
+    for number in itertools.count(1):
+        for later in itertools.count(1 + number % 4, step=4):
+            elsewhere(tmp_path, PATIENCE + 30)
+            third = Contender(tmp_path)
+            second = Contender(tmp_path, later, third)
+            first = Contender(tmp_path, number, second)
+            first()
+            all_of_them = [first, *([second] if first.paused else []), *([third] if second.paused else [])]
+            assert sum(not one.refused for one in all_of_them) == 1, (number, later)
+            for one in all_of_them:
+                one.lock.release()
+            assert os.listdir(tmp_path) == []
+            if not second.paused:
+                break
+        if not first.paused:
+            break
+
+
+def test_one_that_is_refused_needs_no_file_of_its_own(holder, tmp_path):
+    """The owner, which begins, removes what a killed run has left: not what somebody needs who is about to be refused."""
+    for number in itertools.count(1):
+        contender = Contender(tmp_path, number, RunFolder(tmp_path, keep=1).begin)
+        contender()
+        assert "in use by process" in contender.refused
+        if not contender.paused:
+            break
+
+
+def test_file_systems_without_hard_links(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", without_links)
     with RunLock(tmp_path), pytest.raises(UserError, match="in use"):
         RunLock(tmp_path).acquire()
     assert os.listdir(tmp_path) == []

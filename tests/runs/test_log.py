@@ -2,22 +2,13 @@
 
 import errno
 import json
-import logging
 import os
 
 import pytest
 
 from alexnet_dist.runs.log import RunLog
 
-
-@pytest.fixture(autouse=True)
-def quiet():
-    """RunLog sets up the package's logger; tests after these find it as it was."""
-    logger = logging.getLogger("alexnet_dist")
-    before = logger.propagate, logger.level
-    yield
-    logger.propagate = before[0]
-    logger.setLevel(before[1])
+pytestmark = pytest.mark.usefixtures("package_logger")
 
 
 def lines(folder):

@@ -1,6 +1,8 @@
 """Files that are replaced: never something that isn't one."""
 
+import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -24,3 +26,15 @@ def test_a_link_to_a_device_is_not_either(tmp_path):
     with pytest.raises(UserError, match="it is a device"):
         write_text(tmp_path / "x", "x")
     assert (tmp_path / "x").is_symlink()
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_file_systems_without_permissions(tmp_path, monkeypatch, number):
+    """They say so in several ways."""
+
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    write_text(tmp_path / "x", "content")
+    assert (tmp_path / "x").read_text() == "content"

@@ -78,8 +78,15 @@ def test_checkpoint_of_a_network_of_another_shape(site, flag):
     source = (flag, "run/latest.safetensors") if flag == "--load-pretrained" else (flag,)
     output = ("--output-dir", "new") if flag == "--load-pretrained" else ()
     if flag == "--resume":  # other classes only begin a new last layer of pretrained weights
-        refuses(site, *source, *output, "--num-classes", 4, words=("latest.safetensors", "shape", "classifier.6"))
-    refuses(site, *source, *output, "--width", 0.125, words=("latest.safetensors", "shape", "--width"))
+        refuses(
+            site,
+            *source,
+            *output,
+            "--num-classes",
+            4,
+            words=("checkpoint-00000003.safetensors", "shape", "classifier.6"),
+        )
+    refuses(site, *source, *output, "--width", 0.125, words=("checkpoint-00000003.safetensors", "shape", "--width"))
 
 
 def test_weights_alone_are_no_run_to_resume(site):

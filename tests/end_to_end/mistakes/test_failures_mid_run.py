@@ -87,6 +87,73 @@ def test_training_goes_on_while_the_disk_is_full(site):
     assert len(set(states)) < 20
 
 
+def until_read_only(site, patience, then):
+    """A run in a folder that becomes read-only after its first states. `then` is a script for what follows.
+
+    The kernel doesn't make a file system read-only in which files are open for writing, as the log is (only a failing disk
+    does): here a read-only view of the folder is mounted over it, and the log's files stay as they were.
+    """
+    (site / "disk").mkdir()
+    (site / "long.list").write_text(20 * (site / "train.list").read_text())
+    mpirun = f"{shutil.which('mpirun', path=str(BIN)) or 'mpirun'} -n 2 {sys.executable} -m alexnet_dist.train"
+    long = ["--data", "long.list", "--save-every", 2, "--output-dir", "disk/run", "--print-freq", 60]
+    flags = " ".join(map(str, [*SMALL, *BASE, *long]))
+    script = f"""
+        mount -t tmpfs tmpfs disk
+        {mpirun} {flags} --io-patience {patience} > out 2> err & job=$!
+        until test -e disk/run/latest.safetensors; do sleep 0.02; done
+        mount -o bind,ro disk/run disk/run
+        {then.format(resumed=f"{mpirun} {flags} --resume")}
+    """
+    job = alone(["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", script], site).ok()
+    return job, (site / "out").read_text(), (site / "err").read_text()
+
+
+@needs_mounts
+def test_training_goes_on_while_the_file_system_is_read_only(site):
+    job, out, err = until_read_only(
+        site,
+        60,
+        """
+        until grep -q "step 60/60" out; do sleep 0.1; done
+        umount disk/run
+        wait $job || exit
+        test -e disk/run/complete && cat disk/run/metrics.jsonl
+        """,
+    )
+    assert out.count("Read-only file system. Trying again for 60 s (--io-patience)") == 1, out + err
+    assert out.count("the files can be written again") == 1
+    states = [json.loads(line)["step"] for line in job.out.splitlines() if '"event": "checkpoint"' in line]
+    assert states[-1] == 60
+    assert len(set(states)) < 20
+
+
+@needs_mounts
+def test_a_file_system_that_stays_read_only_ends_the_run(site):
+    job, out, err = until_read_only(
+        site,
+        1,
+        """
+        wait $job
+        echo exit $?
+        umount disk/run
+        ls -A disk/run
+        tail -n 1 disk/run/train.log
+        {resumed} || exit
+        test -e disk/run/complete && cat disk/run/metrics.jsonl
+        """,
+    )
+    assert "exit 74\n" in job.out, str(job)
+    assert err.count("alexnet-train: error: cannot write disk/run/") == 1, err
+    # On stderr, and in the log.
+    assert (job.out + err).count("Read-only file system. See to the storage, then go on with --resume") == 2
+    assert "Traceback" not in out + err
+    assert ".part" not in job.out
+    # The state before is whole: the run goes on from there.
+    steps = [json.loads(line)["step"] for line in job.out.splitlines() if '"event": "resume"' in line]
+    assert 0 < steps[0] < 60
+
+
 @pytest.mark.parametrize("fault", ["exception@2", "thread@2", "decoder@5", "exit@2", "kill@2"])
 def test_failure_of_one_rank_ends_all(site, fault):
     before = hashes(site / "run")
