@@ -133,8 +133,7 @@ def work_training(kind: str, folder: Path, threads: int, batch: int) -> None:
                 if out[0, 0, 0] != noise[0, 0, 0]:
                     out[:] = noise
 
-            global_batch = self.run_.global_batch
-            return Loader(self.sources.train, load=load, global_batch=global_batch, workers=threads, shuffle=True)
+            return Loader(self.sources.train, load=load, global_batch=batch, workers=threads, shuffle=True)
 
     trainer = SyntheticTrainer if kind == "synthetic" else Trainer
     data = folder / ("training.list" if kind == "files" else "training-shards")
