@@ -1,5 +1,6 @@
 """alexnet-supervise, with a script in the place of mpirun: when it starts the next attempt, and what it clears up."""
 
+import errno
 import mmap
 import os
 import signal
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from alexnet_dist import supervise as supervise_module
-from alexnet_dist.errors import UserError
+from alexnet_dist.errors import StorageError, UserError
+from alexnet_dist.runs.folder import RunFolder
 from alexnet_dist.supervise import Supervisor
 from alexnet_dist.supervision import leftovers
 from alexnet_dist.supervision.command import Attempt, Command
@@ -87,6 +89,56 @@ def test_an_old_mark_of_a_finished_run_does_not_count(tmp_path):
     (tmp_path / "run" / "complete").touch()
     code, text = ended(supervise(tmp_path, "exit 1", flags=[*FAST, "--restarts", "0"]))
     assert code == 1, text
+
+
+def supervisor(folder: Path, *plan: str, **options: int) -> Supervisor:
+    """One in this process, of a run in `folder`/run; the working folder must be `folder`."""
+    (folder / "plan").write_text("".join(f"{line}\n" for line in plan))
+    command = Command.of(["bash", "-c", SCRIPT, "alexnet_dist.train", "--output-dir", "run"])
+    return Supervisor(command, **{"restarts": 2, "pause": 0, "min_ranks": 1} | options)
+
+
+@pytest.mark.parametrize("outage", [2, 1000])
+def test_storage_that_fails_while_states_are_looked_for_is_asked_again(tmp_path, monkeypatch, capsys, outage):
+    monkeypatch.chdir(tmp_path)
+    failures = iter([False, *[True] * outage])
+    states = RunFolder.states
+
+    def fails_for_a_while(folder):
+        if next(failures, False):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return states(folder)
+
+    monkeypatch.setattr(RunFolder, "states", fails_for_a_while)
+    (tmp_path / "run").mkdir()
+    run = supervisor(tmp_path, "exit 1", "touch run/complete")
+    if outage == 2:
+        assert run.run() == 0
+        assert attempts(tmp_path) == 2
+    else:
+        with pytest.raises(StorageError, match=r"run can't be read: Stale file handle, 3 times \(--restarts 2\)"):
+            run.run()
+    lines = [line for line in capsys.readouterr().err.splitlines() if "Stale" in line]
+    assert lines == ["alexnet-supervise: run can't be read: Stale file handle; tried again in 0 s"] * 2
+
+
+def test_a_folder_that_vanishes_is_not_begun_anew(tmp_path):
+    process = supervise(tmp_path, f"{state(7)}; exit 1", "mv run elsewhere; (setsid sleep 1000 &); exit 1")
+    assert_refused_anew(tmp_path, process, 2)
+
+
+def test_a_folder_that_vanishes_in_the_pause_is_not_begun_anew(tmp_path):
+    process = supervise(tmp_path, f"{state(7)}; exit 1", flags=["--pause", "1"])
+    until((tmp_path / "run" / "supervise.log").exists)
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    assert_refused_anew(tmp_path, process, 1)
+
+
+def assert_refused_anew(folder: Path, process: subprocess.Popen, count: int) -> None:
+    code, text = ended(process)
+    assert (code, attempts(folder)) == (74, count), text
+    assert "error: run held checkpoint-00000007.safetensors, and now neither it nor another state" in text
+    assert not (folder / "run").exists()  # not made anew for the log, though there was something to say
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
