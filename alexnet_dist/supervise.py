@@ -26,7 +26,7 @@ from alexnet_dist.support.plural import plural
 from alexnet_dist.support.signals import CAUGHT
 
 DESCRIPTION = """Run a training command, and start it again after each failure from the newest whole state, until the
-file `complete` says that the run is. Hosts of its hostfile that don't answer any more are left out, with their ranks."""
+file `complete` says that the run is. Hosts of its hostfile or -hosts that don't answer are left out, with their ranks."""
 EXAMPLES = """examples:
   alexnet-supervise -- mpirun -n 8 python -m alexnet_dist.train --output-dir runs/one --save-minutes 10
   alexnet-supervise --min-ranks 4 -- mpirun -f hostfile -n 8 -ppn 2 python -m alexnet_dist.train

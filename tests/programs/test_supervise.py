@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from alexnet_dist import supervise as supervise_module
-from alexnet_dist.errors import StorageError, UserError
+from alexnet_dist.errors import StorageError
 from alexnet_dist.runs.folder import RunFolder
 from alexnet_dist.supervise import Supervisor
 from alexnet_dist.supervision import leftovers
@@ -193,27 +193,6 @@ def test_it_removes_segments_that_nobody_uses(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mpich_shm_old", "mpich_shm_used", "somebody_elses"]
 
 
-HOSTFILES = {
-    "mpich": "# mine\none:2\ntwo:2  # the big one\nthree\n",
-    "openmpi": "one slots=2\ntwo slots=2 max_slots=4\nthree\n",
-}
-
-
-@pytest.mark.parametrize("flavour", HOSTFILES)
-def test_a_host_that_is_gone_is_left_out_with_its_ranks(tmp_path, flavour):
-    (tmp_path / "hosts").write_text(HOSTFILES[flavour])
-    words = ["mpirun", "-f", str(tmp_path / "hosts"), "-n", "6", "python", "-m", "alexnet_dist.train", "--epochs", "3"]
-    command = Command.of(words)
-    assert command.attempt(tmp_path / "left", lambda host: True) == ([*words, "--resume", "auto"], 6, [])
-    there, ranks, gone = command.attempt(tmp_path / "left", lambda host: host != "two")
-    assert (ranks, gone) == (4, ["two"])
-    assert there == [*words[:2], str(tmp_path / "left"), "-n", "4", *words[5:], "--resume", "auto"]
-    assert [line.split(":")[0].split(" ")[0] for line in (tmp_path / "left").read_text().splitlines()] == [
-        "one",
-        "three",
-    ]
-
-
 def test_too_few_ranks_are_waited_for(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Command, "attempt", lambda self, hostfile, is_there: Attempt(["false"], 1, ["two"]))
@@ -231,21 +210,6 @@ def test_a_host_that_never_answered_is_not_judged(monkeypatch):
     assert [supervisor._is_there(host) for host in ("one", "two", "behind a firewall")] == [True, True, True]
     there.remove("two")
     assert [supervisor._is_there(host) for host in ("one", "two", "behind a firewall")] == [True, False, True]
-
-
-@pytest.mark.parametrize(
-    ("words", "text"),
-    [
-        (["true"], "must be one of alexnet_dist.train"),
-        ([], "must be one of alexnet_dist.train"),
-        (["mpirun", "python", "-m", "alexnet_dist.train", "--resume"], "leave --resume out"),
-        (["mpirun", "python", "-m", "alexnet_dist.train", "--epochs", "0"], "--epochs is 0"),
-        (["mpirun", "-n", "x", "python", "-m", "alexnet_dist.train"], "-n is 'x'"),
-    ],
-)
-def test_commands_that_are_refused(words, text):
-    with pytest.raises(UserError, match=text):
-        Command.of(words)
 
 
 def test_a_program_that_is_missing(tmp_path):
