@@ -100,6 +100,7 @@ class Supervisor:
         if attempt.gone and not self._is_enough(attempt):
             return 1
         mark, before = uuid.uuid4().hex, segments()
+        self._free(before)  # what earlier runs have left may fill /dev/shm
         # If this process is killed, the kernel tells the command to stop: else it would train on without anyone knowing.
         tie = ["setpriv", "--pdeathsig", "USR1"] if shutil.which("setpriv") else []
         try:
@@ -151,11 +152,12 @@ class Supervisor:
 
     def _clear_up(self, mark: str, before: set[Path]) -> None:
         """Kills what is left of an attempt, and removes the shared memory that it could not remove itself."""
-        killed = kill_processes_of(mark)
-        freed = remove_segments(before)
-        if killed:
+        if killed := kill_processes_of(mark):
             self._say(f"killed what was left of attempt {self._attempts}: {killed} of its processes")
-        if freed:
+        self._free(before)
+
+    def _free(self, before: set[Path]) -> None:
+        if freed := remove_segments(before):
             self._say(f"removed {freed / 1e6:.0f} MB of shared memory that was left")
 
     def _mark(self) -> int | None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,8 @@ def test_it_starts_again_until_the_run_is_complete(tmp_path):
         supervise(tmp_path, "kill -9 $$", f"{state(7)}; exit 143", "exit 0", "touch run/complete; exit 9")
     )
     assert code == 0, text
-    assert text.splitlines() == [
+    said = [line for line in text.splitlines() if "shared memory" not in line]  # of others' runs
+    assert said == [
         "alexnet-supervise: attempt 1 was ended by SIGKILL; the next goes on from the beginning in 0 s",
         "alexnet-supervise: attempt 2 was ended by SIGTERM; the next goes on from checkpoint-00000007.safetensors in 0 s",
         "alexnet-supervise: attempt 3 ended without completing the run; the next goes on from "
@@ -60,9 +62,8 @@ def test_it_starts_again_until_the_run_is_complete(tmp_path):
     words = (tmp_path / "attempts").read_text().splitlines()
     assert words == ["--output-dir run --resume auto"] * 4
     log = (tmp_path / "run" / "supervise.log").read_text().splitlines()
-    assert [line.split(" ", 2)[2] for line in log] == [
-        line.removeprefix("alexnet-supervise: ") for line in text.splitlines()
-    ]
+    said = [line.removeprefix("alexnet-supervise: ") for line in text.splitlines()]
+    assert [line.split(" ", 2)[2] for line in log] == said
 
 
 @pytest.mark.parametrize(("code", "why"), [(2, "bad input"), (65, "diverged"), (71, "replicas have parted")])
@@ -184,13 +185,34 @@ def zombie(folder: Path) -> bool:
 
 def test_it_removes_segments_that_nobody_uses(tmp_path, monkeypatch):
     monkeypatch.setattr(leftovers, "SHARED_MEMORY", tmp_path)
-    (tmp_path / "mpich_shm_old").write_bytes(b"x" * 10)
+    for name in ("mpich_shm_starting", "mpich_shm_forgotten", "mpich_shm_open", "mpich_shm_old_used", "osc_old"):
+        segment(tmp_path / name, age=0 if name == "mpich_shm_starting" else 100)
     before = leftovers.segments()
     for name in ("mpich_shm_used", "mpich_shm_left", "somebody_elses"):
-        (tmp_path / name).write_bytes(b"x" * 10)
-    with open(tmp_path / "mpich_shm_used", "r+b") as file, mmap.mmap(file.fileno(), 10):
-        assert leftovers.remove_segments(before) == 10
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mpich_shm_old", "mpich_shm_used", "somebody_elses"]
+        segment(tmp_path / name)
+    with ExitStack() as stack:
+        stack.enter_context(open(tmp_path / "mpich_shm_open", "rb"))
+        for name in ("mpich_shm_used", "mpich_shm_old_used"):
+            with open(tmp_path / name, "r+b") as file:
+                stack.enter_context(mmap.mmap(file.fileno(), 10))
+        assert leftovers.remove_segments(before) == 20
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("mpich_shm_starting", "mpich_shm_open", "mpich_shm_old_used", "osc_old"),
+        *("mpich_shm_used", "somebody_elses"),
+    }
+
+
+def segment(path: Path, age: float = 0) -> None:
+    path.write_bytes(b"x" * 10)
+    os.utime(path, (time.time() - age,) * 2)
+
+
+def test_what_earlier_runs_have_left_is_gone_before_the_first_attempt(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(leftovers, "SHARED_MEMORY", tmp_path)
+    segment(tmp_path / "mpich_shm_forgotten", age=100)
+    (tmp_path / "run").mkdir()
+    assert supervisor(tmp_path, "test ! -e mpich_shm_forgotten && touch run/complete", restarts=0).run() == 0
 
 
 def test_too_few_ranks_are_waited_for(tmp_path, monkeypatch, capsys):
