@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from alexnet_dist import cli
 from alexnet_dist.support.signals import StopSignals
+from alexnet_dist.support.starting import has_started
 from alexnet_dist.training.flags import build_parser, read_config
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def body(signals: StopSignals, world: "World", args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
+    has_started()
     with StopSignals() as signals:  # a signal that comes while MPI starts isn't lost
         return cli.run_on_ranks(build_parser(), argv, partial(body, signals))
 
