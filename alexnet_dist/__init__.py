@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 if starting.PROGRAM:  # not where this is a library
-    starting.end_quietly()
+    starting.keep_signals()
 
 
 def load(path: "str | Path", *, batch_size: int = 32, threads: int | None = None) -> "Predictor":

@@ -1,6 +1,7 @@
 """python -m alexnet_dist.train: train AlexNet on all ranks of this MPI run."""
 
 import argparse
+import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,10 @@ def body(signals: StopSignals, world: "World", args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
-    has_started()
+    stop = has_started()
     with StopSignals() as signals:  # a signal that comes while MPI starts isn't lost
+        if stop:
+            signal.raise_signal(signal.SIGUSR1)  # nor one that came before
         return cli.run_on_ranks(build_parser(), argv, partial(body, signals))
 
 

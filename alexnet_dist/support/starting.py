@@ -1,15 +1,16 @@
-"""Signals while a program imports its modules, which takes a second: one line, not a traceback of each rank."""
+"""Signals while a program imports its modules, which takes a second: they are kept until it can heed them.
+
+Nothing ends at once, which would be simpler: MPICH's mpirun waits for ever where a rank exits before it has started MPI, and
+another one is just starting it.
+"""
 
 import os
 import signal
 import sys
 from types import FrameType
 
-from alexnet_dist.errors import STOPPED
 from alexnet_dist.support.signals import CAUGHT
 
-INTERRUPTED = 130  # by Ctrl-C: 128 and the signal's number, as in a shell
-RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")  # what MPICH, Open MPI and Slurm tell a process
 TRAIN = "alexnet-train"
 
 
@@ -22,27 +23,30 @@ def _program() -> str:
 
 
 PROGRAM = _program()  # that of ours for which Python has been started; "" where another imports this package
+_kept: list[int] = []
 
 
-def end_quietly() -> None:
-    """From now on, Ctrl-C ends this program at once; all that asks a run to stop ends training likewise."""
+def keep_signals() -> None:
+    """From now on Ctrl-C is kept; for training, all that asks a run to stop. A second Ctrl-C ends the process."""
     for number in CAUGHT if PROGRAM == TRAIN else (signal.SIGINT,):
         if signal.getsignal(number) in (
             signal.SIG_DFL,
             signal.default_int_handler,
         ):  # else it is ignored, as under nohup
-            signal.signal(number, _end)
+            signal.signal(number, _keep)
 
 
-def has_started() -> None:
-    """The imports are done: signals do again what they do in Python."""
+def has_started() -> bool:
+    """The program heeds signals itself from now on; returns, once, whether one has been kept."""
     for number in CAUGHT:
-        if signal.getsignal(number) == _end:
+        if signal.getsignal(number) == _keep:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    kept = bool(_kept)
+    _kept.clear()
+    return kept
 
 
-def _end(number: int, frame: FrameType | None) -> None:
-    if next((os.environ[rank] for rank in RANKS if rank in os.environ), "0") == "0":
-        os.write(sys.stderr.fileno(), f"{PROGRAM}: interrupted before it began\n".encode())
-    # At once: at an orderly exit, a rank in which MPI has started would wait for the others.
-    os._exit(STOPPED if PROGRAM == TRAIN else INTERRUPTED)
+def _keep(number: int, frame: FrameType | None) -> None:
+    _kept.append(number)
+    if number == signal.SIGINT:
+        signal.signal(number, signal.SIG_DFL)
