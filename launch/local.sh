@@ -6,9 +6,6 @@
 # starts it. With N, the cores are divided among the ranks, and no rank is bound to one core, which its threads would share.
 # Ctrl-C or SIGTERM: the run writes a checkpoint and ends with exit code 75; a second one ends it at once.
 
-# shellcheck source-path=SCRIPTDIR
-source "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")/common.sh"
-
 # Open MPI kills its ranks a quarter of a second after SIGTERM; SIGUSR1 it passes on, as MPICH does. Job control gives
 # mpirun a process group of its own, so that Ctrl-C reaches it through here only.
 # shellcheck disable=SC2317  # the trap calls it
@@ -30,6 +27,9 @@ nothing_to_save() {
 }
 job=0 stopped=0
 trap stop TERM INT HUP USR1 # before there is a job: mpirun may be up before the line after it is read
+
+# shellcheck source-path=SCRIPTDIR
+source "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")/common.sh"
 
 ranks=${1:-}
 if [[ $ranks == --layout ]]; then
@@ -80,8 +80,9 @@ while ((signalled)); do
     signalled=0 status=0
     wait "$job" || status=$?
 done
-# mpirun's own end, or that of a rank, by SIGUSR1: only before they heed it, and so before training has begun.
-if ((stopped)) && [[ $status == 10 || $status == 138 ]]; then
+# mpirun (128 + 10) or a rank has died of SIGUSR1 (10): only before they heed it, and so before training has begun. MPICH's
+# mpirun gives 11 where it has killed another rank for it: 10 | 9, all ranks' codes in one.
+if ((stopped)) && [[ $status =~ ^(10|11|138)$ ]]; then
     nothing_to_save
 fi
 exit "$status"
