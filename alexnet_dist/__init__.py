@@ -5,12 +5,17 @@
 
 from typing import TYPE_CHECKING
 
+from alexnet_dist.support import starting
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from alexnet_dist.predictor import Predictor
 
 __version__ = "0.1.0"
+
+if starting.PROGRAM:  # not where this is a library
+    starting.keep_signals()
 
 
 def load(path: "str | Path", *, batch_size: int = 32, threads: int | None = None) -> "Predictor":

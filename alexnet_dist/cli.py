@@ -11,9 +11,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from alexnet_dist.errors import BAD_INPUT, SharedError, UserError
+from alexnet_dist.support.starting import has_started
 
 if TYPE_CHECKING:
     from alexnet_dist.comm.world import World
+
 
 INTERRUPTED = 130  # by Ctrl-C: 128 and the signal's number, as in a shell
 
@@ -46,6 +48,8 @@ def require_positive(args: argparse.Namespace, *flags: str) -> None:
 def run(parser: Parser, argv: list[str] | None, body: Callable[[argparse.Namespace], int]) -> int:
     """The exit code of a program that runs without MPI: body's own, or a UserError's after one line about it."""
     try:
+        if has_started():
+            raise KeyboardInterrupt
         return body(parser.parse_args(argv))
     except UserError as error:
         return _report(parser, error)
@@ -90,6 +94,8 @@ def run_on_ranks(
     # A run that diverges is reported once, by its loss, and not for each operation in which NumPy meets a NaN.
     warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"alexnet_dist\.")
     try:
+        if has_started():
+            raise KeyboardInterrupt
         with world.shared_errors():
             args = parser.parse_args(argv)
         return world.leave(body(world, args))

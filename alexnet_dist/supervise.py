@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 from alexnet_dist import cli
-from alexnet_dist.errors import BAD_INPUT, DIVERGED, PARTED, STOPPED, UserError
+from alexnet_dist.errors import BAD_INPUT, DIVERGED, PARTED, STOPPED, StorageError, UserError
 from alexnet_dist.runs.folder import RunFolder
 from alexnet_dist.runs.lock import NAME as LOCK
 from alexnet_dist.supervision.command import Attempt, Command
@@ -25,7 +26,7 @@ from alexnet_dist.support.plural import plural
 from alexnet_dist.support.signals import CAUGHT
 
 DESCRIPTION = """Run a training command, and start it again after each failure from the newest whole state, until the
-file `complete` says that the run is. Hosts of its hostfile that don't answer any more are left out, with their ranks."""
+file `complete` says that the run is. Hosts of its hostfile or -hosts that don't answer are left out, with their ranks."""
 EXAMPLES = """examples:
   alexnet-supervise -- mpirun -n 8 python -m alexnet_dist.train --output-dir runs/one --save-minutes 10
   alexnet-supervise --min-ranks 4 -- mpirun -f hostfile -n 8 -ppn 2 python -m alexnet_dist.train
@@ -42,6 +43,13 @@ LAST = 10.0  # seconds that a run has to end after a second signal
 IDLE = 10.0  # seconds from one look at what an attempt has started to the next
 
 
+class State(NamedTuple):
+    """A training state, and when it was written."""
+
+    name: str
+    written: int
+
+
 class Supervisor:
     """Runs attempts of a command until one has completed the run."""
 
@@ -51,21 +59,22 @@ class Supervisor:
         self._signals = 0
         self._attempts = 0
         self._answered: set[str] = set()  # hosts that have
+        self._seen: State | None = None  # the newest state, when it was last looked for
 
     def run(self) -> int:
         """Until the run is complete, or must not or can't go on; returns the exit code."""
-        before, failures, pause = self._newest(), 0, self._pause
+        failures, pause = 0, self._pause
         with _handlers(self._caught), tempfile.TemporaryDirectory(prefix="alexnet-supervise-") as scratch:
             while True:
+                before = self._newest()  # the folder may have vanished in the pause
                 mark = self._mark()
                 code = self._attempt(Path(scratch) / "hostfile")
+                newest = self._newest()
                 if self._mark() not in (None, mark):
                     self._say(f"the run is complete after {plural(self._attempts, 'attempt')}")
                     return 0
-                newest = self._newest()
                 failures = 1 if newest != before else failures + 1
                 pause = self._pause if newest != before else min(2 * pause, LONGEST_PAUSE)
-                before = newest
                 if why := self._must_end(code, failures):
                     self._say(f"attempt {self._attempts} {ended(code)}: {why}")
                     return STOPPED if self._signals else code or 1
@@ -91,6 +100,7 @@ class Supervisor:
         if attempt.gone and not self._is_enough(attempt):
             return 1
         mark, before = uuid.uuid4().hex, segments()
+        self._free(before)  # what earlier runs have left may fill /dev/shm
         # If this process is killed, the kernel tells the command to stop: else it would train on without anyone knowing.
         tie = ["setpriv", "--pdeathsig", "USR1"] if shutil.which("setpriv") else []
         try:
@@ -142,11 +152,12 @@ class Supervisor:
 
     def _clear_up(self, mark: str, before: set[Path]) -> None:
         """Kills what is left of an attempt, and removes the shared memory that it could not remove itself."""
-        killed = kill_processes_of(mark)
-        freed = remove_segments(before)
-        if killed:
+        if killed := kill_processes_of(mark):
             self._say(f"killed what was left of attempt {self._attempts}: {killed} of its processes")
-        if freed:
+        self._free(before)
+
+    def _free(self, before: set[Path]) -> None:
+        if freed := remove_segments(before):
             self._say(f"removed {freed / 1e6:.0f} MB of shared memory that was left")
 
     def _mark(self) -> int | None:
@@ -155,10 +166,40 @@ class Supervisor:
             return self._folder.complete.stat().st_mtime_ns
         return None
 
-    def _newest(self) -> tuple[str, int] | None:
-        """The newest state, and when it was written."""
+    def _newest(self) -> State | None:
+        """The newest state; storage that fails is asked again. Raises StorageError where it fails for long, or where there
+        have been states and now there are none: the next attempt would begin anew."""
+        failures, pause = 0, max(self._pause, LOOK)
+        while not self._signals:
+            try:
+                found = self._look()
+            except OSError as error:
+                trouble, failures = f"{self._folder.path} can't be read: {error.strerror or error}", failures + 1
+                if failures > self._restarts:
+                    raise StorageError(
+                        f"{trouble}, {plural(failures, 'time')} (--restarts {self._restarts})"
+                    ) from error
+                self._say(f"{trouble}; tried again in {pause:.0f} s")
+                self._wait(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+                continue
+            if self._seen and not found:
+                raise StorageError(
+                    f"{self._folder.path} held {self._seen.name}, and now neither it nor another state. Is its file system "
+                    "mounted? Bring the folder back and start this command again; without it, the run begins anew"
+                )
+            self._seen = found
+            break
+        return self._seen
+
+    def _look(self) -> State | None:
+        """The newest state. Raises OSError."""
+        try:
+            self._folder.path.stat()  # some Pythons' Path.glob takes a folder that can't be read for an empty one
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return None
         states = self._folder.states()
-        return (states[0].name, states[0].stat().st_mtime_ns) if states else None
+        return State(states[0].name, states[0].stat().st_mtime_ns) if states else None
 
     def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -172,7 +213,8 @@ class Supervisor:
         """Tells people, and writes it into the run's folder."""
         print(f"alexnet-supervise: {text}", file=sys.stderr, flush=True)
         with suppress(OSError):  # the run itself says what is wrong with its folder
-            self._folder.path.mkdir(parents=True, exist_ok=True)
+            if not self._seen:  # else it has been there: where it has vanished, it isn't made anew
+                self._folder.path.mkdir(parents=True, exist_ok=True)
             with open(self._folder.path / "supervise.log", "a", encoding="utf-8") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 

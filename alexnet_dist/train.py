@@ -1,12 +1,14 @@
 """python -m alexnet_dist.train: train AlexNet on all ranks of this MPI run."""
 
 import argparse
+import signal
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
 from alexnet_dist import cli
 from alexnet_dist.support.signals import StopSignals
+from alexnet_dist.support.starting import has_started
 from alexnet_dist.training.flags import build_parser, read_config
 
 if TYPE_CHECKING:
@@ -29,7 +31,10 @@ def body(signals: StopSignals, world: "World", args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
+    stop = has_started()
     with StopSignals() as signals:  # a signal that comes while MPI starts isn't lost
+        if stop:
+            signal.raise_signal(signal.SIGUSR1)  # nor one that came before
         return cli.run_on_ranks(build_parser(), argv, partial(body, signals))
 
 

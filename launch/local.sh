@@ -6,6 +6,28 @@
 # starts it. With N, the cores are divided among the ranks, and no rank is bound to one core, which its threads would share.
 # Ctrl-C or SIGTERM: the run writes a checkpoint and ends with exit code 75; a second one ends it at once.
 
+# Open MPI kills its ranks a quarter of a second after SIGTERM; SIGUSR1 it passes on, as MPICH does. Job control gives
+# mpirun a process group of its own, so that Ctrl-C reaches it through here only.
+# shellcheck disable=SC2317  # the trap calls it
+stop() {
+    stopped=1
+    ((job)) || job=${!:-0}
+    ((job)) || nothing_to_save
+    # Again and again until mpirun ends: a rank that is just starting MPI doesn't notice.
+    while kill -USR1 "$job"; do sleep 0.5; done 2>/dev/null &
+    disown
+    signalled=1
+    trap 'kill -INT "$job"; signalled=1' TERM INT HUP
+    trap 'signalled=1' USR1 # whoever repeats it, as a supervisor does, asks for nothing new
+}
+# shellcheck disable=SC2317
+nothing_to_save() {
+    echo "${0##*/}: stopped before training began: there is nothing to save" >&2
+    exit 75
+}
+job=0 stopped=0
+trap stop TERM INT HUP USR1 # before there is a job: mpirun may be up before the line after it is read
+
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")/common.sh"
 
@@ -47,21 +69,7 @@ else
 fi
 printf '+%s\n' "$(printf ' %q' "${command[@]}")"
 
-# Open MPI kills its ranks a quarter of a second after SIGTERM; SIGUSR1 it passes on, as MPICH does. Job control gives
-# mpirun a process group of its own, so that Ctrl-C reaches it through here only.
-# shellcheck disable=SC2317  # the trap calls it
-stop() {
-    ((job)) || job=$!
-    # Again and again until mpirun ends: a rank that is just starting MPI doesn't notice.
-    while kill -USR1 "$job"; do sleep 0.5; done 2>/dev/null &
-    disown
-    signalled=1
-    trap 'kill -INT "$job"; signalled=1' TERM INT HUP
-    trap 'signalled=1' USR1 # whoever repeats it, as a supervisor does, asks for nothing new
-}
 set -m
-job=0
-trap stop TERM INT HUP USR1 # before there is a job: mpirun may be up before the line after it is read
 # If this script is killed, the kernel tells mpirun to stop the run: else it would train on without anyone knowing.
 ! command -v setpriv >/dev/null || command=(setpriv --pdeathsig USR1 "${command[@]}")
 "${command[@]}" </dev/null &
@@ -72,4 +80,9 @@ while ((signalled)); do
     signalled=0 status=0
     wait "$job" || status=$?
 done
+# mpirun (128 + 10) or a rank has died of SIGUSR1 (10): only before they heed it, and so before training has begun. MPICH's
+# mpirun gives 11 where it has killed another rank for it: 10 | 9, all ranks' codes in one.
+if ((stopped)) && [[ $status =~ ^(10|11|138)$ ]]; then
+    nothing_to_save
+fi
 exit "$status"

@@ -32,7 +32,7 @@ BELOW_PROGRAMS = {
 # longest name that fits a module counts; a folder stands for all that is in it.
 RULES = {
     **{program: {"numpy", "PIL", *BELOW_PROGRAMS} for program in PROGRAMS},
-    "cli": {"errors", "comm.world", "comm.ranks"},
+    "cli": {"errors", "support.starting", "comm.world", "comm.ranks"},
     "errors": set(),
     "support": {"support", "errors"},
     "support.workspace": {"numpy"},

@@ -258,10 +258,27 @@ def test_a_second_signal_ends_local_at_once(project: Path, machine: Fake) -> Non
     assert process.returncode == 130
 
 
+@pytest.mark.parametrize(("code", "expected"), [(10, 75), (11, 75), (138, 75), (74, 74), (0, 0)])
+def test_ranks_that_a_signal_has_ended_before_they_heeded_it(project, machine, code, expected) -> None:
+    machine("mpirun", mpirun("mpich", f'trap "exit {code}" USR1; echo ready; while :; do sleep 0.02; done'))
+    with local(project) as process:
+        process.terminate()
+        assert ("nothing to save" in process.communicate(timeout=10)[1]) == (expected == 75)
+    assert process.returncode == expected
+
+
+def test_local_heeds_a_signal_before_it_starts_mpirun(project: Path, machine: Fake) -> None:
+    machine("nproc", "kill -TERM $PPID; echo 2")
+    machine("mpirun", mpirun("mpich", "exit 0"))
+    result = run(project / "launch" / "local.sh", "2")
+    assert result.returncode == 75, result
+    assert "local.sh: stopped before training began" in result.stderr
+
+
 def local(project: Path) -> subprocess.Popen[str]:
     """local.sh, when its mpirun is ready."""
     command = [project / "launch" / "local.sh", "2"]
-    process = subprocess.Popen(command, cwd="/", stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
         if line == "ready\n":

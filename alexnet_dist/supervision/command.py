@@ -11,6 +11,7 @@ from alexnet_dist.training.config import AUTO
 from alexnet_dist.training.flags import parse_config
 
 HOSTFILE = ("-f", "-hostfile", "--hostfile", "-machinefile", "--machinefile")
+HOSTS = ("-hosts", "--hosts", "-host", "--host", "-H")  # a,b:2 on the command line itself
 RANKS = ("-n", "-np", "--np")
 HOST = re.compile(r"^\s*([^\s:#]+)(?:\s*:\s*(\d+)|.*?\bslots\s*=\s*(\d+))?")  # MPICH's and Open MPI's lines
 
@@ -65,28 +66,36 @@ class Command:
         ranks = _option(launcher, RANKS)
         if ranks is not None and not launcher[ranks].isdecimal():
             raise UserError(f"{launcher[ranks - 1]} is {launcher[ranks]!r}, but must be a number of ranks")
+        if config.batch_size is not None and _option(launcher, (*HOSTFILE, *HOSTS)):
+            number = "" if ranks is None else f" {config.batch_size * int(launcher[ranks])}"
+            raise UserError(
+                f"--batch-size is {config.batch_size} for each rank, so that a run that goes on without a host would have "
+                f"another global batch: say --global-batch{number} instead"
+            )
         return cls(launcher, flags, Path(config.output_dir))
 
     def attempt(self, hostfile: Path, is_there: Callable[[str], bool]) -> Attempt:
         """The next attempt, on the hosts that are there.
 
-        The hosts that are there are written to `hostfile`, and take the place of those in the command, if some are gone.
-        Raises UserError for a hostfile that can't be read.
+        The hosts that are there take the place of those in the command, if some are gone; those of a hostfile are written
+        to `hostfile`. Raises UserError for one that can't be read.
         """
         flags = [*self.flags, "--resume", AUTO]
         file, ranks = _option(self.launcher, HOSTFILE), _option(self.launcher, RANKS)
+        place = file or _option(self.launcher, HOSTS)
         count = None if ranks is None else int(self.launcher[ranks])
-        if file is None:
+        if place is None:
             return Attempt([*self.launcher, *flags], count, [])
-        lines = _read(Path(self.launcher[file]))
+        lines = _read(Path(self.launcher[place])) if file else self.launcher[place].split(",")
         hosts = [Host(line, match) for line in lines if (match := HOST.match(line))]
         there = {name: is_there(name) for name in {host.name for host in hosts}}
         left = [host for host in hosts if there[host.name]]
         if left == hosts:
             return Attempt([*self.launcher, *flags], count, [])
-        hostfile.write_text("".join(f"{host.line}\n" for host in left), encoding="utf-8")
         launcher = list(self.launcher)
-        launcher[file] = str(hostfile)
+        launcher[place] = str(hostfile) if file else ",".join(host.line for host in left)
+        if file:
+            hostfile.write_text("".join(f"{host.line}\n" for host in left), encoding="utf-8")
         if count is not None and ranks is not None:
             share = -(-count // len(hosts))  # where a host's line doesn't say how many it may have
             count = min(count, sum(host.slots or share for host in left))

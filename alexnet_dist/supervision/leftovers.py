@@ -10,8 +10,10 @@ from alexnet_dist.support.memory import SHARED_MEMORY
 from alexnet_dist.support.processes import all_pids, read_proc
 
 MARK = "ALEXNET_ATTEMPT"  # in the environment of all that an attempt starts
-SEGMENTS = ("mpich_*", "vader_segment.*", "sm_segment.*", "osc_*", "psm_shm.*")  # as MPICH and Open MPI name theirs
+MPICH = "mpich_*"
+SEGMENTS = (MPICH, "vader_segment.*", "sm_segment.*", "osc_*", "psm_shm.*")  # as MPICH and Open MPI name theirs
 WAITING = ("mpirun", "mpiexec", "mpiexec.hydra", "prterun", "bash", "sh", "local.sh", "sleep", "setpriv")  # programs
+FORGOTTEN = 60.0  # seconds; a start takes a few
 PATIENCE = 10.0  # seconds until a killed process is gone
 
 
@@ -47,9 +49,9 @@ def segments() -> set[Path]:
 
 
 def unused_segments(before: set[Path]) -> set[Path]:
-    """The segments that weren't there before and that no process uses."""
-    new = segments() - before
-    return new - _mapped(new) if new else new
+    """The segments that no process uses, and that weren't there before or are long forgotten."""
+    found = {path for path in segments() if path not in before or _is_forgotten(path)}
+    return found - _used(found) if found else found
 
 
 def remove_segments(before: set[Path]) -> int:
@@ -62,9 +64,30 @@ def remove_segments(before: set[Path]) -> int:
     return freed
 
 
-def _mapped(paths: set[Path]) -> set[Path]:
-    maps = [read_proc(pid, "maps") for pid in all_pids()]
-    return {path for path in paths if any(os.fsencode(path) in text for text in maps)}
+def _used(paths: set[Path]) -> set[Path]:
+    """Those that a process has mapped or open."""
+    maps = b"".join(read_proc(pid, "maps") for pid in all_pids())
+    opened = {target for pid in all_pids() for target in _open_files(pid)}
+    return {path for path in paths if os.fsencode(path) in maps or str(path) in opened}
+
+
+def _open_files(pid: int) -> set[str]:
+    folder = Path(f"/proc/{pid}/fd")
+    found = set()
+    with suppress(OSError):  # it is gone, or somebody else's
+        for number in os.listdir(folder):
+            with suppress(OSError):  # closed meanwhile
+                found.add(os.readlink(folder / number))
+    return found
+
+
+def _is_forgotten(path: Path) -> bool:
+    """Whether a segment is one of MPICH's of which no start has need any more. A younger one may belong to a run that is
+    just starting in another container with the same /dev/shm, whose processes can't be seen here; one that has started
+    keeps the memory without the name."""
+    with suppress(OSError):
+        return path.match(MPICH) and time.time() - path.stat().st_mtime > FORGOTTEN
+    return False
 
 
 def _is_mine(path: Path) -> bool:

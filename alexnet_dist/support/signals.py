@@ -40,6 +40,9 @@ class StopSignals:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
+            if number == signal.SIGUSR1 and self.received:
+                # launch/local.sh repeats it until mpirun ends: this process mustn't die of it while it ends by itself.
+                handler = signal.SIG_IGN
             # What a library had put there in C can't be put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 

@@ -42,6 +42,16 @@ def test_the_same_request_twice_is_one_request():
     assert run(60, signal.SIGTERM, signal.SIGTERM).stdout == "alive True\n"
 
 
+def test_sigusr1_that_is_repeated_does_not_end_a_process_that_ends_by_itself():
+    before = signal.getsignal(signal.SIGUSR1)
+    try:
+        with StopSignals():
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 def test_what_is_ignored_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -54,10 +64,10 @@ def test_what_is_ignored_stays_ignored():
 
 
 def test_it_catches_again_after_a_library_has_taken_a_signal():
-    before = signal.getsignal(signal.SIGUSR1)
+    before = signal.getsignal(signal.SIGHUP)
     with StopSignals() as stop:
-        signal.signal(signal.SIGUSR1, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
         stop.catch()
-        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGHUP)
         assert stop.received
-    assert signal.getsignal(signal.SIGUSR1) == before
+    assert signal.getsignal(signal.SIGHUP) == before

@@ -1,0 +1,53 @@
+"""Ctrl-C while the programs start: a line, not the tracebacks of all ranks."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from launcher import MPIRUN, SMALL, Job, needs_mpirun, open_mpi
+
+# What a rank has mapped: it imports NumPy, or what comes after it; it has the MPI library.
+MOMENTS = {"importing": "_multiarray_umath", "later": "_imaging", "mpi": "libmpi"}
+
+
+@pytest.fixture(scope="module")
+def site(pictures, tmp_path_factory):
+    return pictures.write_lists(tmp_path_factory.mktemp("interrupted"), 8, 4)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(("program", "code"), [("train", 75), ("evaluate", 130)])
+@needs_mpirun
+def test_ranks_end_quietly(site, program, code, moment):
+    flags = {
+        "train": [*SMALL, "--data", "train.list", "--epochs", "100000", "--output-dir", moment],
+        "evaluate": ["--load", "none.safetensors", "--data", "val.list"],
+    }[program]
+    command = [MPIRUN, "-n", "2", sys.executable, "-m", f"alexnet_dist.{program}", *flags]
+    with Job(command, site) as job:
+        job.until(lambda: sum(has_mapped(pid, MOMENTS[moment]) for pid in job.ranks()) == 2, moment)
+        os.killpg(job.process.pid, signal.SIGINT)
+        job.wait()
+    assert "Traceback" not in job.err, str(job)
+    if program == "train":  # as any later signal
+        assert "stopped by a signal after step 0" in job.out, str(job)
+    else:
+        assert job.err.count("alexnet-evaluate: interrupted\n") == 1, str(job)
+    if not open_mpi():
+        assert job.code == code, str(job)
+
+
+def has_mapped(pid, library):
+    with contextlib.suppress(OSError):  # it has just ended
+        return library in Path(f"/proc/{pid}/maps").read_text()
+    return False
+
+
+def test_it_is_left_alone_as_a_library():
+    code = "import signal, alexnet_dist.train; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.stdout == "True\n", result.stderr
