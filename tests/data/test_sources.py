@@ -93,3 +93,13 @@ def test_a_folder_of_training_and_validation_images(tmp_path):
 def test_a_folder_is_evaluated_as_it_is(tmp_path):
     make(tmp_path, "cat/1.jpg", "dog/2.jpg")
     assert paths_of(open_evaluated(tmp_path)) == [(0, "1.jpg"), (1, "2.jpg")]
+
+
+def test_the_wrong_level_and_a_folder_without_images(tmp_path):
+    make(tmp_path, *(f"{name}/{number % 2}/{number}.jpg" for name in ("train", "val set") for number in range(4)))
+    with pytest.raises(UserError, match=f"folder {tmp_path}/train .*--val-dir '{tmp_path}/val set', or --val"):
+        read_sources(SourcePaths(tmp_path), seed=0)
+    (tmp_path / "train" / "-").mkdir()  # sorted before the others
+    sources = read_sources(SourcePaths(tmp_path / "train", val=tmp_path / "val set"), seed=0)
+    assert (sources.num_classes, sources.class_names) == (2, ["0", "1"])
+    assert sources.notes == (f"{tmp_path}/train: left out: 1 folders that hold no image: -",)
