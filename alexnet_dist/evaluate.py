@@ -139,7 +139,7 @@ def write(args: argparse.Namespace, predictions: "list[Prediction]", names: list
     from alexnet_dist.training.predictions import confusion, confusion_csv, per_class_csv, predictions_csv
 
     if args.predictions:
-        write_text(args.predictions, predictions_csv(predictions, names, images.name))
+        write_text(args.predictions, predictions_csv(predictions, names, images.title))
     counts = confusion(predictions, len(names))
     if args.per_class:
         write_text(args.per_class, per_class_csv(counts, names))

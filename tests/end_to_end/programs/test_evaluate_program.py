@@ -70,6 +70,15 @@ def test_files_are_the_same_on_any_number_of_ranks(site, tmp_path, flags):
     assert sum(int(row[name]) for row in matrix for name in CLASSES) == 36
 
 
+def test_predictions_are_the_same_from_shards_and_have_a_line_an_image(site, tmp_path):
+    pack(site / "val.list", tmp_path / "shards")
+    for data, name in ((site / "val.list", "files"), (tmp_path / "shards", "shards")):
+        evaluation(site, "--data", data, "--predictions", tmp_path / f"{name}.csv")
+    lines = (tmp_path / "shards.csv").read_text().splitlines()
+    assert lines == (tmp_path / "files.csv").read_text().splitlines()
+    assert len(lines) == 1 + 9
+
+
 @pytest.fixture
 def renamed(site, tmp_path):
     """A function that gives images.list other class names; it returns the list's path."""
