@@ -99,8 +99,8 @@ def claim(output: Path, source: Path, settings: dict[str, int | None], force: bo
             )
         if before != wanted and not force:
             raise UserError(
-                f"{output} was prepared from {before.get('source', 'elsewhere')}, not from {wanted['source']}; choose another --output, or "
-                "say --force if both hold the same images: those that are there are kept"
+                f"{output} was prepared from {before.get('source', 'elsewhere')}, not from {wanted['source']}; choose another "
+                "--output, or say --force if both hold the same images: those that are there are kept"
             )
         if before == wanted:
             return
