@@ -92,8 +92,8 @@ def body(world: "Ranks", args: argparse.Namespace) -> int:
         wanted = None if args.ignore_class_names else class_names_beside(args.data)
         lacking = is_part(wanted, trained)  # images of some classes are still told from all of them
         names, order = match_classes(trained, None if lacking else wanted, network.num_classes, args.load)
-    classes = trained if lacking else None
-    images = share_images(world, partial(open_evaluated, Path(args.data), network.num_classes, classes))
+    how = (network.num_classes, trained if lacking else None, args.ignore_class_names)
+    images = share_images(world, partial(open_evaluated, Path(args.data), *how))
     world.require_same(images.fingerprint(), f"the list {args.data}")
     if flat is None:
         flat = zeros((parameter_map(network).size,))

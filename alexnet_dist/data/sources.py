@@ -61,14 +61,21 @@ def open_images(path: Path, num_classes: int | None = None, classes: Sequence[st
     return read_shards(path, num_classes) if is_shard_folder(path) else read_image_list(path, num_classes)
 
 
-def open_evaluated(path: Path, num_classes: int | None = None, classes: Sequence[str] | None = None) -> ImageTable:
+def open_evaluated(
+    path: Path,
+    num_classes: int | None = None,
+    classes: Sequence[str] | None = None,
+    ignore_class_names: bool = False,
+) -> ImageTable:
     """The images that evaluation reads: of a folder that holds train and val, those of val. Raises UserError.
 
-    With the names of a network's `classes`, the images' classes are these; without, those of their own.
+    With the names of a network's `classes`, the images' classes are these; without, those of their own. A classes.txt beside
+    them may be left aside.
     """
     train, val = split_folders(path) or (None, path)
     names = classes or (class_names_beside(train) if train else None)
-    return _by_name(open_images(val, num_classes, names), names, train or path)
+    images = open_images(val, num_classes, names)
+    return images if ignore_class_names else _by_name(images, names, train or path)
 
 
 def _by_name(images: ImageTable, classes: Sequence[str] | None, owner: Path) -> ImageTable:

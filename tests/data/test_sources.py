@@ -167,6 +167,8 @@ def test_packed_validation_images_that_lack_a_class(tmp_path):
         pack(tmp_path / "photos" / part, tmp_path / "packed" / part)
     assert read_sources(SourcePaths(tmp_path / "packed"), seed=0).val.labels.tolist() == [1, 2]
     assert open_evaluated(tmp_path / "packed").labels.tolist() == [1, 2]
+    assert open_evaluated(tmp_path / "packed", ignore_class_names=True).labels.tolist() == [0, 1]
+    assert open_evaluated(tmp_path / "photos", ignore_class_names=True).labels.tolist() == [1, 2]
     mixed = SourcePaths(tmp_path / "photos/train", val=tmp_path / "packed/val")
     assert read_sources(mixed, seed=0).val.labels.tolist() == [1, 2]
 
