@@ -40,8 +40,15 @@ def body(args: argparse.Namespace) -> int:
         names, _ = match_classes(None, read_class_names(args.class_names), classes, args.source)
         header = replace(header, class_names=names)
     writer.write(args.output, replace(header, training=None), flat)
-    parameters, named = parameter_map(header.network).size, "with" if header.class_names else "without"
-    print(f"{args.output}: AlexNet of {parameters:,} parameters, {classes} classes {named} names")
+    named = "with" if header.class_names and not writer.weights_alone else "without"
+    print(
+        f"{args.output}: AlexNet of {parameter_map(header.network).size:,} parameters, {classes} classes {named} names"
+    )
+    of_images = f"image size {header.network.image_size}, {header.network.interpolation} interpolation"
+    if reader.weights_alone:
+        print(f"  {args.source} holds weights alone: {of_images} are assumed")
+    if writer.weights_alone:
+        print(f"  it holds weights alone: {of_images}{', class names' * bool(header.class_names)} are left out")
     return 0
 
 

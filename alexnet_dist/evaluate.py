@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from alexnet_dist import cli
 from alexnet_dist.data.augment import CROPS
-from alexnet_dist.data.class_names import class_names_beside, match_classes
+from alexnet_dist.data.class_names import class_names_beside, is_part, match_classes
 from alexnet_dist.data.sources import open_evaluated
 from alexnet_dist.data.storage import Patience
 from alexnet_dist.errors import SharedError
@@ -90,8 +90,10 @@ def body(world: "Ranks", args: argparse.Namespace) -> int:
     network = Network(**settings)
     with world.shared_errors():
         wanted = None if args.ignore_class_names else class_names_beside(args.data)
-        names, order = match_classes(trained, wanted, network.num_classes, args.load)
-    images = share_images(world, partial(open_evaluated, Path(args.data), network.num_classes))
+        lacking = is_part(wanted, trained)  # images of some classes are still told from all of them
+        names, order = match_classes(trained, None if lacking else wanted, network.num_classes, args.load)
+    how = (network.num_classes, trained if lacking else None, args.ignore_class_names)
+    images = share_images(world, partial(open_evaluated, Path(args.data), *how))
     world.require_same(images.fingerprint(), f"the list {args.data}")
     if flat is None:
         flat = zeros((parameter_map(network).size,))
@@ -137,7 +139,7 @@ def write(args: argparse.Namespace, predictions: "list[Prediction]", names: list
     from alexnet_dist.training.predictions import confusion, confusion_csv, per_class_csv, predictions_csv
 
     if args.predictions:
-        write_text(args.predictions, predictions_csv(predictions, names, images.name))
+        write_text(args.predictions, predictions_csv(predictions, names, images.title))
     counts = confusion(predictions, len(names))
     if args.per_class:
         write_text(args.per_class, per_class_csv(counts, names))

@@ -4,6 +4,7 @@
 """
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,19 +74,22 @@ def split_folders(path: Path) -> tuple[Path, Path] | None:
 
 
 def folder_class_names(path: Path) -> list[str]:
-    """The classes of a class folder. Raises UserError if it holds none, or folders that aren't classes."""
-    names = _folders(path)
-    if not names:
+    """The classes of a class folder: the folders that hold an image. Raises UserError if none does, or if they are sets."""
+    folders = _folders(path)
+    if not folders:
         raise UserError(f"{path} holds no folders; put the images of each class into a folder of their own in it")
-    sets = [name for name in names if _is_set(path, name)]
-    if len(sets) > 1 or (sets and len(names) == 1):
+    sets = _sets(path, folders)
+    if sets:
         train = next((name for name in sets if name.lower() in TRAIN_NAMES), sets[0])
-        others = [f"{path / name}" for name in sets if name != train]
+        others = [shlex.quote(f"{path / name}") for name in sets if name != train]
         more = f" (for validation: --val-dir {others[0]}, or --val when training)" if others else ""
         raise UserError(
             f"{path} holds {', '.join(sets)}: folders of classes, not classes. Go one level down: alexnet-prepare folder "
-            f"{path / train}{more}"
+            f"{shlex.quote(f'{path / train}')}{more}"
         )
+    names = [name for name in folders if _holds_image(path / name)]
+    if not names:
+        raise UserError(f"the class folders of {path} hold no image ({', '.join(IMAGE_SUFFIXES)})")
     return names
 
 
@@ -106,15 +110,16 @@ def read_class_folder(path: Path, num_classes: int | None = None, classes: Seque
         )
     left_out = LeftOut()
     for entry in sorted(os.listdir(path)):
-        if (path / entry).is_file() and entry.lower().endswith(IMAGE_SUFFIXES) and not entry.startswith("."):
+        if (path / entry).is_file() and _is_image(entry):
             left_out.add("images beside the class folders, in none of them", entry)
+    for folder in _folders(path):
+        if folder not in names:
+            left_out.add("folders that hold no image", folder)
     labels, found = [], []
     for label, name in enumerate(classes):
         images = list(_images(path, name, left_out))
         found += images
         labels += [label] * len(images)
-    if not found:
-        raise UserError(f"the class folders of {path} hold no image ({', '.join(IMAGE_SUFFIXES)})")
     ends = np.cumsum([len(name) for name in found], dtype=np.int64)
     starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
     text = np.frombuffer(b"".join(found), np.uint8)
@@ -140,7 +145,7 @@ def _images(path: Path, name: str, left_out: LeftOut) -> Iterator[bytes]:
         for file in sorted(files):
             if file.startswith("."):
                 left_out.add("hidden files and folders", os.path.join(below, file))
-            elif not file.lower().endswith(IMAGE_SUFFIXES):
+            elif not _is_image(file):
                 left_out.add(f"files not named as images ({', '.join(IMAGE_SUFFIXES)})", os.path.join(below, file))
             else:
                 yield os.fsencode(os.path.join(below, file))
@@ -153,11 +158,47 @@ def _folders(path: Path) -> list[str]:
         raise UserError(f"can't look into the folder {path}: {error.strerror}") from error
 
 
+def _sets(path: Path, names: Sequence[str]) -> list[str]:
+    """Those of the folders that are sets of classes, such as training images and validation images, rather than classes.
+
+    Two that are sets by their names are, and one that is alone. Otherwise images may lie deeper, in folders of one class.
+    But where no folder holds an image itself, and all that hold some have folders of the same names, two or more (one, if a
+    set by its name is among them), these are the classes.
+    """
+    sets = [name for name in names if _is_set(path, name)]
+    if len(sets) > 1 or len(names) == len(sets):
+        return sets
+    if any(_holds_image(path / name, below=False) for name in names):
+        return []
+    inner = {name: {one for one in _folders(path / name) if _holds_image(path / name / one)} for name in names}
+    holding = [name for name in names if inner[name]]
+    common = set.intersection(*(inner[name] for name in holding)) if holding else set()
+    return holding if len(common) > (0 if sets else 1) else []
+
+
 def _is_set(path: Path, name: str) -> bool:
     """Whether a folder is a set of classes by its name and by what is in it: a class, too, may be called train."""
     folder = path / name
     if name.lower() not in SET_NAMES:
         return False
-    if is_shard_folder(folder):
-        return True
-    return bool(_folders(folder)) and not any(entry.lower().endswith(IMAGE_SUFFIXES) for entry in os.listdir(folder))
+    return is_shard_folder(folder) or (bool(_folders(folder)) and not _holds_image(folder, below=False))
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+def _holds_image(folder: Path, below: bool = True) -> bool:
+    """Whether an image lies in a folder, or `below` it; looks no further than the first. Raises UserError."""
+    inner = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.is_dir():
+                    if _is_image(entry.name):
+                        return True
+                elif not entry.name.startswith(".") and not entry.is_symlink():
+                    inner.append(folder / entry.name)
+    except OSError as error:
+        raise UserError(f"can't look into the folder {folder}: {error.strerror}") from error
+    return below and any(_holds_image(one) for one in inner)

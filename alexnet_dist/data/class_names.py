@@ -45,21 +45,60 @@ def class_order(trained: Sequence[str] | None, wanted: Sequence[str] | None, fil
     """
     if trained is None or wanted is None or list(trained) == list(wanted):
         return None
-    known = {name: number for number, name in enumerate(trained)}
-    if len(known) == len(trained) == len(wanted) and known.keys() == set(wanted):
-        return [known[name] for name in wanted]
-    differences = [
-        f"{'only there' if there else 'only here'}: {', '.join(map(repr, names[:SHOWN]))}{', ...' * (len(names) > SHOWN)}"
-        for there, names in (
-            (True, [name for name in trained if name not in wanted]),
-            (False, [name for name in wanted if name not in known]),
-        )
-        if names
-    ] or ["a name stands there or here more than once"]
+    numbers = _numbers(wanted, trained)
+    if numbers is not None and len(wanted) == len(trained):
+        return numbers
     raise UserError(
-        f"{file} was trained with other classes ({'; '.join(differences)}). Give the list that belongs to it, or say "
+        f"{file} was trained with other classes ({_difference(trained, wanted)}). Give the list that belongs to it, or say "
         "--ignore-class-names to take them by their numbers"
     )
+
+
+def is_part(some: Sequence[str] | None, names: Sequence[str] | None) -> bool:
+    """Whether `some` names are among the `names`, which are more: those of images that lack a class."""
+    if some is None or names is None:
+        return False
+    return len(some) < len(names) and _numbers(some, names) is not None
+
+
+def class_ids(
+    classes: Sequence[str] | None, names: Sequence[str] | None, owner: Path, images: Path
+) -> list[int] | None:
+    """Which of the `classes` of `owner` is each of those that other `images` have `names` for; these may lack some.
+
+    None where they are the same, or names aren't known. Raises UserError, with the difference, if there are other names.
+    """
+    if classes is None or names is None or list(classes) == list(names):
+        return None
+    numbers = _numbers(names, classes)
+    if numbers is None:
+        raise UserError(
+            f"{images} has other classes than {owner} ({_difference(classes, names)}). Give images that belong together, or "
+            "say --ignore-class-names to take their classes by number"
+        )
+    return numbers
+
+
+def _numbers(names: Sequence[str], classes: Sequence[str]) -> list[int] | None:
+    """Which of the classes is each of the names; None unless each is one, and no other is called the same."""
+    known = {name: number for number, name in enumerate(classes)}
+    if len(known) < len(classes) or len(set(names)) < len(names) or not known.keys() >= set(names):
+        return None
+    return [known[name] for name in names]
+
+
+def _difference(there: Sequence[str], here: Sequence[str]) -> str:
+    """What differs between two lists of names, for people."""
+    sides = {
+        "only there": [name for name in there if name not in here],
+        "only here": [name for name in here if name not in there],
+    }
+    differences = [
+        f"{side}: {', '.join(map(repr, names[:SHOWN]))}{', ...' * (len(names) > SHOWN)}"
+        for side, names in sides.items()
+        if names
+    ]
+    return "; ".join(differences) or "a name stands there or here more than once"
 
 
 def match_classes(

@@ -104,6 +104,11 @@ class Shards(ImageTable):
         member, _, path = self.name(index).decode(errors="backslashreplace").partition("\n")
         return f"{self.shard(index)}: {member}" + (f" ({path})" if path else "")
 
+    def title(self, index: int) -> bytes:
+        """The path that image `index` was packed from, as its list has it; `000003.tar/17.jpg` where that isn't known."""
+        member, _, path = self.name(index).partition(b"\n")
+        return path or os.fsencode(self.shard_names[self.shards[index]]) + b"/" + member
+
     def facts(self) -> dict[str, Any]:
         """As that of every table, and the names of the shards."""
         return {**super().facts(), "shard_names": self.shard_names}

@@ -1,12 +1,14 @@
 """The images that a run trains and validates on, and the names of its classes: read, checked and split."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import numpy as np
+
 from alexnet_dist.data.class_folders import ClassFolder, is_class_folder, read_class_folder, split_folders
-from alexnet_dist.data.class_names import class_names_beside, read_class_names
+from alexnet_dist.data.class_names import class_ids, class_names_beside, read_class_names
 from alexnet_dist.data.image_list import ImageList, read_image_list
 from alexnet_dist.data.shards import Shards, is_shard_folder, read_shards
 from alexnet_dist.data.source import ImageSource, hold_out
@@ -45,6 +47,7 @@ class SourcePaths:
     val_fraction: float | None = None
     class_names: Path | None = None
     num_classes: int | None = None
+    ignore_class_names: bool = False  # a classes.txt beside the validation images is left aside
 
 
 def open_images(path: Path, num_classes: int | None = None, classes: Sequence[str] | None = None) -> ImageTable:
@@ -58,16 +61,43 @@ def open_images(path: Path, num_classes: int | None = None, classes: Sequence[st
     return read_shards(path, num_classes) if is_shard_folder(path) else read_image_list(path, num_classes)
 
 
-def open_evaluated(path: Path, num_classes: int | None = None) -> ImageTable:
-    """The images that evaluation reads: of a folder that holds train and val, those of val. Raises UserError."""
+def open_evaluated(
+    path: Path,
+    num_classes: int | None = None,
+    classes: Sequence[str] | None = None,
+    ignore_class_names: bool = False,
+) -> ImageTable:
+    """The images that evaluation reads: of a folder that holds train and val, those of val. Raises UserError.
+
+    With the names of a network's `classes`, the images' classes are these; without, those of their own. A classes.txt beside
+    them may be left aside.
+    """
     train, val = split_folders(path) or (None, path)
-    return open_images(val, num_classes, class_names_beside(train) if train else None)
+    names = classes or (class_names_beside(train) if train else None)
+    images = open_images(val, num_classes, names)
+    return images if ignore_class_names else _by_name(images, names, train or path)
+
+
+def _by_name(images: ImageTable, classes: Sequence[str] | None, owner: Path) -> ImageTable:
+    """The images, with the numbers that their classes have among the `classes` of `owner`. Raises UserError."""
+    if isinstance(images, ClassFolder):
+        return images  # its folders were found by their names
+    ids = class_ids(classes, class_names_beside(images.source), owner, images.source)
+    if ids is None:
+        return images
+    if images.labels.max() >= len(ids):
+        raise UserError(
+            f"{images.source} has the class id {images.labels.max()}, but its classes.txt names {len(ids)} classes; correct "
+            "one of them, or say --ignore-class-names to leave classes.txt aside"
+        )
+    return replace(images, labels=np.array(ids, np.int32)[images.labels], known_fingerprint="")
 
 
 def read_sources(paths: SourcePaths, seed: int) -> Sources[ImageTable]:
     """Reads the lists or shards; `seed` chooses the images that are held out.
 
-    The number of classes is the one given, else that of the names, else the largest class id + 1. Raises UserError.
+    The number of classes is the one given, else that of the names, else the largest class id + 1. Where names stand beside
+    the validation images, too, their classes are found by name. Raises UserError.
     """
     names_file, num_classes = paths.class_names, paths.num_classes
     data, val_path, notes = _locate(paths)
@@ -81,6 +111,9 @@ def read_sources(paths: SourcePaths, seed: int) -> Sources[ImageTable]:
     if val_path is not None:
         val = open_images(val_path, limit, beside)
         opened.append(val)
+        if not paths.ignore_class_names:
+            known = beside if limit == len(beside or ()) else names
+            val = _by_name(val, known if limit == len(known or ()) else None, data)
     else:
         train, val = hold_out(train, paths.val_fraction or VAL_FRACTION, seed)
     classes = limit or 1 + max(int(train.labels.max()), int(val.labels.max()))

@@ -38,6 +38,10 @@ class ImageTable(ABC):
         """What the source calls image `index`."""
         return self.text[self.starts[index] : self.ends[index]].tobytes()
 
+    def title(self, index: int) -> bytes:
+        """How results name image `index`."""
+        return self.name(index)
+
     def names(self) -> Iterator[bytes]:
         """All names, with a line break after each, in blocks."""
         text = self.text.data

@@ -55,7 +55,7 @@ def prepare_imagenet(source: Path, output: Path, ranks: Ranks, size: int | None 
             raise UserError(f"--size must be at least 1 pixel, not {size}")
         imagenet = open_imagenet(source)
         if ranks.rank == 0:
-            claim(output, {"short side": size, "JPEG quality": JPEG_QUALITY if size else None}, force)
+            claim(output, source, {"short side": size, "JPEG quality": JPEG_QUALITY if size else None}, force)
     with ranks.shared_errors():
         numbers = range(ranks.rank, len(imagenet.parts), ranks.size)
         results = [
@@ -83,27 +83,42 @@ def open_imagenet(source: Path) -> ImageNet:
     )
 
 
-def claim(output: Path, settings: dict[str, int | None], force: bool) -> None:
-    """Marks `output` as ours, with the settings. Raises UserError if its images have others, or its lists aren't ours."""
+def claim(output: Path, source: Path, settings: dict[str, int | None], force: bool) -> None:
+    """Marks `output` as ours, with the settings and the source.
+
+    Raises UserError if its images have other settings, or, unless `force`, if they are from another source or its lists
+    aren't ours.
+    """
     mark = output / SETTINGS
+    wanted = {**settings, "source": str(source.resolve())}
     if mark.exists():
-        before = mark.read_text(encoding="utf-8")
-        if before != _settings_text(settings):
+        before = _settings(mark)
+        if {**before, "source": None} != {**wanted, "source": None}:
             raise UserError(
-                f"{output} was prepared with other settings ({before.strip()}); choose another --output, or delete it"
+                f"{output} was prepared with other settings ({json.dumps(before)}); choose another --output, or delete it"
             )
-        return
+        if before != wanted and not force:
+            raise UserError(
+                f"{output} was prepared from {before.get('source', 'elsewhere')}, not from {wanted['source']}; choose another "
+                "--output, or say --force if both hold the same images: those that are there are kept"
+            )
+        if before == wanted:
+            return
     existing = [name for name in ("images.list", "val.list", "classes.txt") if (output / name).exists()]
     if existing and not force:
         raise UserError(
             f"{output} already has {', '.join(existing)} of other images; choose another --output, or overwrite with "
             "--force"
         )
-    write_text(mark, _settings_text(settings))
+    write_text(mark, json.dumps(wanted) + "\n")
 
 
-def _settings_text(settings: dict[str, int | None]) -> str:
-    return json.dumps(settings) + "\n"
+def _settings(mark: Path) -> dict[str, object]:
+    """What a mark says. Raises UserError if it can't be read."""
+    try:
+        return dict(json.loads(mark.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{mark} can't be read ({error}); choose another --output, or delete it") from error
 
 
 def do_part(number: int, part: Part, output: Path, size: int | None) -> Result:

@@ -6,6 +6,7 @@ Format", https://github.com/webdataset/webdataset
 """
 
 import os
+import shlex
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from io import BytesIO
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
+from alexnet_dist.data.class_folders import split_folders
 from alexnet_dist.data.class_names import class_names_beside, class_names_file
 from alexnet_dist.data.decode import ImageError, image_errors, image_format
 from alexnet_dist.data.shards import INDEX, IndexWriter, Shards, read_shards, shard_files
@@ -31,10 +33,19 @@ def pack(source: Path, output: Path, shard_megabytes: int = 256, force: bool = F
     """Packs the images of a list, in its order, into `output`/000000.tar and so on, of about so many megabytes each.
 
     The same images give the same bytes. The index is written last: a folder without it holds an unfinished pack. Raises
-    UserError for an image that can't be read or is no JPEG or PNG file, and if `output` has shards, unless `force`.
+    UserError for an image that can't be read or is no JPEG or PNG file, if `output` has shards, unless `force`, and for a
+    folder that holds train/ and val/, which are two.
     """
     if shard_megabytes < 1:
         raise UserError(f"--shard-size is {shard_megabytes}, but must be at least 1")
+    parts = split_folders(source)
+    if parts:
+        commands = [
+            shlex.join(["alexnet-prepare", "pack", str(part), "--output", str(output / part.name)]) for part in parts
+        ]
+        raise UserError(
+            f"{source} holds {' and '.join(part.name for part in parts)}; pack each: {'; and '.join(commands)}"
+        )
     names = class_names_beside(source)
     images = open_images(source, len(names) if names else None)
     _make_room(output, force)

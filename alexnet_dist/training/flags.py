@@ -82,7 +82,7 @@ def _add_data(add: _Group) -> None:
     add(
         "--ignore-class-names",
         action=yes_or_no,
-        help="a file's classes are those of the list by number, whatever their names",
+        help="a file's and validation images' classes are those of the list by number, whatever their names",
     )
     add("--crop", choices=CROPS, help="training crops: random-resized, paper (256, then a random 224), none")
     add("--flip", action=yes_or_no, help="mirror every other training image")

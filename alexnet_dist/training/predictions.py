@@ -55,7 +55,7 @@ def predictions_csv(predictions: Sequence[Prediction], names: Sequence[str], ima
         header,
         (
             [
-                image(one.place).decode(errors="backslashreplace"),
+                image(one.place).replace(b"\n", rb"\n").decode(errors="backslashreplace"),
                 names[one.label],
                 *(
                     value

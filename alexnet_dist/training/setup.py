@@ -175,6 +175,7 @@ def open_sources(config: TrainingConfig) -> Sources[ImageTable]:
         config.val_fraction,
         Path(config.class_names) if config.class_names else None,
         config.num_classes,
+        config.ignore_class_names,
     )
     return read_sources(paths, config.seed)
 

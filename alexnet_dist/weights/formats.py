@@ -22,6 +22,7 @@ class Format:
 
     read: Callable[[Path], Weights]
     write: Callable[[Path, Header, np.ndarray], None]
+    weights_alone: bool = False  # neither class names nor what else a header says
 
 
 def write_safetensors(path: Path, header: Header, flat: np.ndarray) -> None:
@@ -29,7 +30,7 @@ def write_safetensors(path: Path, header: Header, flat: np.ndarray) -> None:
     checkpoint.save(path, parameter_map(header.network), flat, {}, header)
 
 
-TORCH = Format(read_torch, write_torch)
+TORCH = Format(read_torch, write_torch, weights_alone=True)
 FORMATS = {
     ".safetensors": Format(checkpoint.load_weights, write_safetensors),
     ".pth": TORCH,

@@ -23,10 +23,9 @@ def found(folder):
 
 def test_classes_and_images_are_sorted(tmp_path):
     make(tmp_path, "dog/2.PNG", "dog/10.jpg", "cat/old photo.jpeg", "cat/deep/1.jpg", "Cat/1.jpg")
-    (tmp_path / "b").mkdir()
     folder = read_class_folder(tmp_path)
-    assert folder_class_names(tmp_path) == ["Cat", "b", "cat", "dog"]
-    expected = [(0, "Cat/1.jpg"), (2, "cat/old photo.jpeg"), (2, "cat/deep/1.jpg"), (3, "dog/10.jpg"), (3, "dog/2.PNG")]
+    assert folder_class_names(tmp_path) == ["Cat", "cat", "dog"]
+    expected = [(0, "Cat/1.jpg"), (1, "cat/old photo.jpeg"), (1, "cat/deep/1.jpg"), (2, "dog/10.jpg"), (2, "dog/2.PNG")]
     assert found(folder) == expected
     assert folder.path(1) == tmp_path / "cat/old photo.jpeg"
     assert folder.where(4) == f"{tmp_path}/dog/2.PNG"
@@ -35,6 +34,17 @@ def test_classes_and_images_are_sorted(tmp_path):
     with folder.open(4) as file:
         assert file.read() == b"the bytes"
     assert found(folder.subset(folder.labels.nonzero()[0][::2])) == expected[1::2]
+
+
+def test_a_folder_without_images_is_no_class_and_said(tmp_path):
+    make(tmp_path, "ant/deep/notes.txt", "bee/1.jpg", "cat/._1.jpg", "dog/deep/2.jpg")
+    (tmp_path / "eel").mkdir()
+    assert folder_class_names(tmp_path) == ["bee", "dog"]
+    folder = read_class_folder(tmp_path)
+    assert found(folder) == [(0, "bee/1.jpg"), (1, "dog/deep/2.jpg")]
+    assert folder.left_out == ["left out: 3 folders that hold no image: ant, cat, eel"]
+    validation = read_class_folder(tmp_path, classes=["a", "bee", "c", "dog"])  # an empty folder is none too many
+    assert found(validation) == [(1, "bee/1.jpg"), (3, "dog/deep/2.jpg")]
 
 
 def make_untidy(root: Path) -> Path:
@@ -109,6 +119,10 @@ def test_training_and_validation_images_in_one_folder(tmp_path, paths, sets):
         (["test/a/1.jpg", "train/a/1.jpg"], "train --val-dir ROOT/test"),
         (["test/a/1.jpg", "training/a/1.jpg", "other/1.jpg"], "training --val-dir ROOT/test"),
         (["train/a/1.jpg"], "train$"),
+        (["train/a/1.jpg", "train/b/2.jpg", "val set/a/3.jpg"], "train --val-dir 'ROOT/val set'"),
+        (["train/a/1.jpg", "hold-out/a/1.jpg", "notes/read.me"], "train --val-dir ROOT/hold-out"),
+        (["one/a/1.jpg", "one/b/deep/1.jpg", "two/a/1.jpg", "two/b/1.jpg", "two/c/1.jpg"], "one --val-dir ROOT/two"),
+        (["photos/a/1.jpg", "photos/b/1.jpg"], "photos$"),
     ],
 )
 def test_the_wrong_level_is_refused(tmp_path, paths, word):
@@ -122,3 +136,17 @@ def test_classes_may_be_called_train_and_test(tmp_path):
     make(tmp_path, "train/1.jpg", "train/deep/2.jpg", "test/3.jpg", "bus/4.jpg")
     assert folder_class_names(tmp_path) == ["bus", "test", "train"]
     assert len(read_class_folder(tmp_path)) == 4
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["cat/images/1.jpg", "dog/images/2.jpg"],
+        ["cat/images/1.jpg", "cat/more/1.jpg", "dog/images/2.jpg", "dog/more/2.jpg", "eel/3.jpg"],
+        ["bus/red/1.jpg", "train/steam/1.jpg", "train/electric/1.jpg"],
+    ],
+)
+def test_images_may_lie_deeper_in_the_folder_of_a_class(tmp_path, paths):
+    make(tmp_path, *paths)
+    assert folder_class_names(tmp_path) == sorted({path.split("/")[0] for path in paths})
+    assert len(read_class_folder(tmp_path)) == len(paths)

@@ -3,10 +3,14 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from alexnet_dist.data.class_names import class_names_beside
 from alexnet_dist.data.sources import SourcePaths, open_evaluated, read_sources
 from alexnet_dist.errors import UserError
+from alexnet_dist.preparation.pack import pack
+from alexnet_dist.training.config import TrainingConfig
+from alexnet_dist.training.setup import open_sources
 
 
 def make(root: Path, *paths: str) -> Path:
@@ -93,3 +97,84 @@ def test_a_folder_of_training_and_validation_images(tmp_path):
 def test_a_folder_is_evaluated_as_it_is(tmp_path):
     make(tmp_path, "cat/1.jpg", "dog/2.jpg")
     assert paths_of(open_evaluated(tmp_path)) == [(0, "1.jpg"), (1, "2.jpg")]
+
+
+def test_the_wrong_level_and_a_folder_without_images(tmp_path):
+    make(tmp_path, *(f"{name}/{number % 2}/{number}.jpg" for name in ("train", "val set") for number in range(4)))
+    with pytest.raises(UserError, match=f"folder {tmp_path}/train .*--val-dir '{tmp_path}/val set', or --val"):
+        read_sources(SourcePaths(tmp_path), seed=0)
+    (tmp_path / "train" / "-").mkdir()  # sorted before the others
+    sources = read_sources(SourcePaths(tmp_path / "train", val=tmp_path / "val set"), seed=0)
+    assert (sources.num_classes, sources.class_names) == (2, ["0", "1"])
+    assert sources.notes == (f"{tmp_path}/train: left out: 1 folders that hold no image: -",)
+
+
+@pytest.fixture
+def validation(listed):
+    """A function that writes validation images of other class names than cat, dog and eel; it returns their list."""
+    (listed.parent / "classes.txt").write_text("cat\ndog\neel\n")
+
+    def write(*names):
+        path = listed.parent / "other" / "val.list"
+        make(listed.parent, *(f"other/{number}.jpg" for number in range(len(names))))
+        path.write_text("".join(f"{number} {number}.jpg\n" for number in range(len(names))))
+        path.with_name("classes.txt").write_text("".join(f"{name}\n" for name in names))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["cat", "dog", "eel"], [0, 1, 2]),
+        (["eel", "cat", "dog"], [2, 0, 1]),
+        (["dog", "eel"], [1, 2]),
+        (["dog"], [1]),
+    ],
+)
+def test_validation_images_are_of_the_classes_of_that_name(listed, validation, names, labels):
+    sources = read_sources(SourcePaths(listed, val=validation(*names)), seed=0)
+    assert (sources.num_classes, sources.class_names) == (3, ["cat", "dog", "eel"])
+    assert sources.val.labels.tolist() == labels
+    by_number = read_sources(SourcePaths(listed, val=validation(*names), ignore_class_names=True), seed=0)
+    assert by_number.val.labels.tolist() == list(range(len(names)))
+    assert (by_number.val.fingerprint() == sources.val.fingerprint()) == (labels == by_number.val.labels.tolist())
+
+
+@pytest.mark.parametrize("strangers", [("cat", "dog", "Eel"), ("dog", "fox"), ("cat", "cat")])
+def test_validation_images_of_other_classes_are_refused(listed, validation, strangers):
+    path = validation(*strangers)
+    with pytest.raises(
+        UserError, match=rf"{path} has other classes than {listed} \(only there: .*--ignore-class-names"
+    ):
+        read_sources(SourcePaths(listed, val=path), seed=0)
+    config = TrainingConfig(data=str(listed), val=str(path), ignore_class_names=True)
+    assert open_sources(config).val.labels.tolist() == list(range(len(strangers)))
+    names = path.with_name("names")
+    names.write_text("".join(f"{name}\n" for name in strangers))
+    (listed.parent / "classes.txt").unlink()
+    (listed.parent / "images.list").write_text("0 a.jpg\n1 b.jpg\n")
+    assert len(read_sources(SourcePaths(listed, val=path, class_names=names), seed=0).val) == len(strangers)
+
+
+def test_packed_validation_images_that_lack_a_class(tmp_path):
+    for part, names in (("train", "abc"), ("val", "bc")):
+        for name in names:
+            path = tmp_path / "photos" / part / name / "1.png"
+            path.parent.mkdir(parents=True)
+            Image.new("RGB", (4, 4)).save(path)
+        pack(tmp_path / "photos" / part, tmp_path / "packed" / part)
+    assert read_sources(SourcePaths(tmp_path / "packed"), seed=0).val.labels.tolist() == [1, 2]
+    assert open_evaluated(tmp_path / "packed").labels.tolist() == [1, 2]
+    assert open_evaluated(tmp_path / "packed", ignore_class_names=True).labels.tolist() == [0, 1]
+    assert open_evaluated(tmp_path / "photos", ignore_class_names=True).labels.tolist() == [1, 2]
+    mixed = SourcePaths(tmp_path / "photos/train", val=tmp_path / "packed/val")
+    assert read_sources(mixed, seed=0).val.labels.tolist() == [1, 2]
+
+
+def test_a_class_id_beyond_the_names_of_the_validation_images(listed, validation):
+    path = validation("dog", "eel")
+    path.write_text("2 0.jpg\n")
+    with pytest.raises(UserError, match=rf"{path} has the class id 2, but its classes\.txt names 2 classes"):
+        read_sources(SourcePaths(listed, val=path), seed=0)

@@ -136,3 +136,11 @@ def test_other_names_are_refused_unless_the_numbers_are_meant(site):
     job = finetune(site, "names", *flags, lists="three/", ranks=2)
     assert_refused(job, "only there: 'blue', 'green'", "only here: 'Horse', 'Vögel'", "--ignore-class-names")
     finetune(site, "names", *flags, "--ignore-class-names", lists="three/").ok()
+
+
+def test_a_run_is_not_continued_with_other_names_unless_the_numbers_are_meant(site):
+    (site / "renamed.txt").write_text("blue\ngreen\nViolet\n")
+    flags = ["--class-names", "renamed.txt", "--resume", "before/latest.safetensors", "--epochs", 7]
+    job = finetune(site, "renamed", *flags, lists="three/", ranks=2)
+    assert_refused(job, "before/latest.safetensors", "only there: 'red'; only here: 'Violet'", "--ignore-class-names")
+    finetune(site, "renamed", *flags, "--ignore-class-names", lists="three/").ok()

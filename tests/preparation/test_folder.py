@@ -161,3 +161,16 @@ def test_training_and_validation_images_in_one_folder(tmp_path, capsys):
         message = fails(capsys, "folder", parent, "--output", tmp_path / "new", *flags)
         assert f"alexnet-prepare folder {parent}/train" in message
         assert f"--val-dir {parent}/val" in message
+
+
+def test_the_wrong_level_and_a_folder_without_images(tmp_path, capsys):
+    wrong = tmp_path / "wrong"
+    for name in ("train", "val set"):
+        make_folder(wrong / name, {"a": 2, "b": 2})
+    message = fails(capsys, "folder", wrong, "--output", tmp_path / "new")
+    assert f"alexnet-prepare folder {wrong}/train" in message
+    assert f"--val-dir '{wrong}/val set'" in message
+    (wrong / "train" / "aardvark").mkdir()
+    assert main(["folder", str(wrong / "train"), "--output", str(tmp_path)]) == 0
+    assert class_names_beside(tmp_path / "images.list") == ["a", "b"]
+    assert f"{wrong}/train: left out: 1 folders that hold no image: aardvark\n" in capsys.readouterr().out

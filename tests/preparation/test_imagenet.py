@@ -125,6 +125,29 @@ def test_other_settings_and_other_lists_are_refused(tmp_path, archives):
     refused(archives, tmp_path / "new", "--size", size=0)
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_another_source_is_refused_unless_forced(tmp_path, ilsvrc, archives, monkeypatch, whole):
+    output = tmp_path / "out"
+    prepare(archives, output, 48)
+    if not whole:
+        (output / "images.list").unlink()  # as if it had been interrupted
+    lists = (output / "val.list").read_bytes()
+    other = ilsvrc.write_torchvision(tmp_path / "tree")
+    refused(other, output, f"prepared from {archives}, not from {other}", "--force", size=48)
+    assert (output / "val.list").read_bytes() == lists
+    monkeypatch.chdir(tmp_path)
+    prepare(archives.relative_to(tmp_path), output, 48)  # the same one
+    prepare(other, output, 48, force=True)
+    prepare(other, output, 48)
+    refused(archives, output, "prepared from", size=48)
+
+
+def test_a_mark_that_is_damaged(tmp_path, archives):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "imagenet.json").write_text("[1")
+    refused(archives, tmp_path / "out", "imagenet.json", "can't be read")
+
+
 def test_an_unreadable_image_is_named_and_left_out(tmp_path, ilsvrc, capsys):
     source = ilsvrc.write_torchvision(tmp_path / "tree")
     broken, gone = (source / "train" / WNIDS[0] / f"{WNIDS[0]}_{number}.JPEG" for number in (0, 7))

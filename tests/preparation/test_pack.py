@@ -1,5 +1,6 @@
 """alexnet-prepare pack, unpack and index from their command lines, against WebDataset's library and shards of others."""
 
+import shlex
 import tarfile
 from io import BytesIO
 from pathlib import Path
@@ -10,6 +11,7 @@ from PIL import Image
 
 from alexnet_dist.data.image_list import read_image_list
 from alexnet_dist.data.shards import read_shards
+from alexnet_dist.data.sources import SourcePaths, read_sources
 from alexnet_dist.prepare import main
 
 COUNT = 12
@@ -171,6 +173,7 @@ def test_shards_of_others(tmp_path, capsys):
     assert images.labels.tolist() == [1, 0, 12]
     assert [images.open(number).read() for number in range(3)] == [png(7), png(8), png(9)]
     assert images.where(2) == f"{folder}/b.tar: 7.png"
+    assert [images.title(number) for number in range(3)] == [b"a.tar/x/7.png", b"a.tar/x/8.PNG", b"b.tar/7.png"]
     assert run("unpack", folder, "--output", tmp_path / "back") == 0
     assert (tmp_path / "back" / "images.list").read_text() == "1 a/x/7.png\n0 a/x/8.PNG\n12 b/7.png\n"
     assert (tmp_path / "back" / "b" / "7.png").read_bytes() == png(9)
@@ -210,3 +213,16 @@ def test_shards_that_are_not_classified_images(tmp_path, capsys, members, words)
 def test_a_file_that_is_no_tar_file(tmp_path, capsys):
     (tmp_path / "a.tar").write_bytes(b"nothing like it" * 100)
     assert "a.tar is no whole tar file" in fails(capsys, "index", tmp_path)
+
+
+def test_a_folder_of_training_and_validation_images_is_packed_in_two_commands(tmp_path, capsys):
+    photos = tmp_path / "my photos"
+    for name in ("train/a", "train/b", "val/b"):
+        (photos / name).mkdir(parents=True)
+        (photos / name / "1.png").write_bytes(png(1))
+    message = fails(capsys, "pack", photos, "--output", tmp_path / "packed")
+    commands = message.strip().partition("pack each: ")[2].split("; and ")
+    for command in commands:
+        assert main(shlex.split(command)[1:]) == 0
+    assert [len(read_shards(tmp_path / "packed" / name)) for name in ("train", "val")] == [2, 1]
+    assert read_sources(SourcePaths(tmp_path / "packed"), seed=0).val.labels.tolist() == [1]

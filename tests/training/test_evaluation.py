@@ -190,12 +190,12 @@ def rows(text):
 
 
 def test_predictions_as_csv():
-    text = predictions_csv(PREDICTIONS, CLASS_NAMES, [b"a b.png", b"x,\xff.png", b"c.png"].__getitem__)
+    text = predictions_csv(PREDICTIONS, CLASS_NAMES, [b"a b.png", b"x,\xff.png", b"c\nd.png"].__getitem__)
     assert rows(text) == [
         ["image", "class", "predicted_1", "probability_1", "predicted_2", "probability_2"],
         ["a b.png", CLASS_NAMES[0], CLASS_NAMES[0], "0.5", CLASS_NAMES[2], "0.25"],
         ["x,\\xff.png", CLASS_NAMES[0], CLASS_NAMES[1], "0.333333", CLASS_NAMES[0], "0.3"],
-        ["c.png", CLASS_NAMES[1], CLASS_NAMES[1], "1", CLASS_NAMES[2], "0"],
+        ["c\\nd.png", CLASS_NAMES[1], CLASS_NAMES[1], "1", CLASS_NAMES[2], "0"],
     ]
 
 

@@ -67,6 +67,20 @@ def test_round_trip_keeps_every_bit(tmp_path, suffix):
     np.testing.assert_array_equal(again, flat)
 
 
+def test_what_pth_cannot_hold_is_said(tmp_path, capsys):
+    pytest.importorskip("torch")
+    saved(tmp_path / "in.safetensors", Network(num_classes=7, image_size=99, width=1 / 16, interpolation="bicubic"))
+    converted(tmp_path / "in.safetensors", tmp_path / "out.pth")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("7 classes without names")
+    assert second == "  it holds weights alone: image size 99, bicubic interpolation, class names are left out"
+    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+    converted(tmp_path / "out.pth", tmp_path / "back.safetensors", "--class-names", str(tmp_path / "names.txt"))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("7 classes with names")
+    assert second == f"  {tmp_path}/out.pth holds weights alone: image size 224, bilinear interpolation are assumed"
+
+
 @pytest.mark.parametrize(
     "size", [67, 99, 224, 300]
 )  # whose maps are averaged up and down to 6 x 6, or are that already

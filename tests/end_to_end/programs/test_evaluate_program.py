@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -10,6 +11,8 @@ import pytest
 from commands import inference, predictions
 from launcher import BIN, MPIRUN, Job, alone, assert_refused, events, on_ranks
 from toy_images import CLASSES
+
+from alexnet_dist.preparation.pack import pack
 
 
 def evaluation(site, *flags):
@@ -67,6 +70,15 @@ def test_files_are_the_same_on_any_number_of_ranks(site, tmp_path, flags):
     assert sum(int(row[name]) for row in matrix for name in CLASSES) == 36
 
 
+def test_predictions_are_the_same_from_shards_and_have_a_line_an_image(site, tmp_path):
+    pack(site / "val.list", tmp_path / "shards")
+    for data, name in ((site / "val.list", "files"), (tmp_path / "shards", "shards")):
+        evaluation(site, "--data", data, "--predictions", tmp_path / f"{name}.csv")
+    lines = (tmp_path / "shards.csv").read_text().splitlines()
+    assert lines == (tmp_path / "files.csv").read_text().splitlines()
+    assert len(lines) == 1 + 9
+
+
 @pytest.fixture
 def renamed(site, tmp_path):
     """A function that gives images.list other class names; it returns the list's path."""
@@ -85,14 +97,14 @@ def renamed(site, tmp_path):
     [
         (
             ("Horse", "V\u00f6gel", "airplane"),
-            ("only there: 'blue', 'green', 'red'", "only here: 'Horse', 'V\u00f6gel'"),
+            ("weights.safetensors", "only there: 'blue', 'green', 'red'", "only here: 'Horse', 'V\u00f6gel'"),
         ),
-        (("blue", "green"), ("only there: 'red'",)),
+        (("blue", "green"), ("class id 2", "names 2 classes")),
     ],
 )
 def test_other_classes_are_refused(site, renamed, names, words):
     flags = ["-m", "alexnet_dist.evaluate", "--load", "weights.safetensors", "--data", renamed(*names)]
-    assert_refused(on_ranks(2, flags, site), "weights.safetensors", *words, program="alexnet-evaluate")
+    assert_refused(on_ranks(2, flags, site), *words, program="alexnet-evaluate")
     assert on_ranks(1, [*flags, "--ignore-class-names"], site).ok().out.startswith("top-1")
 
 
@@ -105,6 +117,24 @@ def test_the_same_classes_in_another_order_are_matched(site, renamed):
     assert result["top1"] == expected["top1"] > 20
     assert result["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     assert json.loads(evaluation(site, "--data", path, "--json", "--ignore-class-names"))["top1"] < 10
+
+
+def test_images_that_lack_a_class_are_matched_by_name(site, tmp_path):
+    """As a folder, and packed: each numbers its two classes 0 and 1, which are the network's 1 and 2."""
+    lines = [line for line in (site / "images.list").read_text().splitlines() if line[0] != "0"]
+    (tmp_path / "two.list").write_text("".join(f"{line[0]} {site / line[2:]}\n" for line in lines))
+    for number, line in enumerate(lines):
+        source = site / line[2:]
+        target = tmp_path / "val" / CLASSES[int(line[0])] / f"{number:03}{source.suffix}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+    pack(tmp_path / "val", tmp_path / "shards")
+    expected = json.loads(evaluation(site, "--data", tmp_path / "two.list", "--json"))
+    assert expected["top1"] > 12  # of 24
+    for data in ("val", "shards"):
+        result = json.loads(evaluation(site, "--data", tmp_path / data, "--json"))
+        assert result["top1"] == expected["top1"], data
+        assert result["loss"] == pytest.approx(expected["loss"], rel=1e-5)
 
 
 def test_one_rank_needs_no_mpi(site, without_mpi, tmp_path):
