@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
@@ -120,7 +120,7 @@ class Loader:
         if self._busy:
             raise RuntimeError("the loader's buffers serve one pass at a time; close the other iterator first")
         self._busy = True
-        self._patience.closing.clear()
+        self._patience.begin()
         pending: deque[_Pending] = deque()
         try:
             order = epoch_order(len(self._images), self._seed, epoch) if self._shuffle else np.arange(len(self._images))
@@ -191,16 +191,22 @@ class Loader:
         return None
 
     def _wait_for(self, pending: _Pending) -> None:
-        """Waits until the images of a batch are read, or raises Interrupted. Says which image takes very long."""
+        """Waits until the images of a batch are read. Raises at once what a thread has raised, and Interrupted. Says which
+        image takes very long."""
         start, said = time.monotonic(), False
-        for sample, task in zip(pending.samples, pending.tasks, strict=True):
-            while not task.done():
-                wait([task], LOOK_UP)
-                if self._patience.stop():
-                    raise Interrupted
-                if not said and 0 < self._patience.seconds < time.monotonic() - start:
-                    said = True
-                    self._patience.say(f"still waiting for {self._images.where(sample)}")
+        while True:
+            done, others = wait(pending.tasks, LOOK_UP, FIRST_EXCEPTION)
+            for task in pending.tasks:
+                if task in done:
+                    task.result()
+            if not others:
+                return
+            if self._patience.stop():
+                raise Interrupted
+            if not said and 0 < self._patience.seconds < time.monotonic() - start:
+                said = True
+                sample = next(one for one, task in zip(pending.samples, pending.tasks, strict=True) if task in others)
+                self._patience.say(f"still waiting for {self._images.where(sample)}")
 
 
 def _mix(pending: _Pending, before: NDArray[np.float32], scratch: NDArray[np.float32]) -> None:

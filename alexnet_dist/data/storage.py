@@ -31,7 +31,8 @@ class NotAFile(OSError):
 
 
 class Patience:
-    """How long readers go on trying: `seconds` for each image. The threads of a loader share one of these.
+    """How long readers go on trying: `seconds` since the first image failed, for all images together, until one of those
+    that failed has been read. The threads of a loader share one of these.
 
     `say` is told once when reading fails, and once when it works again; `stop` says whether a signal has asked to end.
     """
@@ -47,34 +48,39 @@ class Patience:
         self._lock = threading.Lock()
         self._failing_since: float | None = None
 
+    def begin(self) -> None:
+        """Somebody waits for images, and of earlier failures nothing counts any more."""
+        self.closing.clear()
+        with self._lock:
+            self._failing_since = None
+
     def persist(self, read: Callable[[], None], where: Callable[[], str]) -> None:
         """Calls `read` until it raises no OSError or MemoryError. Raises StorageFailure when that takes too long; what else
         `read` raises, as it is. `where` says what is read, for messages."""
-        first, pause = time.monotonic(), FIRST_PAUSE
-        failed = False
+        pause, failed = FIRST_PAUSE, False
         while True:
             try:
                 read()
                 break
             except PASSING as error:
                 failed = True
-                self._fails(error, where(), time.monotonic() - first)
+                self._fails(error, where())
             if self.closing.wait(pause):
                 raise StorageFailure(f"{where()}: reading was given up")
             pause = min(2 * pause, LONGEST_PAUSE)
         if failed:
             self._works()
 
-    def _fails(self, error: BaseException, where: str, seconds: float) -> None:
+    def _fails(self, error: BaseException, where: str) -> None:
         reason = getattr(error, "strerror", None) or type(error).__name__
-        if seconds >= self.seconds:
-            tried = f", also {seconds:.0f} s later (--io-patience)" if self.seconds else ""
-            raise StorageFailure(f"{where} can't be read: {reason}{tried}") from error
         with self._lock:
-            if self._failing_since is not None:
-                return
-            self._failing_since = time.monotonic()
-        self.say(f"{where} can't be read: {reason}. Trying again for up to {self.seconds:g} s (--io-patience)")
+            now, begins = time.monotonic(), self._failing_since is None
+            since = self._failing_since = now if self._failing_since is None else self._failing_since
+        if now - since >= self.seconds:
+            tried = f", {now - since:.0f} s after the first failure (--io-patience)" if self.seconds else ""
+            raise StorageFailure(f"{where} can't be read: {reason}{tried}") from error
+        if begins:
+            self.say(f"{where} can't be read: {reason}. Trying again for up to {self.seconds:g} s (--io-patience)")
 
     def _works(self) -> None:
         with self._lock:

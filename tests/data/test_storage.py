@@ -84,6 +84,38 @@ def test_patience_ends(images):
     assert caught.value.exit_code == 75
 
 
+def test_patience_is_that_of_an_outage_not_of_each_image(tmp_path):
+    """Many images, of which few are tried at a time."""
+    (tmp_path / "images.list").write_text("".join(f"0 {number}.png\n" for number in range(64)))
+    release = threading.Event()
+
+    def load(index, epoch, out):
+        if index == 0:  # it hangs, and nobody waits for it longer than for the others
+            release.wait(5)
+        raise OUTAGES[0]
+
+    many = read_image_list(tmp_path / "images.list")
+    with Loader(many, load=load, global_batch=32, shape=(1, 1, 1), workers=2, patience=Patience(1)) as batches:
+        start = time.monotonic()
+        with pytest.raises(StorageFailure, match="after the first failure"):
+            next(batches.batches(0))
+        release.set()
+    assert time.monotonic() - start < 12  # 31 images, one after the other and 1 s each
+
+
+def test_patience_begins_anew_when_an_image_has_been_read():
+    patience, failures = Patience(0.5), iter([True, True, False] * 4)
+
+    def read():
+        if next(failures):
+            raise OUTAGES[0]
+
+    start = time.monotonic()
+    for _ in range(4):
+        patience.persist(read, lambda: "an image")
+    assert time.monotonic() - start > patience.seconds
+
+
 def test_a_signal_ends_waiting_for_images(images):
     """And closing the loader ends the threads that would try for minutes."""
     stopped = threading.Event()
