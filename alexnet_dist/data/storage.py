@@ -17,6 +17,7 @@ OF_THE_FILE = frozenset(
     for name in ("ENOENT", "ENOTDIR", "EISDIR", "EACCES", "EPERM", "ELOOP", "ENAMETOOLONG", "ENXIO", "ENODEV", "EINVAL")
 )
 PASSING = (OSError, MemoryError)
+_read_from: set[Path] = set()  # folders, and those above them, from which this process has opened an image
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts: each pause is twice the one before it
 
 
@@ -108,25 +109,45 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 def open_below(root: Path, path: Path) -> BinaryIO:
     """Opens a file of a data set that lies at `root`. Raises OSError: ESTALE if it is missing with all around it, as where
-    a file system isn't mounted any more; ENOENT if it alone is missing."""
+    a file system isn't mounted any more, or if its folder, from which files have been read, is locked now; what is wrong
+    with this file alone, as it came."""
     try:
-        return open_regular(path)
+        file = open_regular(path)
     except FileNotFoundError:
         if gone := _vanished(root, path):
             raise OSError(errno.ESTALE, f"the folder {gone}; is its file system mounted?") from None
         raise
+    except PermissionError:
+        if path.parent in _read_from and not _can_be_seen(path):
+            raise OSError(errno.ESTALE, f"the folder {path.parent} was readable, and is not any more") from None
+        raise
+    for folder in path.parents:
+        if folder in _read_from:
+            break
+        _read_from.add(folder)
+    return file
 
 
 def _vanished(root: Path, path: Path) -> str:
     """What has vanished around a missing file; "" if nothing has."""
-    if not root.is_dir():
-        return f"{root} is gone"
+    for folder in (root, *(folder for folder in path.parents if folder in _read_from)):
+        if not folder.is_dir():
+            return f"{folder} is gone"
     there = next((folder for folder in path.parents if folder.is_dir()), root)
     try:
         # Where a file system was mounted, an empty folder stays behind.
         return "" if next(os.scandir(there), None) else f"{there} is empty"
     except OSError:
         return ""
+
+
+def _can_be_seen(path: Path) -> bool:
+    """Whether a file that may not be opened is at least to be seen in its folder."""
+    try:
+        os.stat(path)
+    except PermissionError:
+        return False
+    return True
 
 
 def _kind(mode: int) -> str:
