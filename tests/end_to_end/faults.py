@@ -106,6 +106,7 @@ FAULTS: dict[str, tuple[Any, str, Callable[..., None], bool]] = {  # where, what
     "flip": (Engine, "step", flip, True),
     "thread": (Engine, "step", raise_in_thread, True),
     "decoder": (alexnet_dist.training.training_loader, "load_for_training", raise_exception, True),
+    "hang": (alexnet_dist.training.training_loader, "load_for_training", halt, True),
     "half": (alexnet_dist.runs.checkpoint, "save_file", write_half, False),
     "disk": (alexnet_dist.runs.checkpoint, "save_file", fill_disk, False),
 }

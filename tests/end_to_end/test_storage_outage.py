@@ -74,6 +74,19 @@ def test_a_signal_stops_a_run_that_waits_for_its_images(site):
     assert "stopped by a signal" in job.out
 
 
+def test_a_signal_stops_a_run_whose_storage_does_not_answer(site):
+    """As a hard mount does: the read neither fails nor returns."""
+    train(2, flags("whole"), site).ok()
+    with start_training(2, flags("hangs", "--io-patience", 300), site, fault="hang@33") as job:
+        job.until((site / "struck").exists, "an image is being read")
+        job.signal(signal.SIGUSR1)
+        job.wait()
+    assert job.code == 75, str(job)
+    assert "stopped by a signal" in job.out
+    train(2, flags("hangs", "--resume"), site).ok()
+    assert steps(site / "hangs") == steps(site / "whole")
+
+
 @pytest.mark.parametrize(("ranks", "sync"), [(1, "auto"), (2, "allreduce"), (2, "sharded"), (2, "hybrid")])
 def test_a_step_without_any_readable_image_changes_nothing(site, ranks, sync):
     """Momentum and weight decay would, also without a gradient."""
