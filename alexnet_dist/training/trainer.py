@@ -6,6 +6,7 @@ import time
 from contextlib import closing
 from dataclasses import asdict, replace
 
+from alexnet_dist.data.decode import LISTED
 from alexnet_dist.data.loader import Batch, Interrupted, Loader
 from alexnet_dist.data.source import ImageSource
 from alexnet_dist.data.storage import Patience
@@ -28,8 +29,6 @@ from alexnet_dist.training.schedule import Plateau
 from alexnet_dist.training.setup import Run
 from alexnet_dist.training.symptoms import Probe
 from alexnet_dist.training.training_loader import next_batch, training_loader
-
-LISTED = 100  # broken images that are named in the log
 
 
 class Trainer:
