@@ -1,6 +1,7 @@
 """Storage that goes away while a run reads from it: the run waits, goes on or stops, and loses nothing."""
 
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from safetensors.numpy import load_file
 pytestmark = needs_mpirun
 
 IMAGES, EPOCH = 40, 10
+OUTAGE = 30  # seconds
 
 
 @pytest.fixture
@@ -41,6 +43,8 @@ def test_an_outage_is_waited_for(site):
         until_step(job, site / "waits", EPOCH + 2)
         (site / "data").rename(site / "away")
         job.until(lambda: "Trying again for up to 60 s" in job.out + job.err, "the outage is said")
+        time.sleep(OUTAGE)
+        assert job.alive(), str(job)
         (site / "away").rename(site / "data")
         job.wait().ok()
     assert (job.out + job.err).count("Trying again") <= 2  # once by each rank that noticed
