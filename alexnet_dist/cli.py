@@ -8,6 +8,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from alexnet_dist.errors import BAD_INPUT, SharedError, UserError
@@ -47,6 +48,7 @@ def require_positive(args: argparse.Namespace, *flags: str) -> None:
 
 def run(parser: Parser, argv: list[str] | None, body: Callable[[argparse.Namespace], int]) -> int:
     """The exit code of a program that runs without MPI: body's own, or a UserError's after one line about it."""
+    _print_any_name()
     try:
         if has_started():
             raise KeyboardInterrupt
@@ -74,6 +76,7 @@ def run_on_ranks(
     ends all ranks. A body that takes `Ranks`, of which World is one kind, doesn't need MPI: it runs alone without it.
     """
     argv = sys.argv[1:] if argv is None else argv
+    _print_any_name()
     if {"-h", "--help"} & set(argv):
         parser.print_help()
         return 0
@@ -112,6 +115,12 @@ def run_on_ranks(
     except BaseException:  # SystemExit of one rank included
         end(traceback.format_exc())
     return 1
+
+
+def _print_any_name() -> None:
+    """Lets stdout take names of files that aren't UTF-8, as stderr does: where such a name is printed, the work is done."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _open_world(needs_mpi: bool) -> Any:

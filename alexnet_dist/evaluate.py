@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from alexnet_dist import cli
 from alexnet_dist.data.augment import CROPS
 from alexnet_dist.data.class_names import class_names_beside, is_part, match_classes
+from alexnet_dist.data.decode import LISTED
 from alexnet_dist.data.sources import open_evaluated
 from alexnet_dist.data.storage import Patience
 from alexnet_dist.errors import SharedError
@@ -18,6 +19,7 @@ from alexnet_dist.model.architecture import Network, parameter_map
 from alexnet_dist.model.network import AlexNet
 from alexnet_dist.runs import checkpoint
 from alexnet_dist.support.files import check_writable, write_text
+from alexnet_dist.support.plural import plural
 from alexnet_dist.support.threads import Team
 from alexnet_dist.support.workspace import zeros
 
@@ -129,8 +131,10 @@ def show(result: "Evaluation", as_json: bool) -> None:
             del counts["top5"]
         print(json.dumps({**counts, "broken": result.broken, "loss": means["loss"]}))
         return
-    for message in result.broken:
+    for message in result.broken[:LISTED]:
         print(f"skipped: {message}")
+    if len(result.broken) > LISTED:
+        print(f"skipped: {plural(len(result.broken) - LISTED, 'further image')} that can't be read (--json names all)")
     print(result)
 
 

@@ -161,19 +161,19 @@ def _folders(path: Path) -> list[str]:
 def _sets(path: Path, names: Sequence[str]) -> list[str]:
     """Those of the folders that are sets of classes, such as training images and validation images, rather than classes.
 
-    Two that are sets by their names are, and one that is alone. Otherwise images may lie deeper, in folders of one class.
-    But where no folder holds an image itself, and all that hold some have folders of the same names, two or more (one, if a
-    set by its name is among them), these are the classes.
+    Two that are sets by their names are, and one that is alone. Of one among others it depends: a class may be called train,
+    and images may lie deeper, in folders of one class. But where no folder holds an image itself, and all that hold some
+    have folders of the same name, these are the classes.
     """
     sets = [name for name in names if _is_set(path, name)]
     if len(sets) > 1 or len(names) == len(sets):
         return sets
-    if any(_holds_image(path / name, below=False) for name in names):
+    if not sets or any(_holds_image(path / name, below=False) for name in names):
         return []
     inner = {name: {one for one in _folders(path / name) if _holds_image(path / name / one)} for name in names}
     holding = [name for name in names if inner[name]]
     common = set.intersection(*(inner[name] for name in holding)) if holding else set()
-    return holding if len(common) > (0 if sets else 1) else []
+    return holding if common else []
 
 
 def _is_set(path: Path, name: str) -> bool:

@@ -22,6 +22,7 @@ from alexnet_dist.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")  # of file names, in lower case
 MAX_PIXELS = 100_000_000  # 400 MB once decoded; a PNG of some kilobytes can claim gigabytes
+LISTED = 100  # so many images that can't be used are named to people; a list may be wrong from end to end
 
 _UPRIGHT = {  # EXIF orientation -> what turns the picture upright; 1 is upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from alexnet_dist.data.decode import ImageError
 from alexnet_dist.data.mixup import mix_
+from alexnet_dist.data.readers import GRACE, Readers
 from alexnet_dist.data.sharding import epoch_order, pieces, share, step_size, steps_per_epoch
 from alexnet_dist.data.source import ImageSource
 from alexnet_dist.data.storage import Patience, StorageFailure
@@ -101,7 +102,7 @@ class Loader:
         capacity = -(-min(global_batch, len(images)) // size)
         spare = 0 if own_share is None else 2
         self._buffers = np.zeros((2, capacity + spare, *shape), np.float32)
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._readers = Readers(workers)
         self._patience = patience or Patience()
         self._busy = False
 
@@ -120,7 +121,7 @@ class Loader:
         if self._busy:
             raise RuntimeError("the loader's buffers serve one pass at a time; close the other iterator first")
         self._busy = True
-        self._patience.closing.clear()
+        self._patience.begin()
         pending: deque[_Pending] = deque()
         try:
             order = epoch_order(len(self._images), self._seed, epoch) if self._shuffle else np.arange(len(self._images))
@@ -135,12 +136,13 @@ class Loader:
                     pending.append(self._begin(order, epoch, step + 2))
         finally:
             self._patience.closing.set()
-            _cancel(pending)
+            if _cancel(pending):
+                self._buffers = np.zeros_like(self._buffers)  # a thread that hangs may yet write into the old ones
             self._busy = False
 
     def close(self) -> None:
-        """Ends the threads."""
-        self._executor.shutdown(cancel_futures=True)
+        """Ends the threads, but doesn't wait for one that hangs in a read."""
+        self._readers.close()
 
     def __enter__(self) -> Self:
         return self
@@ -162,19 +164,19 @@ class Loader:
         )
         numbers = samples.tolist()
         rows = zip(numbers, batch.images, strict=True)
-        tasks = [self._executor.submit(self._fill, epoch, sample, row) for sample, row in rows]
+        tasks = [self._readers.submit(self._fill, epoch, sample, row) for sample, row in rows]
         if self._own_share is None or not len(mine):
             return _Pending(batch, numbers, tasks)
         before, scratch = self._buffers[step % 2, len(mine) : len(mine) + 2]
         previous = int(order[first + (mine.start - 1) % count])
-        tasks.append(self._executor.submit(self._fill, epoch, previous, before))
+        tasks.append(self._readers.submit(self._fill, epoch, previous, before))
         mixed = Mixed(
             np.concatenate([self._images.labels[[previous]], batch.labels[:-1]]),
             np.array([self._own_share(sample, epoch) for sample in numbers], np.float32),
         )
         pending = _Pending(replace(batch, mixed=mixed), [*numbers, previous], tasks)
         # Begun only when a thread has taken each task before it: so waiting for those can't block all threads.
-        mixing = self._executor.submit(_mix, pending, before, scratch)
+        mixing = self._readers.submit(_mix, pending, before, scratch)
         return replace(pending, mixing=mixing)
 
     def _fill(self, epoch: int, sample: int, row: NDArray[np.float32]) -> str | None:
@@ -191,16 +193,22 @@ class Loader:
         return None
 
     def _wait_for(self, pending: _Pending) -> None:
-        """Waits until the images of a batch are read, or raises Interrupted. Says which image takes very long."""
+        """Waits until the images of a batch are read. Raises at once what a thread has raised, and Interrupted. Says which
+        image takes very long."""
         start, said = time.monotonic(), False
-        for sample, task in zip(pending.samples, pending.tasks, strict=True):
-            while not task.done():
-                wait([task], LOOK_UP)
-                if self._patience.stop():
-                    raise Interrupted
-                if not said and 0 < self._patience.seconds < time.monotonic() - start:
-                    said = True
-                    self._patience.say(f"still waiting for {self._images.where(sample)}")
+        while True:
+            done, others = wait(pending.tasks, LOOK_UP, FIRST_EXCEPTION)
+            for task in pending.tasks:
+                if task in done:
+                    task.result()
+            if not others:
+                return
+            if self._patience.stop():
+                raise Interrupted
+            if not said and 0 < self._patience.seconds < time.monotonic() - start:
+                said = True
+                sample = next(one for one, task in zip(pending.samples, pending.tasks, strict=True) if task in others)
+                self._patience.say(f"still waiting for {self._images.where(sample)}")
 
 
 def _mix(pending: _Pending, before: NDArray[np.float32], scratch: NDArray[np.float32]) -> None:
@@ -225,8 +233,9 @@ def _finish(pending: _Pending) -> Batch:
     return pending.batch
 
 
-def _cancel(pending: Iterable[_Pending]) -> None:
-    """Cancels what has not begun and waits for what has, so that no thread writes to a buffer any more."""
+def _cancel(pending: Iterable[_Pending]) -> bool:
+    """Cancels what has not begun and waits a moment for what has; whether some still runs, as in a read that hangs. If not, no
+    thread writes to a buffer any more."""
     tasks: list[Future[Any]] = [task for one in pending for task in one.tasks]
     tasks += [one.mixing for one in pending if one.mixing is not None]
-    wait([task for task in tasks if not task.cancel()])
+    return bool(wait([task for task in tasks if not task.cancel()], GRACE).not_done)

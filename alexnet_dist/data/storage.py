@@ -17,6 +17,7 @@ OF_THE_FILE = frozenset(
     for name in ("ENOENT", "ENOTDIR", "EISDIR", "EACCES", "EPERM", "ELOOP", "ENAMETOOLONG", "ENXIO", "ENODEV", "EINVAL")
 )
 PASSING = (OSError, MemoryError)
+_read_from: set[Path] = set()  # folders, and those above them, from which this process has opened an image
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts: each pause is twice the one before it
 
 
@@ -31,7 +32,8 @@ class NotAFile(OSError):
 
 
 class Patience:
-    """How long readers go on trying: `seconds` for each image. The threads of a loader share one of these.
+    """How long readers go on trying: `seconds` since the first image failed, for all images together, until one of those
+    that failed has been read. The threads of a loader share one of these.
 
     `say` is told once when reading fails, and once when it works again; `stop` says whether a signal has asked to end.
     """
@@ -47,34 +49,39 @@ class Patience:
         self._lock = threading.Lock()
         self._failing_since: float | None = None
 
+    def begin(self) -> None:
+        """Somebody waits for images, and of earlier failures nothing counts any more."""
+        self.closing.clear()
+        with self._lock:
+            self._failing_since = None
+
     def persist(self, read: Callable[[], None], where: Callable[[], str]) -> None:
         """Calls `read` until it raises no OSError or MemoryError. Raises StorageFailure when that takes too long; what else
         `read` raises, as it is. `where` says what is read, for messages."""
-        first, pause = time.monotonic(), FIRST_PAUSE
-        failed = False
+        pause, failed = FIRST_PAUSE, False
         while True:
             try:
                 read()
                 break
             except PASSING as error:
                 failed = True
-                self._fails(error, where(), time.monotonic() - first)
+                self._fails(error, where())
             if self.closing.wait(pause):
                 raise StorageFailure(f"{where()}: reading was given up")
             pause = min(2 * pause, LONGEST_PAUSE)
         if failed:
             self._works()
 
-    def _fails(self, error: BaseException, where: str, seconds: float) -> None:
+    def _fails(self, error: BaseException, where: str) -> None:
         reason = getattr(error, "strerror", None) or type(error).__name__
-        if seconds >= self.seconds:
-            tried = f", also {seconds:.0f} s later (--io-patience)" if self.seconds else ""
-            raise StorageFailure(f"{where} can't be read: {reason}{tried}") from error
         with self._lock:
-            if self._failing_since is not None:
-                return
-            self._failing_since = time.monotonic()
-        self.say(f"{where} can't be read: {reason}. Trying again for up to {self.seconds:g} s (--io-patience)")
+            now, begins = time.monotonic(), self._failing_since is None
+            since = self._failing_since = now if self._failing_since is None else self._failing_since
+        if now - since >= self.seconds:
+            tried = f", {now - since:.0f} s after the first failure (--io-patience)" if self.seconds else ""
+            raise StorageFailure(f"{where} can't be read: {reason}{tried}") from error
+        if begins:
+            self.say(f"{where} can't be read: {reason}. Trying again for up to {self.seconds:g} s (--io-patience)")
 
     def _works(self) -> None:
         with self._lock:
@@ -102,25 +109,45 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 def open_below(root: Path, path: Path) -> BinaryIO:
     """Opens a file of a data set that lies at `root`. Raises OSError: ESTALE if it is missing with all around it, as where
-    a file system isn't mounted any more; ENOENT if it alone is missing."""
+    a file system isn't mounted any more, or if its folder, from which files have been read, is locked now; what is wrong
+    with this file alone, as it came."""
     try:
-        return open_regular(path)
+        file = open_regular(path)
     except FileNotFoundError:
         if gone := _vanished(root, path):
             raise OSError(errno.ESTALE, f"the folder {gone}; is its file system mounted?") from None
         raise
+    except PermissionError:
+        if path.parent in _read_from and not _can_be_seen(path):
+            raise OSError(errno.ESTALE, f"the folder {path.parent} was readable, and is not any more") from None
+        raise
+    for folder in path.parents:
+        if folder in _read_from:
+            break
+        _read_from.add(folder)
+    return file
 
 
 def _vanished(root: Path, path: Path) -> str:
     """What has vanished around a missing file; "" if nothing has."""
-    if not root.is_dir():
-        return f"{root} is gone"
+    for folder in (root, *(folder for folder in path.parents if folder in _read_from)):
+        if not folder.is_dir():
+            return f"{folder} is gone"
     there = next((folder for folder in path.parents if folder.is_dir()), root)
     try:
         # Where a file system was mounted, an empty folder stays behind.
         return "" if next(os.scandir(there), None) else f"{there} is empty"
     except OSError:
         return ""
+
+
+def _can_be_seen(path: Path) -> bool:
+    """Whether a file that may not be opened is at least to be seen in its folder."""
+    try:
+        os.stat(path)
+    except PermissionError:
+        return False
+    return True
 
 
 def _kind(mode: int) -> str:

@@ -42,7 +42,9 @@ class RunLog:
     def _open(self, folder: Path, said: Sequence[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         stamped = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
-        for handler in (logging.StreamHandler(sys.stdout), logging.FileHandler(folder / "train.log", encoding="utf-8")):
+        # Names of files may not be UTF-8.
+        file = logging.FileHandler(folder / "train.log", encoding="utf-8", errors="backslashreplace")
+        for handler in (logging.StreamHandler(sys.stdout), file):
             handler.setFormatter(
                 stamped if isinstance(handler, logging.FileHandler) else logging.Formatter("%(message)s")
             )

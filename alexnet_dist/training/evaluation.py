@@ -1,8 +1,7 @@
 """Top-1 and top-5 accuracy on a list of images: each counted exactly once, on any number of ranks."""
 
 import json
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +9,8 @@ from numpy.typing import NDArray
 
 from alexnet_dist.comm.ranks import Ranks
 from alexnet_dist.data.decoded import EvaluationPixels
-from alexnet_dist.data.loader import Interrupted
 from alexnet_dist.data.source import ImageSource
-from alexnet_dist.data.storage import Patience, StorageFailure
+from alexnet_dist.data.storage import Patience
 from alexnet_dist.errors import SharedError
 from alexnet_dist.kernels.loss import count_correct, cross_entropy
 from alexnet_dist.model.network import AlexNet
@@ -20,7 +18,7 @@ from alexnet_dist.model.predict import mean_over_crops
 from alexnet_dist.support.labels import NO_LABEL
 from alexnet_dist.support.workspace import empty
 from alexnet_dist.training.progress import Sums
-from alexnet_dist.training.share_of_list import Block, ImageRows, Rows, blocks
+from alexnet_dist.training.share_of_list import ImageRows, Rows, blocks, together
 
 # (places in the list [n], labels [n], logits [n, classes]) of n readable images of this rank
 Observer = Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]], None]
@@ -85,7 +83,7 @@ def evaluate(
     rows: Rows = features or ImageRows(images, pixels)
     patience = patience or Patience()
     mine = blocks(images, rows, block, world, workers, patience=patience)
-    for places, batch in _together(mine, world, patience):
+    for places, batch in together(mine, world, patience):
         x = batch.images if features else batch.images.reshape(-1, *pixels.shape)
         logits = mean_over_crops(net.forward(x), pixels.crops)
         logits = logits if order is None else logits[:, order]
@@ -102,25 +100,3 @@ def evaluate(
     if total.images == 0:
         raise SharedError(f"none of the {len(images)} images of {images.source} could be read; first: {messages[0]}")
     return Evaluation(total, messages, classes)
-
-
-def _together(mine: Generator[Block, None, None], world: Ranks, patience: Patience) -> Generator[Block, None, None]:
-    """This rank's blocks, of which all ranks have as many. What ends those of one rank early ends them on all: a forward
-    pass may be collective."""
-    with closing(mine):
-        while True:
-            block, failure = None, []
-            try:
-                block = next(mine, None)
-            except Interrupted:  # its patience says so below, too
-                pass
-            except StorageFailure as error:
-                failure = [str(error)]
-            stop, failures = world.sum([patience.stop(), len(failure)])
-            if failures:
-                raise SharedError(world.all_texts(failure)[0], StorageFailure.exit_code)
-            if stop:
-                raise Interrupted
-            if block is None:
-                return
-            yield block

@@ -5,28 +5,31 @@ Each rank computes some; the ranks of a node keep all in memory that they share.
 
 import json
 import math
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_dist.comm.node import SLACK, Node, shared_memory_room
+from alexnet_dist.comm.node import SLACK, Node, NoSharedMemory, shared_memory_room
 from alexnet_dist.comm.world import World
 from alexnet_dist.data.augment import Augmentation
 from alexnet_dist.data.decode import ImageError
 from alexnet_dist.data.decoded import EvaluationPixels
+from alexnet_dist.data.loader import Interrupted
 from alexnet_dist.data.source import ImageSource
 from alexnet_dist.data.storage import Patience
 from alexnet_dist.model.network import AlexNet
 from alexnet_dist.runs.log import log
+from alexnet_dist.support.activity import ACTIVITY
 from alexnet_dist.support.labels import NO_LABEL
 from alexnet_dist.support.memory import available_memory
 from alexnet_dist.training.config import TrainingConfig
-from alexnet_dist.training.share_of_list import ImageRows, blocks
+from alexnet_dist.training.share_of_list import Block, ImageRows, blocks, together
 
 if TYPE_CHECKING:
-    from alexnet_dist.training.setup import Inputs
+    from alexnet_dist.training.setup import Run
 
 FLOAT = 4  # bytes
 SHARE = 0.5  # of the memory that is left, which features may take
@@ -59,22 +62,34 @@ class Kept(NamedTuple):
     node: Node
 
 
-def keep_features(inputs: "Inputs", net: AlexNet, sizes: list[int], workers: int) -> Kept | None:
-    """Collective: the features of all images, if layers are frozen and features can be kept; logs which.
-
-    `sizes` are the nodes' numbers of ranks.
-    """
-    train, val, world = inputs.sources.train, inputs.sources.val, inputs.world
+def keep_features(run: "Run", workers: int, patience: Patience) -> Kept | None:
+    """Collective: the features of all images, if layers are frozen and features can be kept; logs which. On all ranks, raises
+    SharedError where the system can't read an image, and Interrupted where `patience` of one says so."""
+    net, world, lists = run.engine.net, run.world, (run.sources.train, run.sources.val)
     if not net.frozen.blocks:
         return None
-    size = FLOAT * (len(train) + len(val)) * math.prod(net.frozen_shape)
-    if reason := _why_not(size, inputs.config, world, max(sizes)):
+    count = sum(map(len, lists))
+    size = FLOAT * count * math.prod(net.frozen_shape)
+    reason = _why_not(size, run.config, world, max(run.nodes))
+    if not reason:
+        log.info("frozen layers compute the features of %d images once (%.0f MB)", count, size / 1e6)
+        try:
+            node = Node(world)
+            values = [node.shared((len(images), *net.frozen_shape)) for images in lists]
+        except NoSharedMemory as error:  # it has closed the node
+            reason = str(error)
+    if reason:
         log.info("frozen layers compute their features anew in each epoch: %s", reason)
         return None
-    log.info("frozen layers compute the features of %d images once (%.0f MB)", len(train) + len(val), size / 1e6)
-    node = Node(world)
-    patience = Patience(inputs.config.io_patience, log.warning)
-    of_train, of_val = (_compute(net, images, node, workers, patience) for images in (train, val))
+    ACTIVITY.begin("features of frozen layers")
+    try:
+        of_train, of_val = (
+            _compute(net, images, rows, node, _blocks(run, images, workers, patience))
+            for images, rows in zip(lists, values, strict=True)
+        )
+    except Interrupted:
+        node.close()
+        raise
     return Kept(of_train, of_val, node)
 
 
@@ -98,12 +113,18 @@ def what_changes_images(config: TrainingConfig) -> list[str]:
     return [f"--{name.replace('_', '-')}" for name in changes + ["mixup_alpha"] * bool(config.mixup_alpha)]
 
 
-def _compute(net: AlexNet, images: ImageSource, node: Node, workers: int, patience: Patience) -> FrozenFeatures:
-    """Collective: the features of all images of a list."""
-    values = node.shared((len(images), *net.frozen_shape))
+def _blocks(run: "Run", images: ImageSource, workers: int, patience: Patience) -> Generator[Block, None, None]:
+    net = run.engine.net
     rows = ImageRows(images, EvaluationPixels(net.network.image_size, net.network.interpolation))
+    return together(blocks(images, rows, net.batch, run.world, workers, patience=patience), run.world, patience)
+
+
+def _compute(
+    net: AlexNet, images: ImageSource, values: NDArray[np.float32], node: Node, mine: Generator[Block, None, None]
+) -> FrozenFeatures:
+    """Collective: fills `values` with the features of all images of a list, of which the blocks of this rank are `mine`."""
     problems = []
-    for places, batch in blocks(images, rows, net.batch, node.world, workers, patience=patience):
+    for places, batch in mine:
         values[places] = net.forward_frozen(batch.images)
         broken = places[batch.labels == NO_LABEL].tolist()
         values[broken] = 0

@@ -3,11 +3,14 @@
 import json
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alexnet_dist.errors import UserError
 from alexnet_dist.model.architecture import summary
 from alexnet_dist.model.layers.conv import ConvBlock
 from alexnet_dist.runs.log import RunLog, log
+from alexnet_dist.runs.timeline import Timeline, write_trace
 from alexnet_dist.support.plural import plural
 from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.evaluation import Evaluation
@@ -198,3 +201,17 @@ def _log_resumption(run: "Run", state: dict[str, Any]) -> None:
             log.info("  with another --%s: %s, before: %s", name.replace("_", "-"), value, before)
     if state["train list"] != run.train_list:
         log.warning("the training images are not those the run began with: the epoch may repeat or miss some")
+
+
+def write_timeline(run: "Run") -> None:
+    """Collective: rank 0 writes the events of all ranks, if they have been recorded."""
+    if not isinstance(run.timeline, Timeline):
+        return
+    traces = run.world.gathered(run.timeline.trace(run.world.rank).encode())
+    try:
+        if run.world.rank == 0:
+            write_trace(Path(str(run.config.timeline)), (trace.decode() for trace in traces))
+    except UserError as error:  # the run itself is complete, or has been saved
+        log.warning("WARNING: no timeline: %s", error)
+    for _ in traces:  # the others send theirs, and rank 0 takes what it could not write
+        pass

@@ -23,6 +23,8 @@ class Samples:
                 load_for_evaluation(Path(path), size, row, network.interpolation)
             except UserError as error:
                 raise UserError(f"--sample {path} {error}") from error
+            except OSError as error:
+                raise UserError(f"--sample {path} can't be read: {error.strerror}") from error
         self._before = [""] * len(paths)
 
     def report(self, net: AlexNet, class_names: list[str] | None) -> None:

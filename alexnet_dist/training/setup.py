@@ -25,7 +25,6 @@ from alexnet_dist.support.files import check_writable
 from alexnet_dist.support.threads import Team
 from alexnet_dist.training.config import AUTO, TrainingConfig
 from alexnet_dist.training.engine import Engine, StepSpec
-from alexnet_dist.training.frozen_features import Kept, keep_features
 from alexnet_dist.training.not_finite import SkipNotFinite
 from alexnet_dist.training.optim_wrappers import configured_optimizer
 from alexnet_dist.training.origin import Origin, Start, fill, frozen_layers, read_origin
@@ -91,7 +90,6 @@ class Run(Inputs):
     progress: Progress  # where it begins
     resumed: dict[str, Any] | None  # the header of the training state that it continues
     said: str  # why it begins again, if ranks have been lost
-    features: Kept | None  # of frozen layers
     samples: Samples
     timeline: Timeline | NullTimeline
     report: Report
@@ -124,8 +122,6 @@ def open_run(
         run = _begin(inputs, team, memory)
         try:
             yield run
-            if run.features:
-                run.features.node.close()
             run.engine.close()  # collective: not after an error, when some ranks may not get here
         except SharedError as error:
             run.report.failed(error)
@@ -246,7 +242,6 @@ def _begin(inputs: Inputs, team: Team, memory: Memory | None) -> Run:
         progress=memory.progress if memory else _progress_before(inputs, state),
         resumed=state,
         said=memory.said if memory else "",
-        features=keep_features(inputs, engine.net, nodes, config.workers or team.size),
         samples=samples,
         timeline=timeline,
         report=Report(out, config, inputs.global_batch, inputs.network.num_classes),

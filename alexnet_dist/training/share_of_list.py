@@ -1,6 +1,7 @@
 """Passes over a list in its order, each image once, that are divided among the ranks in whole blocks."""
 
 from collections.abc import Generator
+from contextlib import closing
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -9,10 +10,11 @@ from numpy.typing import NDArray
 
 from alexnet_dist.comm.ranks import Ranks
 from alexnet_dist.data.decoded import EvaluationPixels
-from alexnet_dist.data.loader import Batch, Loader
+from alexnet_dist.data.loader import Batch, Interrupted, Loader
 from alexnet_dist.data.sharding import steps_per_epoch
 from alexnet_dist.data.source import ImageSource
-from alexnet_dist.data.storage import Patience
+from alexnet_dist.data.storage import Patience, StorageFailure
+from alexnet_dist.errors import SharedError
 
 Block = tuple[NDArray[np.int64], Batch]  # places in the list, and what is there
 
@@ -72,3 +74,25 @@ def blocks(
         for _ in range(loader.steps, steps_per_epoch(len(images), block * world.size)):
             nothing = np.empty(0, np.int64)
             yield nothing, Batch(np.empty((0, *rows.row), np.float32), nothing, nothing)
+
+
+def together(mine: Generator[Block, None, None], world: Ranks, patience: Patience) -> Generator[Block, None, None]:
+    """This rank's blocks, of which all ranks have as many. What ends those of one rank early ends them on all: a forward
+    pass may be collective."""
+    with closing(mine):
+        while True:
+            block, failure = None, []
+            try:
+                block = next(mine, None)
+            except Interrupted:  # its patience says so below, too
+                pass
+            except StorageFailure as error:
+                failure = [str(error)]
+            stop, failures = world.sum([patience.stop(), len(failure)])
+            if failures:
+                raise SharedError(world.all_texts(failure)[0], StorageFailure.exit_code)
+            if stop:
+                raise Interrupted
+            if block is None:
+                return
+            yield block

@@ -5,31 +5,30 @@ import math
 import time
 from contextlib import closing
 from dataclasses import asdict, replace
-from pathlib import Path
 
+from alexnet_dist.data.decode import LISTED
 from alexnet_dist.data.loader import Batch, Interrupted, Loader
 from alexnet_dist.data.source import ImageSource
 from alexnet_dist.data.storage import Patience
-from alexnet_dist.errors import STOPPED, SharedError, UserError
+from alexnet_dist.errors import STOPPED, SharedError
 from alexnet_dist.runs.log import log
-from alexnet_dist.runs.timeline import WORK_PHASES, Timeline, slowest, write_trace
+from alexnet_dist.runs.timeline import WORK_PHASES, slowest
 from alexnet_dist.support.activity import ACTIVITY
 from alexnet_dist.support.plural import plural
 from alexnet_dist.support.signals import StopSignals
 from alexnet_dist.training.diagnosis import Diagnosis, Guessing
 from alexnet_dist.training.evaluation import evaluate
+from alexnet_dist.training.frozen_features import Kept, keep_features
 from alexnet_dist.training.not_finite import SKIPS, Diverged
 from alexnet_dist.training.progress import Progress, Sums
 from alexnet_dist.training.replicas import compare_replicas
-from alexnet_dist.training.report import log_run_header
+from alexnet_dist.training.report import log_run_header, write_timeline
 from alexnet_dist.training.restoring import lowered, may_restore, restore
 from alexnet_dist.training.saving import Saver
 from alexnet_dist.training.schedule import Plateau
 from alexnet_dist.training.setup import Run
 from alexnet_dist.training.symptoms import Probe
 from alexnet_dist.training.training_loader import next_batch, training_loader
-
-LISTED = 100  # broken images that are named in the log
 
 
 class Trainer:
@@ -46,6 +45,7 @@ class Trainer:
         self._workers = run.config.workers or run.team.size
         self._patience = Patience(run.config.io_patience, run.warn, lambda: self.signals.received)
         self._saver = Saver(run)
+        self._features: Kept | None = None  # of frozen layers, once they are computed
         self._reported: set[str] = set()  # messages about broken images that have been logged
         self._work_seconds = dict.fromkeys(WORK_PHASES, 0.0)  # this rank's seconds by phase in this epoch
 
@@ -58,7 +58,21 @@ class Trainer:
         if self.run_.resumed is not None:
             self.report.resumed(self.progress)
         self._saver.check_room()
-        with self.signals, self._saver, self._training_loader() as loader:
+        with self.signals:
+            try:
+                self._features = keep_features(self.run_, self._workers, self._patience)
+            except Interrupted:
+                log.warning(
+                    "stopped by a signal before the first step: nothing is to be saved; the same command begins again"
+                )
+                return STOPPED
+            code = self._train()
+            if self._features:
+                self._features.node.close()
+        return code
+
+    def _train(self) -> int:
+        with self._saver, self._training_loader() as loader:
             while self.progress.epoch < self.config.epochs and not self._plateau_is_final():
                 try:
                     why = self._train_epoch(loader) or self._finish_epoch()
@@ -67,12 +81,12 @@ class Trainer:
                     continue
                 if why:
                     self._saver.wait()
-                    self._write_timeline()
+                    write_timeline(self.run_)
                     log.warning("stopped %s after step %d; --resume continues it", why, self.progress.step)
                     return STOPPED
             self._saver.finish(self.progress)
         self.report.complete(self.progress)
-        self._write_timeline()
+        write_timeline(self.run_)
         return 0
 
     def _plateau_is_final(self) -> bool:
@@ -130,7 +144,7 @@ class Trainer:
         compare_replicas(self.engine, remedy)
 
     def _training_loader(self) -> Loader:
-        return training_loader(self.run_, self._workers, self._patience)
+        return training_loader(self.run_, self._features and self._features.train, self._workers, self._patience)
 
     def _pass_over(self) -> None:
         """A step none of whose images could be read: nothing is changed, by momentum and weight decay neither."""
@@ -239,7 +253,7 @@ class Trainer:
         were broken."""
         start, before = time.perf_counter(), self.progress.plateau
         ACTIVITY.begin("validation")
-        features = self.run_.features.val if self.run_.features else None
+        features = self._features and self._features.val
         with self.engine.averaged():
             result = evaluate(
                 self.engine.net, self.sources.val, self.world, self._workers, features=features, patience=self._patience
@@ -259,20 +273,6 @@ class Trainer:
         self._work_seconds = dict.fromkeys(WORK_PHASES, 0.0)
         if sentence := slowest(everyone, self.world.all_hosts()):
             log.info("%s", sentence)
-
-    def _write_timeline(self) -> None:
-        """Rank 0 writes the events of all ranks, if they have been recorded."""
-        timeline = self.run_.timeline
-        if not isinstance(timeline, Timeline):
-            return
-        traces = self.world.gathered(timeline.trace(self.world.rank).encode())
-        try:
-            if self.world.rank == 0:
-                write_trace(Path(str(self.config.timeline)), (trace.decode() for trace in traces))
-        except UserError as error:  # the run itself is complete, or has been saved
-            log.warning("WARNING: no timeline: %s", error)
-        for _ in traces:  # the others send theirs, and rank 0 takes what it could not write
-            pass
 
     def _save_state(self, best: bool = False, optional: bool = False) -> None:
         """A training state, and the weights alone if they are the best so far. Raises Diverged rather than save NaN.

@@ -10,12 +10,14 @@ from alexnet_dist.data.loader import NOTHING, Batch, Interrupted, Loader
 from alexnet_dist.data.mixup import own_share
 from alexnet_dist.data.storage import Patience, StorageFailure
 from alexnet_dist.support.randomness import Purpose, generator
+from alexnet_dist.training.frozen_features import FrozenFeatures
 from alexnet_dist.training.setup import Run
 
 
-def training_loader(run: Run, workers: int, patience: Patience) -> Loader:
-    """This rank's part of the training images, with `workers` threads. What an image becomes depends on seed and epoch."""
-    config, images, features = run.config, run.sources.train, run.features and run.features.train
+def training_loader(run: Run, features: FrozenFeatures | None, workers: int, patience: Patience) -> Loader:
+    """This rank's part of the training images, or of their features, with `workers` threads. What an image becomes depends on
+    seed and epoch."""
+    config, images = run.config, run.sources.train
     augmentation, size = config.augmentation(), config.image_size
 
     def load(index: int, epoch: int, out: np.ndarray) -> None:

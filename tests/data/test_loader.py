@@ -1,5 +1,7 @@
 """Batches: the same for any number of ranks and threads and from any step; broken images; what a buffer promises."""
 
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -198,6 +200,54 @@ def test_closing_early_cancels_what_has_not_begun(tmp_path):
         time.sleep(0.05)
         assert len(begun) == count
         assert len(next(iter(loader.batches(1))).labels) == 4
+
+
+def test_a_read_that_hangs_is_left_behind(tmp_path):
+    """What it may write yet goes into buffers that nobody looks at any more."""
+    release = threading.Event()
+    hung: list[np.ndarray] = []
+
+    def load(index: int, epoch: int, out: np.ndarray) -> None:
+        if epoch == 0 and index == 5:
+            hung.append(out)
+            release.wait(60)
+        out.fill(index)
+
+    start = time.monotonic()
+    with Loader(numbered(tmp_path, 20), load=load, global_batch=4, shape=(2, 2, 3), workers=2) as loader:
+        batches = loader.batches(0)
+        next(batches)
+        while not hung:
+            time.sleep(0.001)
+        batches.close()
+        assert not any(np.shares_memory(batch.images, hung[0]) for batch in loader.batches(1))
+    assert time.monotonic() - start < 30
+    release.set()
+
+
+def test_a_process_ends_though_a_read_hangs(tmp_path):
+    program = f"""
+import threading
+from pathlib import Path
+from alexnet_dist.data.image_list import read_image_list
+from alexnet_dist.data.loader import Interrupted, Loader
+from alexnet_dist.data.storage import Patience
+
+hangs = threading.Event()
+
+def load(index, epoch, out):
+    hangs.set()
+    threading.Event().wait(60)
+
+images = read_image_list(Path({str(numbered(tmp_path, 20).source)!r}))
+with Loader(images, load=load, global_batch=4, shape=(2, 2, 3), workers=2, patience=Patience(60, stop=hangs.is_set)) as loader:
+    try:
+        next(loader.batches(0))
+    except Interrupted:
+        print("interrupted", flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
 def test_exception_in_the_consumer_leaves_no_thread_behind(tmp_path):

@@ -3,8 +3,11 @@
 import errno
 import os
 import socket
+import tempfile
 import threading
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -84,6 +87,38 @@ def test_patience_ends(images):
     assert caught.value.exit_code == 75
 
 
+def test_patience_is_that_of_an_outage_not_of_each_image(tmp_path):
+    """Many images, of which few are tried at a time."""
+    (tmp_path / "images.list").write_text("".join(f"0 {number}.png\n" for number in range(64)))
+    release = threading.Event()
+
+    def load(index, epoch, out):
+        if index == 0:  # it hangs, and nobody waits for it longer than for the others
+            release.wait(5)
+        raise OUTAGES[0]
+
+    many = read_image_list(tmp_path / "images.list")
+    with Loader(many, load=load, global_batch=32, shape=(1, 1, 1), workers=2, patience=Patience(1)) as batches:
+        start = time.monotonic()
+        with pytest.raises(StorageFailure, match="after the first failure"):
+            next(batches.batches(0))
+        release.set()
+    assert time.monotonic() - start < 12  # 31 images, one after the other and 1 s each
+
+
+def test_patience_begins_anew_when_an_image_has_been_read():
+    patience, failures = Patience(0.5), iter([True, True, False] * 4)
+
+    def read():
+        if next(failures):
+            raise OUTAGES[0]
+
+    start = time.monotonic()
+    for _ in range(4):
+        patience.persist(read, lambda: "an image")
+    assert time.monotonic() - start > patience.seconds
+
+
 def test_a_signal_ends_waiting_for_images(images):
     """And closing the loader ends the threads that would try for minutes."""
     stopped = threading.Event()
@@ -123,6 +158,71 @@ def test_a_missing_image_is_broken_but_a_missing_folder_is_an_outage(images, tmp
     (tmp_path / "data").mkdir()  # what an unmounted file system leaves behind
     with pytest.raises(OSError, match="is empty; is its file system mounted"):
         decode(lambda: images.open(0))
+
+
+@pytest.fixture
+def apart():
+    """A list, and folders of images beside it that anybody may read."""
+    with tempfile.TemporaryDirectory() as name:
+        for kind in ("cats", "dogs"):
+            (Path(name) / "pics" / kind).mkdir(parents=True)
+            for number in range(2):
+                Image.new("RGB", (9, 9)).save(Path(name) / "pics" / kind / f"{number}.png")
+        (Path(name) / "images.list").write_text(
+            "".join(f"0 pics/{kind}/{n}.png\n" for kind in ("cats", "dogs") for n in "01")
+        )
+        for folder in (Path(name), *Path(name).rglob("*/")):
+            folder.chmod(0o755)
+        yield read_image_list(Path(name) / "images.list")
+
+
+@pytest.mark.parametrize("gone", ["pics", "pics/cats"])
+def test_a_folder_that_vanishes_after_it_was_read_from_is_an_outage(apart, gone):
+    folder = apart.source.parent / gone
+    decode(lambda: apart.open(0))
+    folder.rename(apart.source.parent / "away")
+    for index in {"pics": (0, 1, 2), "pics/cats": (0, 1)}[gone]:  # of the dogs, none has been read yet
+        with pytest.raises(OSError, match=f"the folder {folder}.* is gone; is its file system mounted"):
+            decode(lambda index=index: apart.open(index))
+    (apart.source.parent / "away").rename(folder)
+    apart.path(1).unlink()
+    with pytest.raises(ImageError, match="is missing"):
+        decode(lambda: apart.open(1))
+
+
+def test_a_folder_that_was_never_there_makes_broken_images(apart):
+    apart.path(0).parent.rename(apart.source.parent / "away")
+    with pytest.raises(ImageError, match="is missing"):
+        decode(lambda: apart.open(0))
+
+
+@contextmanager
+def nobody():
+    """Root may read everything."""
+    if root := os.geteuid() == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_a_folder_that_may_not_be_read_any_more_is_an_outage(apart):
+    first, other = apart.path(0), apart.path(2).parent
+    decode(lambda: apart.open(0))
+    first.chmod(0)  # the file alone
+    with nobody(), pytest.raises(ImageError, match="can't be read: Permission denied"):
+        decode(lambda: apart.open(0))
+    for folder in (first.parent, other):
+        folder.chmod(0)
+    with nobody(), pytest.raises(OSError, match="was readable, and is not any more") as caught:
+        decode(lambda: apart.open(0))
+    assert caught.value.errno == errno.ESTALE
+    with nobody(), pytest.raises(ImageError, match="can't be read: Permission denied"):
+        decode(lambda: apart.open(2))  # never was
+    for folder in (first.parent, other):
+        folder.chmod(0o755)
 
 
 def test_a_shard_that_vanishes_is_an_outage(images, tmp_path):

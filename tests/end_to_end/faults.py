@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+import alexnet_dist.data.decoded
 import alexnet_dist.runs.checkpoint
 import alexnet_dist.training.training_loader
 from alexnet_dist import train
@@ -112,6 +113,8 @@ FAULTS: dict[str, tuple[Any, str, Callable[..., None], bool]] = {  # where, what
     "flip": (Engine, "step", flip, True),
     "thread": (Engine, "step", raise_in_thread, True),
     "decoder": (alexnet_dist.training.training_loader, "load_for_training", raise_exception, True),
+    "hang": (alexnet_dist.training.training_loader, "load_for_training", halt, True),
+    "features": (alexnet_dist.data.decoded.EvaluationPixels, "load", halt, True),
     "half": (alexnet_dist.runs.checkpoint, "save_file", write_half, False),
     "disk": (alexnet_dist.runs.checkpoint, "save_file", fill_disk, False),
 }

@@ -1,8 +1,10 @@
 """Training from the weights of another run: other classes, layers that stay as they are, classes matched by their names."""
 
+import signal
+
 import numpy as np
 import pytest
-from launcher import assert_refused, events, needs_mpirun, steps, train
+from launcher import assert_refused, events, needs_mpirun, start_training, steps, train
 from safetensors.numpy import load_file
 
 pytestmark = needs_mpirun
@@ -108,6 +110,22 @@ def test_a_broken_image_has_no_features(site):
     assert job.out.count("skipped: broken-train.list:8: ") == 1
     assert "missing.jpg is missing" in job.out
     assert [entry["skipped"] for entry in events(site / "broken", "epoch")] == [1, 1]
+
+
+def test_a_signal_while_features_are_computed(site):
+    """One of the images hangs, so it comes in the midst of them; the same command does it all again."""
+    lists = ["--data", "five-train.list", "--val", "five-val.list", "--global-batch", 6, "--epochs", 1]
+    frozen = ["--load-pretrained", "weights.safetensors", "--freeze", "features", *STILL]
+    flags = [*lists, *frozen, "--output-dir", "early"]
+    with start_training(2, flags, site, fault="features@4") as job:
+        job.until((site / "struck").exists, "an image is being read")
+        job.signal(signal.SIGUSR1)
+        job.wait()
+    assert job.code == 75, str(job)
+    assert "stopped by a signal before the first step" in job.out
+    assert "Traceback" not in job.err
+    assert not [*(site / "early").glob("*.safetensors")]
+    train(2, flags, site).ok()
 
 
 def test_freezing_needs_weights(site):

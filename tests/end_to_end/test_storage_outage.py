@@ -1,6 +1,7 @@
 """Storage that goes away while a run reads from it: the run waits, goes on or stops, and loses nothing."""
 
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from safetensors.numpy import load_file
 pytestmark = needs_mpirun
 
 IMAGES, EPOCH = 40, 10
+OUTAGE = 30  # seconds
 
 
 @pytest.fixture
@@ -41,6 +43,8 @@ def test_an_outage_is_waited_for(site):
         until_step(job, site / "waits", EPOCH + 2)
         (site / "data").rename(site / "away")
         job.until(lambda: "Trying again for up to 60 s" in job.out + job.err, "the outage is said")
+        time.sleep(OUTAGE)
+        assert job.alive(), str(job)
         (site / "away").rename(site / "data")
         job.wait().ok()
     assert (job.out + job.err).count("Trying again") <= 2  # once by each rank that noticed
@@ -72,6 +76,19 @@ def test_a_signal_stops_a_run_that_waits_for_its_images(site):
         job.wait()
     assert job.code == 75, str(job)
     assert "stopped by a signal" in job.out
+
+
+def test_a_signal_stops_a_run_whose_storage_does_not_answer(site):
+    """As a hard mount does: the read neither fails nor returns."""
+    train(2, flags("whole"), site).ok()
+    with start_training(2, flags("hangs", "--io-patience", 300), site, fault="hang@33") as job:
+        job.until((site / "struck").exists, "an image is being read")
+        job.signal(signal.SIGUSR1)
+        job.wait()
+    assert job.code == 75, str(job)
+    assert "stopped by a signal" in job.out
+    train(2, flags("hangs", "--resume"), site).ok()
+    assert steps(site / "hangs") == steps(site / "whole")
 
 
 @pytest.mark.parametrize(("ranks", "sync"), [(1, "auto"), (2, "allreduce"), (2, "sharded"), (2, "hybrid")])

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from alexnet_dist.runs.log import RunLog
+from alexnet_dist.runs.log import RunLog, log
 
 pytestmark = pytest.mark.usefixtures("package_logger")
 
@@ -59,3 +59,10 @@ def test_a_torn_line_is_cut(tmp_path, torn, whole):
     out.metrics("resume", step=2)
     out.close()
     assert [line["step"] for line in lines(tmp_path)] == whole * [1] + [2]
+
+
+def test_a_name_that_is_not_utf_8_is_in_the_log(tmp_path):
+    out = RunLog(tmp_path, enabled=True)
+    log.info("saved caf\udce9.safetensors")
+    out.close()
+    assert "saved caf\\udce9.safetensors" in (tmp_path / "train.log").read_text()

@@ -13,6 +13,9 @@ from launcher import BIN, MPIRUN, Job, alone, assert_refused, events, on_ranks
 from toy_images import CLASSES
 
 from alexnet_dist.preparation.pack import pack
+from alexnet_dist.evaluate import show
+from alexnet_dist.training.evaluation import Evaluation
+from alexnet_dist.training.progress import Sums
 
 
 def evaluation(site, *flags):
@@ -48,6 +51,17 @@ def test_evaluation_names_and_counts_broken_images(site):
     assert "skipped: broken.list:10: gone.png is missing" in text
     result = json.loads(evaluation(site, "--data", "broken.list", "--json"))
     assert (result["images"], len(result["broken"])) == (9, 1)
+
+
+def test_not_every_broken_image_of_many_is_named(capsys):
+    broken = tuple(f"images.list:{number}: {number}.jpg is missing" for number in range(250))
+    show(Evaluation(Sums(0.5, 1, 1, 2), broken, classes=10), as_json=False)
+    *skipped, result = capsys.readouterr().out.splitlines()
+    assert skipped[:100] == [f"skipped: {message}" for message in broken[:100]]
+    assert skipped[100:] == ["skipped: 150 further images that can't be read (--json names all)"]
+    assert result.startswith("top-1 50.00%")
+    show(Evaluation(Sums(0.5, 1, 1, 2), broken[:100], classes=10), as_json=False)
+    assert len(capsys.readouterr().out.splitlines()) == 101
 
 
 @pytest.mark.parametrize("flags", [(), ("--ten-crop",)])

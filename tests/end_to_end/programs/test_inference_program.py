@@ -77,3 +77,12 @@ def test_inference_with_a_mistake(site, flags, words):
     assert job.err.count("alexnet-inference: error: ") == len(job.err.splitlines()) == 1
     for word in words:
         assert word in job.err
+
+
+def test_an_output_whose_name_is_not_utf_8(site, tmp_path):
+    """On a terminal of most people: only in the locale C does Python print such a name by itself."""
+    output = os.fsencode(tmp_path) + b"/caf\xe9.npy"
+    flags = ["--input", "red", "--features", "fc7", "--output", os.fsdecode(output)]
+    job = inference(site, *flags, env={"PYTHONIOENCODING": "utf-8:strict"}).ok()
+    assert f"caf\\udce9.npy: fc7 of {PER_CLASS} images" in job.out
+    assert os.path.exists(output)
