@@ -163,17 +163,17 @@ def _sets(path: Path, names: Sequence[str]) -> list[str]:
 
     Two that are sets by their names are, and one that is alone. Of one among others it depends: a class may be called train,
     and images may lie deeper, in folders of one class. But where no folder holds an image itself, and all that hold some
-    have folders of the same name, these are the classes.
+    have folders of the same name, these are the classes. So are they if a folder stands alone and holds two or more of them.
     """
     sets = [name for name in names if _is_set(path, name)]
     if len(sets) > 1 or len(names) == len(sets):
         return sets
-    if not sets or any(_holds_image(path / name, below=False) for name in names):
+    if (not sets and len(names) > 1) or any(_holds_image(path / name, below=False) for name in names):
         return []
     inner = {name: {one for one in _folders(path / name) if _holds_image(path / name / one)} for name in names}
     holding = [name for name in names if inner[name]]
     common = set.intersection(*(inner[name] for name in holding)) if holding else set()
-    return holding if common else []
+    return holding if len(common) > (0 if sets else 1) else []
 
 
 def _is_set(path: Path, name: str) -> bool:

@@ -12,8 +12,8 @@ from commands import inference, predictions
 from launcher import BIN, MPIRUN, Job, alone, assert_refused, events, on_ranks
 from toy_images import CLASSES
 
-from alexnet_dist.preparation.pack import pack
 from alexnet_dist.evaluate import show
+from alexnet_dist.preparation.pack import pack
 from alexnet_dist.training.evaluation import Evaluation
 from alexnet_dist.training.progress import Sums
 
