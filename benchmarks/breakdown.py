@@ -62,7 +62,7 @@ PARTS = [
     Part(pointwise, "relu_backward_", "ReLU, bias"),
     Part(pointwise, "bias_backward", "ReLU, bias"),
     Part(pointwise, "dropout_mask", "dropout masks"),
-    Part(linear, "linear_gemm_forward", "products", lambda x, w, b, y, _: len(x) * w.size),
+    Part(linear, "linear_gemm_forward", "products", lambda x, w, b, y, _, **__: len(x) * w.size),
     Part(linear, "linear_gemm_backward_data", "products", lambda dy, w, dx: len(dy) * w.size),
     Part(linear, "linear_gemm_backward_weight", "products", lambda x, dy, dw: len(x) * dw.size),
     Part(SGD, "update_", "update"),
