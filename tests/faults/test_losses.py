@@ -14,6 +14,8 @@ import pytest
 from launcher import MPIRUN, SMALL, Job, events, needs_mpirun, open_mpi, steps, train
 from safetensors.numpy import load_file
 
+from alexnet_dist.supervision.leftovers import segments, unused_segments
+
 pytestmark = [needs_mpirun, pytest.mark.skipif(not open_mpi(), reason="--elastic needs Open MPI")]
 
 KILLS = int(os.environ.get("ALEXNET_KILLS", "4"))
@@ -65,7 +67,7 @@ def kills():
 
 @pytest.mark.parametrize(("planned", "number"), kills())
 def test_a_run_goes_on_without_lost_ranks(site, noise, planned, number):
-    name = f"run-{number}"
+    name, before = f"run-{number}", segments()
     folder = site / name
     with start(site, name) as job:
         done = 0
@@ -88,6 +90,9 @@ def test_a_run_goes_on_without_lost_ranks(site, noise, planned, number):
     spread = max(noise) - min(noise)
     assert min(noise) - spread <= loss <= max(noise) + spread, (loss, noise)
     assert all(np.isfinite(tensor).all() for tensor in load_file(f"{folder}.safetensors").values())
+    assert job.alive() == []
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+    assert {path for path in unused_segments(before) if path not in before} == set()
     print(
         f"\n{[f'{signal.Signals(number).name} after {after}' for _, number, after in planned]}: {loss:.5f} of {noise}"
     )
