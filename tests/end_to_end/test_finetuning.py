@@ -160,5 +160,5 @@ def test_a_run_is_not_continued_with_other_names_unless_the_numbers_are_meant(si
     (site / "renamed.txt").write_text("blue\ngreen\nViolet\n")
     flags = ["--class-names", "renamed.txt", "--resume", "before/latest.safetensors", "--epochs", 7]
     job = finetune(site, "renamed", *flags, lists="three/", ranks=2)
-    assert_refused(job, "before/latest.safetensors", "only there: 'red'; only here: 'Violet'", "--ignore-class-names")
+    assert_refused(job, "before/checkpoint-", "only there: 'red'; only here: 'Violet'", "--ignore-class-names")
     finetune(site, "renamed", *flags, "--ignore-class-names", lists="three/").ok()
