@@ -17,7 +17,6 @@ from alexnet_dist.support.starting import has_started
 if TYPE_CHECKING:
     from alexnet_dist.comm.world import World
 
-
 INTERRUPTED = 130  # by Ctrl-C: 128 and the signal's number, as in a shell
 
 
@@ -50,8 +49,7 @@ def run(parser: Parser, argv: list[str] | None, body: Callable[[argparse.Namespa
     """The exit code of a program that runs without MPI: body's own, or a UserError's after one line about it."""
     _print_any_name()
     try:
-        if has_started():
-            raise KeyboardInterrupt
+        _heed_earlier_signals()
         return body(parser.parse_args(argv))
     except UserError as error:
         return _report(parser, error)
@@ -97,8 +95,7 @@ def run_on_ranks(
     # A run that diverges is reported once, by its loss, and not for each operation in which NumPy meets a NaN.
     warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"alexnet_dist\.")
     try:
-        if has_started():
-            raise KeyboardInterrupt
+        _heed_earlier_signals()
         with world.shared_errors():
             args = parser.parse_args(argv)
         return world.leave(body(world, args))
@@ -115,6 +112,11 @@ def run_on_ranks(
     except BaseException:  # SystemExit of one rank included
         end(traceback.format_exc())
     return 1
+
+
+def _heed_earlier_signals() -> None:
+    if has_started():
+        raise KeyboardInterrupt
 
 
 def _print_any_name() -> None:
