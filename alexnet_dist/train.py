@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from alexnet_dist import cli
 from alexnet_dist.support.signals import StopSignals
-from alexnet_dist.support.starting import has_started
+from alexnet_dist.support.starting import PROGRAM, TRAIN, has_started
 from alexnet_dist.training.flags import build_parser, read_config
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def body(signals: StopSignals, world: "World", args: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
     stop = has_started()
-    with StopSignals() as signals:  # a signal that comes while MPI starts isn't lost
+    with StopSignals(last=PROGRAM == TRAIN) as signals:  # a signal that comes while MPI starts isn't lost
         if stop:
             signal.raise_signal(signal.SIGUSR1)  # nor one that came before
         return cli.run_on_ranks(build_parser(), argv, partial(body, signals))

@@ -74,10 +74,6 @@ set -m
 ! command -v setpriv >/dev/null || command=(setpriv --pdeathsig USR1 "${command[@]}")
 "${command[@]}" </dev/null &
 job=$!
-# Bash heeds a signal that comes in the very moment before `wait` begins to wait only when that has ended: so it is woken.
-trap 'signalled=1' WINCH
-{ sleep 1; kill -WINCH $$; } </dev/null &>/dev/null &
-disown
 # A signal ends `wait`, not mpirun: wait again until nothing but mpirun's own end has ended it.
 signalled=1
 while ((signalled)); do

@@ -15,10 +15,11 @@ class StopSignals:
     """Catches the signals in CAUGHT in a `with` block. After one of them, SIGINT ends the process at once, and so does
     SIGTERM where it can't be the same request once more.
 
-    A signal that was ignored before, as SIGHUP under nohup, stays ignored.
+    A signal that was ignored before, as SIGHUP under nohup, stays ignored. `last` says that the process ends after this.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, last: bool = False) -> None:
+        self._last = last
         self.received = False
         self._since = 0.0
         self._before: dict[signal.Signals, Any] = {}
@@ -40,7 +41,7 @@ class StopSignals:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            if number == signal.SIGUSR1 and self.received:
+            if number == signal.SIGUSR1 and self.received and self._last:
                 # launch/local.sh repeats it until mpirun ends: this process mustn't die of it while it ends by itself.
                 handler = signal.SIG_IGN
             # What a library had put there in C can't be put back.

@@ -47,6 +47,9 @@ def test_sigusr1_that_is_repeated_does_not_end_a_process_that_ends_by_itself():
     try:
         with StopSignals():
             os.kill(os.getpid(), signal.SIGUSR1)
+        assert signal.getsignal(signal.SIGUSR1) is before  # what this process starts would inherit that it is ignored
+        with StopSignals(last=True):
+            os.kill(os.getpid(), signal.SIGUSR1)
         assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGUSR1, before)
