@@ -42,12 +42,8 @@ class RunFolder:
         """
         problems = []
         for state in self.states():
-            try:
-                checkpoint.verify(state)
-            except StorageError:
-                raise
-            except UserError as error:
-                problems.append(str(error))
+            if problem := _damage(state):
+                problems.append(problem)
             else:
                 return state, problems
         return None, problems
@@ -144,18 +140,19 @@ def naming_whole_states(path: Path) -> Iterator[None]:
         yield
     except checkpoint.Damaged as error:
         others = [state for state in RunFolder(path.parent, keep=1).states() if state != path][:3]
-        whole = [state.name for state in others if _is_whole(state)]
+        whole = [state.name for state in others if not _damage(state)]
         raise UserError(f"{error}: {', '.join(whole)} beside it" if whole else str(error)) from error
 
 
-def _is_whole(state: Path) -> bool:
+def _damage(state: Path) -> str:
+    """What is wrong with a training state; "" if it is whole. Raises StorageError where it can't be read."""
     try:
         checkpoint.verify(state)
     except StorageError:
         raise
-    except UserError:
-        return False
-    return True
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def followed(path: Path) -> Path:

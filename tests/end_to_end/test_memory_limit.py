@@ -17,9 +17,10 @@ GROUPS = ((Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"), (Path("/sys/
 @pytest.fixture
 def limited():
     """A group of processes that may take no more; skips where none can be made."""
+    problems = []
     for root, name in GROUPS:
         group = root / f"alexnet-test-{os.getpid()}"
-        with contextlib.suppress(OSError):
+        try:
             group.mkdir()
             try:
                 (group / name).write_text(str(LIMIT))
@@ -28,9 +29,9 @@ def limited():
                 with contextlib.suppress(OSError):  # processes that are just ending
                     group.rmdir()
             return
-    pytest.skip(
-        "a real limit of memory needs a cgroup hierarchy that may be written, as root has it: there is none here"
-    )
+        except OSError as error:
+            problems.append(str(error))
+    pytest.skip(f"the kernel's limit needs a memory cgroup, which can't be made here: {'; '.join(problems)}")
 
 
 def test_auto_takes_what_fits(pictures, tmp_path, limited):
