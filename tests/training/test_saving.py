@@ -56,7 +56,7 @@ def test_a_state_is_there_when_all_that_led_to_it_is(saver, tmp_path, monkeypatc
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", rename)
-    saver._write(Progress(step=3), snapshot, best=False)
+    saver._write_state(Progress(step=3), snapshot)
     here, state = f"/{tmp_path.name}", "checkpoint-00000003.safetensors"
     assert sorted(calls[:2]) == [f"flush {here}/metrics.jsonl", f"flush {here}/train.log"]
     assert calls[2:] == [
