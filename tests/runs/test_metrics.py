@@ -96,7 +96,7 @@ def test_names_are_readable_and_numbers_are_json(tmp_path):
 
 def test_pandas_reads_them_in_one_line(tmp_path):
     attempt(tmp_path, "start", 0, range(1, 7)).close()
-    steps = pandas.read_json(tmp_path / "steps.jsonl", lines=True)
+    steps = pandas.read_json(tmp_path / "steps.jsonl", lines=True, convert_dates=["time"])
     assert steps["loss"].tolist() == [101, 102, 103, 104, 105, 106]
     assert str(steps["time"].dtype).startswith("datetime64")
 
