@@ -211,7 +211,7 @@ class Trainer:
                     log.warning("further images that can't be read are counted, and not listed")
         if broken > self.config.max_bad * len(images) or broken == len(images):
             raise SharedError(
-                f"{broken} of the {plural(len(images), 'image')} of {images.source} can't be read, more than --max-bad "
+                f"{broken} of {plural(len(images), 'image')} of {images.source} can't be read, more than --max-bad "
                 f"{self.config.max_bad:g} allows; the latest: {messages[-1]}"
             )
 
