@@ -43,7 +43,7 @@ class Job:
         self.process = subprocess.Popen(
             command,
             cwd=cwd,
-            env={**_environment(), **(env or {}), MARK: self._mark},
+            env={**environment(), **(env or {}), MARK: self._mark},
             stdin=subprocess.DEVNULL,
             stdout=self._out,
             stderr=self._err,
@@ -238,7 +238,8 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Of a command that no mpirun has started, with the programs of this Python."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PMI", "PMIX", "OMPI", "MPI_"))}
     env["PATH"] = f"{BIN}{os.pathsep}{env.get('PATH', os.defpath)}"
     env["PYTHONUNBUFFERED"] = "1"

@@ -115,7 +115,7 @@ def test_all_ranks_make_as_many_passes(images):
 def test_nothing_readable(images):
     with Team(1) as team:
         net, _ = make_net(team, training=False)
-        with pytest.raises(SharedError, match=r"none of the 1 images .*gone\.png is missing"):
+        with pytest.raises(SharedError, match=r"none of the images .*gone\.png is missing"):
             observed(net, images.subset(np.array([3])))
 
 
