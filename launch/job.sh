@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # Sourced by the batch systems' job scripts beside it: `train N PER_NODE THREADS FLAG...` runs alexnet-supervise on so many
-# ranks until the run is complete or the job's time is up, and leaves its exit code in `status`.
+# ranks until the run is complete or the job's time is up, and leaves its exit code in `status`. Where the batch system gives
+# no warning, `limit` says after how many seconds the run has to stop; where mpirun doesn't ask it for hosts, `hostfile`
+# names them.
 #
 #   ALEXNET_VENV  the environment (default: .venv in the project; without one, what is on PATH)
 #   ALEXNET_SRUN  srun's flags, such as --mpi=pmi2: ranks are started by srun then, and not by mpirun
@@ -17,6 +19,8 @@ python -c 'import alexnet_dist' 2>/dev/null ||
 count_sockets() { lscpu --online --parse=SOCKET | grep -v '^#' | sort -u | wc -l; }
 count_cores() { lscpu --online --parse=CORE,SOCKET | grep -v '^#' | sort -u | wc -l; }
 
+limit=0 hostfile=
+
 # What starts the ranks: `launcher N PER_NODE THREADS` fills the array of that name.
 launcher() {
     if [[ ${ALEXNET_SRUN:-} ]]; then
@@ -24,9 +28,9 @@ launcher() {
         # shellcheck disable=SC2206  # some words
         launcher=(srun $ALEXNET_SRUN -n "$1" --ntasks-per-node="$2" --cpus-per-task="$3")
     elif is_open_mpi; then
-        launcher=(mpirun -n "$1" --map-by "ppr:$2:node:oversubscribe" --bind-to none -x PATH)
+        launcher=(mpirun ${hostfile:+--hostfile "$hostfile"} -n "$1" --map-by "ppr:$2:node:oversubscribe" --bind-to none -x PATH)
     else
-        launcher=(mpirun -n "$1" -ppn "$2")
+        launcher=(mpirun ${hostfile:+-f "$hostfile"} -n "$1" -ppn "$2")
     fi
 }
 
@@ -47,10 +51,12 @@ train() {
     launcher "$1" "$2" "$3"
     local command
     # shellcheck disable=SC2206  # some words
-    command=(python -m alexnet_dist.supervise ${ALEXNET_SUPERVISE:-} -- "${launcher[@]}" python -m alexnet_dist.train --threads "$3")
-    shift 3
-    printf '+%s\n' "$(printf ' %q' "${command[@]}" "$@")"
-    "${command[@]}" "$@" </dev/null &
+    command=(python -m alexnet_dist.supervise ${ALEXNET_SUPERVISE:-} -- "${launcher[@]}")
+    command+=(python -m alexnet_dist.train --threads "$3" "${@:4}")
+    ((limit == 0)) || command=(timeout --foreground --preserve-status --signal=USR1 "$limit" "${command[@]}")
+    printf '+%s\n' "$(printf ' %q' "${command[@]}")"
+    SECONDS=0
+    "${command[@]}" </dev/null &
     job=$!
     # A signal ends `wait`, not what it waits for; one from before there was a job has told it nothing.
     ((warned + ended == 0)) || kill -USR1 "$job"
@@ -59,6 +65,7 @@ train() {
         signalled=0 status=0
         wait "$job" || status=$?
     done
+    ((limit == 0 || SECONDS < limit)) || warned=1
     # It has died of SIGUSR1: before it heeds signals, and so before training.
     ((status != 128 + 10)) || status=75
 }
