@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A training job for PBS Pro and OpenPBS, handed in from the project's folder, with the flags of alexnet_dist.train in a variable:
+# A training job for PBS Pro and OpenPBS, handed in from the project's folder, with the flags of train in a variable:
 #
 #   ALEXNET_FLAGS="--data images.list --output-dir runs/one" qsub -v ALEXNET_FLAGS launch/pbs.sh
 #
@@ -12,7 +12,8 @@
 #PBS -l walltime=24:00:00
 #PBS -l select=1:ncpus=16:mpiprocs=1
 #
-# Ranks: mpiprocs of each chunk; one a socket is a good start. Threads: the chunk's cores, divided among its ranks.
+# Ranks: mpiprocs of each chunk; one a socket is a good start. Threads: the chunk's cores, divided among its ranks (leave
+# ompthreads out).
 #
 #   ALEXNET_HOME      the project's folder, where the job isn't handed in from there
 #   ALEXNET_REQUEUES  how often it may be handed in again (default: 100)
@@ -42,7 +43,7 @@ hostfile=$PBS_NODEFILE
 ranks=$(wc -l <"$hostfile")
 per_node=$(sort "$hostfile" | uniq -c | awk '$1 > most { most = $1 } END { print most }')
 cores=$(count_cores)
-cores=$((cores < ${NCPUS:-cores} ? cores : NCPUS))
+((cores <= ${NCPUS:-$cores})) || cores=$NCPUS
 eval "flags=(${ALEXNET_FLAGS:-})" # the words are quoted for a shell
 # shellcheck disable=SC2154  # eval has set it
 train "$ranks" "$per_node" "$((cores > per_node ? cores / per_node : 1))" "${flags[@]}"
