@@ -1,4 +1,4 @@
-""".ci/run: the checks run whatever comes of installing what some tests want. Fakes stand in for programs; nothing is installed."""
+""".ci/run: the checks run whatever comes of installing what some tests want. Nothing is: programs are fakes."""
 
 import os
 import shutil
