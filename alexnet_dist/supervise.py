@@ -24,7 +24,7 @@ from alexnet_dist.supervision.command import Attempt, Command
 from alexnet_dist.supervision.leftovers import MARK, kill_processes_of, remove_segments, segments, working_processes_of
 from alexnet_dist.support.hosts import answers
 from alexnet_dist.support.plural import plural
-from alexnet_dist.support.signals import CAUGHT
+from alexnet_dist.support.signals import CAUGHT, ECHO
 
 DESCRIPTION = """Run a training command, and start it again after each failure from the newest whole state, until the
 file `complete` says that the run is. Hosts of its hostfile or -hosts that don't answer are left out, with their ranks."""
@@ -58,6 +58,7 @@ class Supervisor:
         self._command, self._restarts, self._pause, self._min_ranks = command, restarts, pause, min_ranks
         self._folder = RunFolder(command.folder, keep=1)
         self._signals = 0
+        self._signalled_at = 0.0
         self._attempts = 0
         self._answered: set[str] = set()  # hosts that have
         self._seen: State | None = None  # the newest state, when it was last looked for
@@ -214,7 +215,11 @@ class Supervisor:
             time.sleep(LOOK)
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
-        self._signals += 1
+        now = time.monotonic()
+        # A batch system tells each process, and its job's script hands on what it has got itself: that is one request.
+        if not self._signals or number == signal.SIGINT or now - self._signalled_at > ECHO:
+            self._signals += 1
+            self._signalled_at = now
 
     def _say(self, text: str) -> None:
         """Tells people, and writes it into the run's folder."""

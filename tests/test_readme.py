@@ -42,6 +42,9 @@ COVERED = {
     ". .venv/bin/activate": "launch/common.sh sets what it sets; test_launch.py",
     "pip install '.[mpi]'": "launch/common.sh installs the same way; the extra is checked below",
     "mpirun -f hostfile -n 4 -ppn 2 python -m alexnet_dist.train --data /data/images.list": FLAGS,
+    "sbatch --nodes=4 launch/slurm.sbatch --data /data/images.list --output-dir /data/runs/one": (
+        "tests/end_to_end/test_slurm.py, on a real Slurm of two nodes"
+    ),
     "launch/local.sh 4 --data flowers/images.list --output-dir runs/flowers-elastic --elastic": ULFM,
     "mpirun --with-ft ulfm --mca mpi_ft_detector true --mca mpi_ft_detector_thread true -n 4 "
     "python -m alexnet_dist.train --elastic": ULFM,
@@ -72,7 +75,8 @@ def readme_commands() -> list[str]:
 
 def programs(text: str) -> list[tuple[str, list[str]]]:
     """The names of our programs in a text of commands, each with its arguments."""
-    found = re.findall(r"(?:python -m alexnet_dist\.(\w+)|launch/(?:local|supervise)\.sh N?\d*)(?: ([^`\n#]*))?", text)
+    ours = r"python -m alexnet_dist\.(\w+)|launch/(?:(?:local|supervise)\.sh N?\d*|slurm\.sbatch)"
+    found = re.findall(rf"(?:{ours})(?: ([^`\n#]*))?", text)
     return [(name or "train", shlex.split(arguments)) for name, arguments in found]
 
 
@@ -96,6 +100,7 @@ def test_every_flag_exists() -> None:
         "--map-by",
         "--bind-to",
         "--hostfile",
+        "--nodes",
         "--with-mpi",
         "--help",
         "--layout",

@@ -70,7 +70,7 @@ class Host:
         """The command that runs another one on this host."""
         # A process that enters a mount namespace is thrown back to its root.
         chdir = ["env", f"--chdir={cwd}"]
-        return [_tool("nsenter"), f"--target={self._pid}", *_NAMESPACES, *chdir, *words]
+        return [tool("nsenter"), f"--target={self._pid}", *_NAMESPACES, *chdir, *words]
 
     def run(self, *words: str) -> None:
         """Runs a command on this host; raises Impossible if it fails."""
@@ -80,19 +80,19 @@ class Host:
         """A cable to the switch: eth0 here."""
         peer = ["peer", "name", port, "netns", str(switch.pid)]
         # In this one's network alone: among its process numbers, that of the switch would mean nothing.
-        enter = [_tool("nsenter"), f"--target={self._pid}", "--net"]
-        _run([*enter, _tool("ip"), "link", "add", "eth0", "type", "veth", *peer], "a cable to the switch")
+        enter = [tool("nsenter"), f"--target={self._pid}", "--net"]
+        _run([*enter, tool("ip"), "link", "add", "eth0", "type", "veth", *peer], "a cable to the switch")
         switch.run("link", "set", port, "master", "bridge")
         switch.run("link", "set", port, "up")
-        self.run(_tool("ip"), "address", "add", f"{self.address}/24", "dev", "eth0")
+        self.run(tool("ip"), "address", "add", f"{self.address}/24", "dev", "eth0")
         for link in ("eth0", "lo"):
-            self.run(_tool("ip"), "link", "set", link, "up")
+            self.run(tool("ip"), "link", "set", link, "up")
 
     def limit(self, rate: str) -> None:
         """What leaves this host leaves it at this rate (tc's: 1gbit). Raises Impossible where tc or the kernel can't."""
         # A burst of what a timer of 250 Hz lets through in a tick at 10 Gbit/s would be 5 MB; half of it is enough here.
         bucket = ["tbf", "rate", rate, "burst", "256kb", "latency", "50ms"]
-        self.run(_tool("tc"), "qdisc", "replace", "dev", "eth0", "root", *bucket)
+        self.run(tool("tc"), "qdisc", "replace", "dev", "eth0", "root", *bucket)
 
     def sent(self) -> int:
         """The bytes that have left this host so far."""
@@ -108,7 +108,7 @@ class Switch:
 
     def run(self, *words: str) -> None:
         """ip, there."""
-        command = [_tool("nsenter"), f"--target={self.pid}", "--net", _tool("ip"), *words]
+        command = [tool("nsenter"), f"--target={self.pid}", "--net", tool("ip"), *words]
         _run(command, f"at the switch: {' '.join(words)}")
 
 
@@ -147,11 +147,11 @@ def connected_hosts(folder: Path, count: int, rate: str | None = None) -> Iterat
     """So many hosts, as long as the context is open; the folder is for what they need. Raises Impossible."""
     if os.geteuid() != 0:
         raise Impossible("only root may make network namespaces")
-    for tool in (*TOOLS, *(("tc",) if rate else ())):
-        _tool(tool)
+    for name in (*TOOLS, *(("tc",) if rate else ())):
+        tool(name)
     if any(folder.resolve().is_relative_to(own) for own in ("/dev/shm", "/run")):
         raise Impossible(f"{folder} is where each host has a folder of its own")
-    _run([_tool("unshare"), *_NAMESPACES, "--fork", "true"], "namespaces of their own")
+    _run([tool("unshare"), *_NAMESPACES, "--fork", "true"], "namespaces of their own")
     addresses = {name: f"10.77.0.{number}" for number, name in enumerate(NAMES[:count], 1)}
     etc = folder / "etc-ssh"
     etc.mkdir(mode=0o755)
@@ -159,7 +159,7 @@ def connected_hosts(folder: Path, count: int, rate: str | None = None) -> Iterat
     (etc / "ssh_config").write_text(SSH_CONFIG)
     known = "".join(f"{address} {name}\n" for name, address in addresses.items())
     (etc / "hosts").write_text(f"127.0.0.1 localhost\n{known}")
-    _run([_tool("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", str(etc / "key")], "a key to log in with")
+    _run([tool("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", str(etc / "key")], "a key to log in with")
     with contextlib.ExitStack() as stack:
         switch = stack.enter_context(_switch(folder / "switch.log"))
         hosts = []
@@ -179,9 +179,7 @@ _NAMESPACES = ["--net", "--uts", "--ipc", "--pid", "--mount"]
 
 
 def _host(name: str, etc: Path, log: Path) -> contextlib.AbstractContextManager[int]:
-    return _first_process(
-        [*_NAMESPACES], ["sh", "-c", BOOT, "boot", name, str(etc), _tool("sshd")], f"host {name}", log
-    )
+    return _first_process([*_NAMESPACES], ["sh", "-c", BOOT, "boot", name, str(etc), tool("sshd")], f"host {name}", log)
 
 
 @contextlib.contextmanager
@@ -199,8 +197,8 @@ def _first_process(namespaces: list[str], words: list[str], what: str, log: Path
     """The process that holds new namespaces; it writes its number, as seen from outside, into its first line."""
     # The first process of a namespace of process numbers takes all others with it, whatever they have become. It ends
     # with unshare, and unshare with this process, should that be killed.
-    command = [_tool("setpriv"), "--pdeathsig", "KILL"]
-    command += [_tool("unshare"), *namespaces, "--fork", "--kill-child=KILL", *words]
+    command = [tool("setpriv"), "--pdeathsig", "KILL"]
+    command += [tool("unshare"), *namespaces, "--fork", "--kill-child=KILL", *words]
     with log.open("wb") as errors:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
@@ -223,18 +221,18 @@ def _log_in(host: Host, other: str, folder: Path) -> None:
     end = time.monotonic() + START
     while True:
         try:
-            return host.run(_tool("ssh"), other, "true")
+            return host.run(tool("ssh"), other, "true")
         except Impossible as error:
             if time.monotonic() > end:
                 raise Impossible(f"{error}; its sshd says: {_last_line(folder / f'{other}.log')}") from error
         time.sleep(0.1)
 
 
-def _tool(name: str) -> str:
-    """Its path: sshd wants to be started by one."""
+def tool(name: str, packages: str = "iproute2 openssh-server openssh-client") -> str:
+    """Its path: sshd wants to be started by one. Raises Impossible, which names the packages that have it."""
     path = shutil.which(name, path=SYSTEM)
     if path is None:
-        raise Impossible(f"there is no {name} (Debian: apt-get install iproute2 openssh-server openssh-client)")
+        raise Impossible(f"there is no {name} (Debian: apt-get install {packages})")
     return path
 
 

@@ -19,6 +19,7 @@ from alexnet_dist.runs.lock import PATIENCE
 from alexnet_dist.supervise import Supervisor
 from alexnet_dist.supervision import leftovers
 from alexnet_dist.supervision.command import Attempt, Command
+from alexnet_dist.support.signals import ECHO
 
 FAST = ["--pause", "0.05"]
 # Each attempt adds a line to `attempts` and then does what the line of that number in `plan` says.
@@ -162,13 +163,18 @@ def test_a_signal_is_passed_on_and_ends_it(tmp_path, number):
     assert "a signal has asked to stop" in text
 
 
-def test_a_second_signal_ends_at_once(tmp_path):
+@pytest.mark.parametrize(("number", "echo"), [(signal.SIGTERM, True), (signal.SIGINT, False)])
+def test_a_second_signal_ends_at_once(tmp_path, number, echo):
     process = supervise(tmp_path, 'trap "" USR1; trap "exit 130" TERM; touch ready; while :; do sleep 0.02; done')
     until((tmp_path / "ready").exists)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
+    if echo:  # as the script of a batch system's job hands it on
+        time.sleep(0.2)
+        process.send_signal(number)
+        time.sleep(ECHO)
     time.sleep(0.2)
     assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     assert ended(process)[0] == 75
 
 
