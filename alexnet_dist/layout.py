@@ -1,8 +1,4 @@
-"""python -m alexnet_dist.layout: how many ranks of how many threads train fastest on this machine, by measuring.
-
-Takes the flags of alexnet_dist.train, runs some steps on noise in each layout that uses all available cores, and prints
-the command line of the fastest. What is measured depends on --global-batch, --image-size, --width and --sync.
-"""
+"""python -m alexnet_dist.layout: how many ranks of how many threads train fastest on this machine, by measuring."""
 
 import argparse
 import json
@@ -16,11 +12,21 @@ from typing import TYPE_CHECKING
 from alexnet_dist import cli
 from alexnet_dist.errors import BAD_INPUT, UserError
 from alexnet_dist.support.threads import Team, available_cores
-from alexnet_dist.training.flags import build_parser, parse_config, read_config
+from alexnet_dist.training.flags import add_flags, parse_config, read_config
 
 if TYPE_CHECKING:
     from alexnet_dist.comm.world import World
 
+DESCRIPTION = """Measures how many ranks of how many threads train fastest on this machine: makes some steps on noise in each
+layout that uses all available cores, and prints the command line of the fastest. Those within {noise:.0%} of it count as
+equally fast, and the simplest of them is taken: the fewest ranks, not bound to cores."""
+EXAMPLES = """The flags are those that the run will have: see alexnet-train --help. What is measured depends on --global-batch
+(or --batch-size), --image-size, --width and --sync; --threads is what is looked for.
+
+examples:
+  alexnet-layout --data flowers --output-dir runs/flowers
+  launch/local.sh --layout auto --data flowers --output-dir runs/flowers     measures, and starts the run"""
+NOISE = 0.02  # of the speed: two measurements of the same layout differ by so much
 BINDINGS = {  # the flags by which each MPI binds a rank to cores of its own, or doesn't
     "Open MPI": {"none": ["--bind-to", "none"], "core": ["--map-by", "slot:PE={threads}", "--bind-to", "core"]},
     "MPICH": {"none": ["-bind-to", "none"], "core": ["-bind-to", "core:{threads}"]},
@@ -130,17 +136,39 @@ def fastest(flags: list[str]) -> tuple[RankLayout, str, dict[str, object]]:
         print(f"  {layout}: {speed:.1f} images/s, {result['sync']}", file=sys.stderr, flush=True)
     if not results:
         raise UserError("no layout could be measured; its messages are above")
-    best = min(
-        results, key=lambda layout: float(str(results[layout]["seconds"])) / config.global_batch_on(layout.ranks)
+    best = simplest(
+        {
+            layout: float(str(result["seconds"])) / config.global_batch_on(layout.ranks)
+            for layout, result in results.items()
+        }
     )
     return best, mpi, results[best]
+
+
+def simplest(seconds: dict[RankLayout, float]) -> RankLayout:
+    """Of the layouts that are as fast as the fastest, by their seconds an image, the one of the fewest ranks, not bound."""
+    limit = min(seconds.values()) * (1 + NOISE)
+    equal = [layout for layout, value in seconds.items() if value <= limit]
+    best = min(equal, key=lambda layout: (layout.ranks, layout.binding != "none"))
+    others = ", ".join(str(layout) for layout in equal if layout != best)
+    if others:
+        print(f"  within {NOISE:.0%}: {best}; {others}: taking the simpler", file=sys.stderr, flush=True)
+    return best
+
+
+def build_parser() -> cli.Parser:
+    """Takes the flags of alexnet-train, which its help explains."""
+    parser = cli.Parser(
+        "alexnet-layout", DESCRIPTION.format(noise=NOISE), EXAMPLES, usage="%(prog)s [flags of alexnet-train]"
+    )
+    add_flags(parser, shown=False)
+    return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
     flags = sys.argv[1:] if argv is None else argv
     parser = build_parser()
-    parser.prog, parser.description = "alexnet-layout", __doc__
     if PROBE in flags:
         return cli.run_on_ranks(parser, [flag for flag in flags if flag != PROBE], probe)
 

@@ -30,8 +30,8 @@ a checkpoint (--resume goes on), other: a rank has died"""
 class _Group:
     """A group of flags in --help. Each help text ends with the default that TrainingConfig has, if it has one."""
 
-    def __init__(self, parser: cli.Parser, title: str) -> None:
-        self._group = parser.add_argument_group(title)
+    def __init__(self, parser: cli.Parser, title: str, shown: bool) -> None:
+        self._group, self._shown = parser.add_argument_group(title), shown
 
     def __call__(self, *names: str, help: str, **options: Any) -> None:
         """As add_argument. A flag that is not given stays None, so that a --config file can set it."""
@@ -39,24 +39,27 @@ class _Group:
         if default not in (None, "", ()):
             shown = {True: "yes", False: "no"}[default] if isinstance(default, bool) else default
             help = f"{help} (default: {shown})"
-        self._group.add_argument(*names, help=help, **options)
+        self._group.add_argument(*names, help=help if self._shown else argparse.SUPPRESS, **options)
 
 
 def build_parser() -> cli.Parser:
     """The flags of alexnet-train, named like those of torchvision's reference script where both have them."""
     parser = cli.Parser("alexnet-train", DESCRIPTION, f"{EXAMPLES}\n\nrecipes (files in {FOLDER}):\n{recipe_list()}")
-    parser.add_argument(
-        "--recipe", metavar="NAME", help="flags of a recipe, see below; --config and the command line win over it"
-    )
-    parser.add_argument(
-        "--config", metavar="TOML", help="a file with flags: a line `name = value`; the command line wins"
-    )
-    _add_data(_Group(parser, "data"))
-    _add_network(_Group(parser, "network"))
-    _add_optimisation(_Group(parser, "optimisation"))
-    _add_learning_rate(_Group(parser, "learning rate"))
-    _add_run(_Group(parser, "run"))
+    add_flags(parser)
     return parser
+
+
+def add_flags(parser: cli.Parser, shown: bool = True) -> None:
+    """Adds alexnet-train's flags to a parser; whose help, if they aren't `shown`, doesn't explain them."""
+    recipe = "flags of a recipe, see below; --config and the command line win over it"
+    config = "a file with flags: a line `name = value`; the command line wins"
+    for flag, metavar, text in (("--recipe", "NAME", recipe), ("--config", "TOML", config)):
+        parser.add_argument(flag, metavar=metavar, help=text if shown else argparse.SUPPRESS)
+    _add_data(_Group(parser, "data", shown))
+    _add_network(_Group(parser, "network", shown))
+    _add_optimisation(_Group(parser, "optimisation", shown))
+    _add_learning_rate(_Group(parser, "learning rate", shown))
+    _add_run(_Group(parser, "run", shown))
 
 
 def _add_data(add: _Group) -> None:
@@ -248,7 +251,7 @@ def _flags_in(file: Path) -> list[str]:
     flags = []
     for name, value in values.items():
         flag = name.replace("_", "-")
-        if flag in ("help", "config"):
+        if flag in ("help", "version", "config"):
             raise UserError(f"--config {file} has {name!r}, which belongs on the command line: take it out")
         if isinstance(value, bool):
             flags.append(f"--{flag}" if value else f"--no-{flag}")

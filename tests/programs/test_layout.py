@@ -14,7 +14,7 @@ from end_to_end.launcher import needs_mpirun
 
 from alexnet_dist import layout
 from alexnet_dist.errors import UserError
-from alexnet_dist.layout import RankLayout, candidates, fastest
+from alexnet_dist.layout import RankLayout, candidates, fastest, simplest
 from alexnet_dist.training.flags import build_parser
 
 
@@ -49,6 +49,31 @@ def test_the_fastest_by_image_wins_and_one_that_fails_is_named(monkeypatch, caps
     assert fastest(["--batch-size", "8"])[0].ranks == 2
     assert fastest(["--global-batch", "8"])[0].ranks == 1
     assert "4 x 1 (ranks x threads): could not run (out of memory)" in capsys.readouterr().err
+
+
+ONE, TWO, BOUND = RankLayout(1, 2, "none"), RankLayout(2, 1, "none"), RankLayout(2, 1, "core")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best", "said"),
+    [
+        ({ONE: 1.002, TWO: 1.01, BOUND: 1.0}, ONE, True),  # no winner by 0.2 %
+        ({BOUND: 1.0, TWO: 1.019, ONE: 1.03}, TWO, True),
+        ({ONE: 1.03, TWO: 1.1, BOUND: 1.0}, BOUND, False),
+    ],
+)
+def test_what_is_within_the_noise_is_no_winner(seconds, best, said, capsys):
+    assert simplest(seconds) == best
+    assert ("within 2%" in capsys.readouterr().err) == said
+
+
+def test_the_help_is_its_own(capsys):
+    with pytest.raises(SystemExit):
+        layout.main(["--help"])
+    text = capsys.readouterr().out
+    assert "alexnet-train --help" in text
+    assert "--momentum" not in text
+    assert len(text.splitlines()) < 24
 
 
 @pytest.mark.parametrize("flags", [["--threads", "2"], ["--threads=2"]])
