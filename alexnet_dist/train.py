@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from alexnet_dist import cli
 from alexnet_dist.support.signals import StopSignals
 from alexnet_dist.support.starting import PROGRAM, TRAIN, has_started
-from alexnet_dist.training.flags import build_parser, read_config
+from alexnet_dist.training.config import TrainingConfig
+from alexnet_dist.training.flags import build_parser, given_flags
 
 if TYPE_CHECKING:
     from alexnet_dist.comm.world import World
@@ -22,11 +23,25 @@ def body(signals: StopSignals, world: "World", args: argparse.Namespace) -> int:
     from alexnet_dist.training.elastic import train
     from alexnet_dist.training.watchdog import Watchdog
 
+    config = configured(world, args)
+    with Watchdog(config.stall_timeout, world) as watchdog:
+        return train(config, world, signals, watchdog)
+
+
+def configured(world: "World", args: argparse.Namespace) -> TrainingConfig:
+    """Collective: the configuration. The flags of a run that is resumed are in its folder, which rank 0 alone needs."""
+    from alexnet_dist.training.resumed_flags import continued, flags_before
+    from alexnet_dist.training.watchdog import Watchdog
+
     with ExitStack() as stack:
         with world.shared_errors():
-            config = read_config(args)
-            watchdog = stack.enter_context(Watchdog(config.stall_timeout, world))  # before it waits for the others
-        return train(config, world, signals, watchdog)
+            given = given_flags(args)
+            timeout = float(str(given.get("stall_timeout", TrainingConfig.stall_timeout)))
+            stack.enter_context(Watchdog(max(0.0, timeout), world))  # before it waits for the others
+            mine = flags_before(given, world.size) if world.rank == 0 else {}
+        before = world.broadcast_json(mine)
+        with world.shared_errors():
+            return continued(before, given)
 
 
 def main(argv: list[str] | None = None) -> int:

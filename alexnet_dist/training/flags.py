@@ -2,7 +2,7 @@
 
 import argparse
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,13 @@ DESCRIPTION = "Train AlexNet with NumPy on every rank of an MPI run."
 EXAMPLES = """examples:
   mpirun -n 8 python -m alexnet_dist.train                          images.list in this folder, the paper's recipe
   mpirun -n 2 python -m alexnet_dist.train --data train.list --val val.list --epochs 20 --lr-scheduler cosine
-  mpirun -n 2 python -m alexnet_dist.train --resume                 go on where the last checkpoint was written
+  mpirun -n 2 python -m alexnet_dist.train --resume runs/alexnet    go on where the last checkpoint was written
 
 exit codes: 0 finished, 2 bad input, 65 diverged, 69 stalled, 71 replicas parted, 74 storage failed, 75 stopped after writing
 a checkpoint (--resume goes on), other: a rank has died"""
+
+
+BATCHES = {"global_batch", "batch_size"}
 
 
 class _Group:
@@ -118,7 +121,8 @@ def _add_network(add: _Group) -> None:
         "--load-pretrained",
         "-load_pretrained",
         metavar="FILE",
-        help="start from these weights; for another number of classes, with a new last layer (--resume has its own weights)",
+        help="start from these weights, or a run's best; for another number of classes, with a new last layer "
+        "(--resume has its own weights)",
     )
     add(
         "--freeze",
@@ -178,8 +182,9 @@ def _add_run(add: _Group) -> None:
         "--resume",
         nargs="?",
         const="",
-        metavar="FILE",
-        help="continue exactly (default: latest in --output-dir); auto: the newest whole state there, or a new run",
+        metavar="RUN",
+        help="continue exactly a run's folder or state (default: --output-dir), with its flags where none are given; "
+        "auto: the newest whole state in --output-dir, or a new run",
     )
     add("--save", "-save", metavar="FILE", help="also write the final weights here, as torchvision reads them")
     add("--save-every", type=int, metavar="STEPS", help="also checkpoint within epochs; 0: not")
@@ -222,41 +227,50 @@ def parse_config(argv: Iterable[str]) -> TrainingConfig:
 
 def read_config(args: argparse.Namespace) -> TrainingConfig:
     """The configuration: defaults, then --recipe, then --config, then the flags that were given. Raises UserError."""
+    return TrainingConfig.from_flags(given_flags(args))
+
+
+def given_flags(args: argparse.Namespace) -> dict[str, object]:
+    """What --recipe, --config and the command line say, by the names of the configuration's fields. Raises UserError."""
     on_command_line = _set_flags(args)
-    in_file = _set_flags_in(Path(args.config)) if args.config else {}
+    in_file = parsed(_values_in(Path(args.config)), f"--config {args.config}") if args.config else {}
     recipe = on_command_line.get("recipe", in_file.get("recipe"))
-    in_recipe = _set_flags_in(recipe_file(str(recipe))) if recipe else {}
+    in_recipe = parsed(_values_in(recipe_file(str(recipe))), f"--recipe {recipe}") if recipe else {}
+    return layered(in_recipe, in_file, on_command_line)
+
+
+def layered(*layers: Mapping[str, object]) -> dict[str, object]:
+    """The flags of all layers, of which the later ones win."""
     values: dict[str, object] = {}
-    for layer in (in_recipe, in_file, on_command_line):
-        if layer.keys() & {"global_batch", "batch_size"}:  # alternatives: one replaces the other
-            values = {name: value for name, value in values.items() if name not in ("global_batch", "batch_size")}
+    for layer in layers:
+        if layer.keys() & BATCHES:  # alternatives: one replaces the other
+            values = {name: value for name, value in values.items() if name not in BATCHES}
         values |= layer
-    return TrainingConfig.from_flags(values)
+    return values
 
 
-def _set_flags_in(file: Path) -> dict[str, object]:
-    return _set_flags(build_parser().parse_args(_flags_in(file)))
+def parsed(values: Mapping[str, object], where: str = "") -> dict[str, object]:
+    """Values by their flags' names, as command-line flags, so that one parser checks all. Raises UserError."""
+    flags = []
+    for name, value in values.items():
+        flag = name.replace("_", "-")
+        if flag in ("help", "version", "config"):
+            raise UserError(f"{where} has {name!r}, which belongs on the command line: take it out")
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list):
+            flags += [f"--{flag}", *map(str, value)] if value else []
+        elif value is not None:
+            flags.append(f"--{flag}={value}")
+    return _set_flags(build_parser().parse_args(flags))
 
 
 def _set_flags(args: argparse.Namespace) -> dict[str, object]:
     return {name: value for name, value in vars(args).items() if value is not None}
 
 
-def _flags_in(file: Path) -> list[str]:
-    """A TOML file's `name = value` as command-line flags, so that one parser checks both."""
+def _values_in(file: Path) -> dict[str, object]:
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"--config {file} can't be read: {error}") from error
-    flags = []
-    for name, value in values.items():
-        flag = name.replace("_", "-")
-        if flag in ("help", "version", "config"):
-            raise UserError(f"--config {file} has {name!r}, which belongs on the command line: take it out")
-        if isinstance(value, bool):
-            flags.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, list):
-            flags += [f"--{flag}", *map(str, value)]
-        else:
-            flags.append(f"--{flag}={value}")
-    return flags

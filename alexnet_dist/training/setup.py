@@ -17,7 +17,7 @@ from alexnet_dist.data.sources import SourcePaths, Sources, read_sources
 from alexnet_dist.data.table import ImageTable
 from alexnet_dist.errors import SharedError, UserError
 from alexnet_dist.model.architecture import Network, layer_table
-from alexnet_dist.runs.folder import RunFolder
+from alexnet_dist.runs.folder import RunFolder, weights_in
 from alexnet_dist.runs.lock import RunLock
 from alexnet_dist.runs.log import RunLog, log, warn
 from alexnet_dist.runs.timeline import NullTimeline, Timeline
@@ -30,6 +30,7 @@ from alexnet_dist.training.optim_wrappers import configured_optimizer
 from alexnet_dist.training.origin import Origin, Start, fill, frozen_layers, read_origin
 from alexnet_dist.training.progress import Progress
 from alexnet_dist.training.report import Report
+from alexnet_dist.training.resumed_flags import state_of
 from alexnet_dist.training.samples import Samples
 from alexnet_dist.training.schedule import Schedule
 from alexnet_dist.training.shared_tables import share_sources
@@ -279,11 +280,5 @@ def _start(config: TrainingConfig, folder: RunFolder) -> Start:
         if path:
             return Start(path, resuming=True)
     elif config.resume is not None:
-        if config.resume and not Path(config.resume).is_dir():
-            return Start(Path(config.resume), resuming=True)
-        whole_run = RunFolder(Path(config.resume), config.keep) if config.resume else folder
-        latest = whole_run.latest_state()
-        if latest is None:
-            raise whole_run.missing()
-        return Start(latest, resuming=True)
-    return Start(Path(config.load_pretrained) if config.load_pretrained else None, resuming=False)
+        return Start(state_of(config.resume, config.output_dir), resuming=True)
+    return Start(weights_in(Path(config.load_pretrained)) if config.load_pretrained else None, resuming=False)
