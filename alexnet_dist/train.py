@@ -13,10 +13,10 @@ from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.flags import build_parser, given_flags
 
 if TYPE_CHECKING:
-    from alexnet_dist.comm.world import World
+    from alexnet_dist.comm.ranks import Ranks
 
 
-def body(signals: StopSignals, world: "World", args: argparse.Namespace) -> int:
+def body(signals: StopSignals, world: "Ranks", args: argparse.Namespace) -> int:
     """Trains; returns the exit code."""
     signals.catch()  # MPICH has put a handler of its own in the place of one of them
     # Imported here, because --help needs no MPI.
@@ -28,7 +28,7 @@ def body(signals: StopSignals, world: "World", args: argparse.Namespace) -> int:
         return train(config, world, signals, watchdog)
 
 
-def configured(world: "World", args: argparse.Namespace) -> TrainingConfig:
+def configured(world: "Ranks", args: argparse.Namespace) -> TrainingConfig:
     """Collective: the configuration. The flags of a run that is resumed are in its folder, which rank 0 alone needs."""
     from alexnet_dist.training.resumed_flags import continued, flags_before
     from alexnet_dist.training.watchdog import Watchdog
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     with StopSignals(last=PROGRAM == TRAIN) as signals:  # a signal that comes while MPI starts isn't lost
         if stop:
             signal.raise_signal(signal.SIGUSR1)  # nor one that came before
-        return cli.run_on_ranks(build_parser(), argv, partial(body, signals))
+        return cli.run_on_ranks(build_parser(), argv, partial(body, signals), needs_mpi=False)
 
 
 if __name__ == "__main__":

@@ -151,7 +151,16 @@ def test_every_folder_says_what_it_is():
 
 @pytest.mark.parametrize(
     "module",
-    ["model.network", "runs.checkpoint", "training.flags", "predictor", "training.evaluation", *sorted(PROGRAMS)],
+    [
+        "model.network",
+        "runs.checkpoint",
+        "training.flags",
+        "predictor",
+        "training.evaluation",
+        "training.elastic",
+        "training.trainer",
+        *sorted(PROGRAMS),
+    ],
 )
 def test_no_mpi_until_it_is_needed(module):
     code = f"import sys, alexnet_dist.{module}; sys.exit('mpi4py' in sys.modules)"

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_dist.comm.node import nodes_of
-from alexnet_dist.comm.world import World
+from alexnet_dist.comm.ranks import Ranks
 from alexnet_dist.data.sources import SourcePaths, Sources, read_sources
 from alexnet_dist.data.table import ImageTable
 from alexnet_dist.errors import SharedError, UserError
@@ -61,7 +60,7 @@ class Inputs:
     """What a run reads before anything slow begins, checked and the same on all ranks."""
 
     config: TrainingConfig
-    world: World
+    world: Ranks
     sources: Sources
     train_list: str  # the fingerprints of sources.train and .val
     val_list: str
@@ -99,7 +98,7 @@ class Run(Inputs):
 @contextmanager
 def open_run(
     config: TrainingConfig,
-    world: World,
+    world: Ranks,
     sources: Sources | None = None,
     memory: Memory | None = None,
     watchdog: Watchdog | None = None,
@@ -132,12 +131,17 @@ def open_run(
 
 
 def read_inputs(
-    config: TrainingConfig, world: World, sources: Sources | None = None, memory: Memory | None = None
+    config: TrainingConfig, world: Ranks, sources: Sources | None = None, memory: Memory | None = None
 ) -> Inputs:
     """Collective: reads the lists, unless `sources` are given, and checks that the run can write. Raises SharedError."""
     folder = RunFolder(Path(config.output_dir), config.keep)
     sources = memory.sources if memory else sources or share_sources(world, partial(open_sources, config))
     with world.shared_errors():
+        if not world.has_mpi and config.sync not in ("auto", "measure"):
+            raise UserError(
+                f"--sync {config.sync} is for the ranks of MPI, and no MPI library was found: say --sync auto, or "
+                "pip install 'alexnet_dist[mpi]'"
+            )
         if len(sources.train) < world.size:
             raise UserError(
                 f"{sources.train.source} has {len(sources.train)} training images for {world.size} ranks: "
@@ -222,8 +226,8 @@ def _begin(inputs: Inputs, team: Team, memory: Memory | None) -> Run:
     def open_engine(strategy: str) -> Engine:
         return Engine(spec, world, team, strategy, timeline)
 
-    nodes = nodes_of(world)[0]
-    before = _strategy_before(config, state, nodes)
+    nodes = world.nodes()[0]
+    before = _strategy_before(config, state, nodes) if world.has_mpi else None
     sync = "allreduce" if config.elastic else before or config.sync
     engine, why = choose_engine(sync, spec, world, open_engine)
     engine.fill(memory.fill if memory else partial(fill, origin, config, inputs.network))

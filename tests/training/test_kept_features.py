@@ -91,9 +91,9 @@ def test_storage_that_fails_ends_the_pass_on_all_ranks(run, monkeypatch):
 
 
 def test_without_shared_memory_features_are_computed_anew(run, said, monkeypatch):
-    def refuse(world):
+    def refuse(world, largest):
         raise NoSharedMemory("the MPI library can't share 1 MB")
 
-    monkeypatch.setattr(frozen_features, "Node", refuse)
+    monkeypatch.setattr("alexnet_dist.comm.node.Node", refuse)
     assert keep_features(run, 1, Patience()) is None
     assert said[-1] == "frozen layers compute their features anew in each epoch: the MPI library can't share 1 MB"
