@@ -19,7 +19,6 @@ from alexnet_dist.model.parameters import initialize
 from alexnet_dist.runs.log import log
 from alexnet_dist.support.activity import ACTIVITY
 from alexnet_dist.support.threads import Team
-from alexnet_dist.training import frozen_features
 from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.engine import Engine, StepSpec
 from alexnet_dist.training.frozen_features import keep_features
