@@ -8,4 +8,5 @@ PROGRAMS = {
     "inference": "classify images, or write what a layer yields for them",
     "prepare": "write the lists that training reads, from folders, archives, IDX files",
     "convert": "weights to and from torchvision's .pth and ONNX",
+    "doctor": "what this machine offers, and whether a run would work",
 }

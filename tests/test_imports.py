@@ -27,6 +27,7 @@ BELOW_PROGRAMS = {
     "predictor",
     "weights",
     "supervision",
+    "machine",
 }
 # Module or folder -> what it may import, from this package and others, besides the standard library. The rule with the
 # longest name that fits a module counts; a folder stands for all that is in it.
@@ -54,6 +55,7 @@ RULES = {
     "runs": {"numpy", "safetensors", "runs", "errors", "model", "support"},
     "runs.checkpoint": {"numpy", "safetensors", "runs", "errors", "model", "support", "data.augment"},
     "comm.ranks": {"numpy", "errors", "support"},
+    "machine": {"numpy", "threadpoolctl", "machine", "errors", "support"},
     "preparation": {"numpy", "PIL", "preparation", "data", "errors", "support"},
     "preparation.imagenet": {"PIL", "preparation", "comm.ranks", "data", "errors", "support"},
     "preparation.progress": {"rich"},

@@ -15,6 +15,7 @@ from end_to_end.launcher import needs_mpirun
 from alexnet_dist import layout
 from alexnet_dist.errors import UserError
 from alexnet_dist.layout import RankLayout, candidates, fastest, simplest
+from alexnet_dist.machine import layouts
 from alexnet_dist.training.flags import build_parser
 
 
@@ -101,7 +102,7 @@ def test_prints_a_command_line_that_the_trainer_takes(tmp_path):
 def test_ranks_that_take_too_long_are_ended(monkeypatch):
     mark = uuid.uuid4().hex
     monkeypatch.setenv("ALEXNET_LAYOUT", mark)
-    monkeypatch.setattr(layout, "TIMEOUT", 1.5)
+    monkeypatch.setattr(layouts, "TIMEOUT", 1.5)
     small = ["--global-batch", "4000"]  # of the whole network: far longer than that
     assert layout.measure(RankLayout(2, 1, "none"), layout.which_mpi(), small) == "not done after 1.5 s"
     end = time.monotonic() + 20
