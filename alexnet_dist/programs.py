@@ -9,4 +9,5 @@ PROGRAMS = {
     "prepare": "write the lists that training reads, from folders, archives, IDX files",
     "convert": "weights to and from torchvision's .pth and ONNX",
     "doctor": "what this machine offers, and whether a run would work",
+    "completion": "print what lets a shell complete these words and their flags",
 }

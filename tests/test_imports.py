@@ -35,6 +35,7 @@ RULES = {
     **{program: {"numpy", "PIL", *BELOW_PROGRAMS} for program in PROGRAMS},
     "__main__": {"cli", "errors", "programs"},  # it imports each program by its name, when it is asked for
     "programs": set(),
+    "completion": {"cli", "errors", "programs", "shtab", "training.recipes"},  # it, too
     "cli": {"__version__", "errors", "support.starting", "comm.world", "comm.ranks"},
     "errors": set(),
     "support": {"support", "errors"},
