@@ -21,9 +21,9 @@ if starting.PROGRAM:  # not where this is a library
 def load(path: "str | Path", *, batch_size: int = 32, threads: int | None = None) -> "Predictor":
     """A trained network that classifies images, see alexnet_dist.predictor.Predictor. Needs no MPI.
 
-    `path` is a checkpoint of ours or a safetensors file of torchvision's weights; a network classifies `batch_size` images
-    at once, with `threads` threads (default: one a core). Raises UserError (alexnet_dist.errors) for a file that can't be
-    used.
+    `path` is a run's folder (its best weights), a checkpoint of ours or a safetensors file of torchvision's weights; a
+    network classifies `batch_size` images at once, with `threads` threads (default: one a core). Raises UserError
+    (alexnet_dist.errors) for a file that can't be used.
     """
     # Imported here, so that `import alexnet_dist`, which every program begins with, costs nothing.
     from alexnet_dist.predictor import Predictor

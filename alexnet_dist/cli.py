@@ -1,22 +1,27 @@
 """What the programs share on the command line: one message without traceback, exit code 2 for bad input, all ranks end."""
 
 import argparse
+import difflib
 import os
+import platform
 import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from importlib import metadata
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from alexnet_dist import __version__
 from alexnet_dist.errors import BAD_INPUT, SharedError, UserError
-from alexnet_dist.support.starting import has_started
+from alexnet_dist.support.starting import BY_ONE_COMMAND, has_started
 
 if TYPE_CHECKING:
     from alexnet_dist.comm.world import World
 
+ABOUT = {"-h", "--help", "--version"}  # what a program answers without doing anything
 INTERRUPTED = 130  # by Ctrl-C: 128 and the signal's number, as in a shell
 
 
@@ -25,16 +30,64 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, prog: str, description: str | None, epilog: str | None = None, **options: Any) -> None:
         super().__init__(
-            prog=prog,
+            prog=prog.replace("-", " ", 1) if BY_ONE_COMMAND else prog,
             description=description,
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
             **options,
         )
+        self._given: list[str] = []
+        self.add_argument("--version", action=_Version, help="print the versions of this program and of what it uses")
+
+    # argparse declares it with overloads, of which one is used here.
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._given = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
+    def _get_option_tuples(self, option_string: str) -> list[Any]:
+        return []  # else argparse takes -b for -batchsize whatever allow_abbrev says
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see --help)")
+        known = _options(self, self._given)
+        wrong = [word.split("=")[0] for word in self._given[: [*self._given, "--"].index("--")]]
+        meant = "".join(did_you_mean(word, known) for word in wrong if word[:1] == "-" and word not in known)
+        raise UserError(f"{message}{meant} (see --help)")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Which of the known words is like this one, as the end of a message; "" if none is."""
+    like = difflib.get_close_matches(word.replace("_", "-"), known, n=1, cutoff=0.7)
+    return f". Did you mean {like[0]} instead of {word}?" if like else ""
+
+
+def _options(parser: argparse.ArgumentParser, words: Sequence[str]) -> set[str]:
+    """The flags of a parser, and of those subcommands of it that are among the words."""
+    options = set(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            options = options.union(*(_options(one, words) for name, one in action.choices.items() if name in words))
+    return options
+
+
+class _Version(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        print(version())
+        parser.exit()
+
+
+def version() -> str:
+    """This program's version, and those of what it uses; of MPI only mpi4py's: `alexnet doctor` starts the library."""
+    used = [f"Python {platform.python_version()}"]
+    for name, package in (("NumPy", "numpy"), ("mpi4py", "mpi4py"), ("Pillow", "pillow")):
+        try:
+            used.append(f"{name} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            used.append(f"no {name}")
+    return f"alexnet_dist {__version__} ({', '.join(used)})"
 
 
 def require_positive(args: argparse.Namespace, *flags: str) -> None:
@@ -75,8 +128,8 @@ def run_on_ranks(
     """
     argv = sys.argv[1:] if argv is None else argv
     _print_any_name()
-    if {"-h", "--help"} & set(argv):
-        parser.print_help()
+    if ABOUT & set(argv):
+        print(version() if "--version" in argv else parser.format_help().rstrip())
         return 0
     try:
         world = _open_world(needs_mpi)

@@ -7,6 +7,7 @@ from pathlib import Path
 from alexnet_dist import cli
 from alexnet_dist.data.class_names import match_classes, read_class_names
 from alexnet_dist.model.architecture import parameter_map
+from alexnet_dist.runs.folder import weights_in
 from alexnet_dist.support.files import check_writable
 from alexnet_dist.weights.formats import FORMATS, format_of
 
@@ -17,14 +18,14 @@ and normalised, to logits (needs the package onnx). The optimizer's state is lef
 
 examples:
   alexnet-convert alexnet-owt-7be5be79.pth imagenet.safetensors --class-names imagenet.txt
-  alexnet-convert runs/alexnet/best.safetensors alexnet.onnx
+  alexnet-convert runs/alexnet alexnet.onnx
 """
 
 
 def build_parser() -> cli.Parser:
     """The flags of alexnet-convert."""
     parser = cli.Parser("alexnet-convert", "Convert the weights of AlexNet.", EXAMPLES)
-    parser.add_argument("source", type=Path, metavar="IN", help=f"one of {', '.join(FORMATS)}")
+    parser.add_argument("source", type=Path, metavar="IN", help=f"one of {', '.join(FORMATS)}; or a run's folder")
     parser.add_argument("output", type=Path, metavar="OUT", help="the same; a file of that name is replaced")
     parser.add_argument("--class-names", type=Path, metavar="FILE", help="one name a line, for weights without names")
     return parser
@@ -32,12 +33,13 @@ def build_parser() -> cli.Parser:
 
 def body(args: argparse.Namespace) -> int:
     """Reads, writes, and says what it was."""
-    reader, writer = format_of(args.source), format_of(args.output)
+    source = weights_in(args.source)
+    reader, writer = format_of(source), format_of(args.output)
     check_writable(args.output)
-    header, flat = reader.read(args.source)
+    header, flat = reader.read(source)
     classes = header.network.num_classes
     if args.class_names:
-        names, _ = match_classes(None, read_class_names(args.class_names), classes, args.source)
+        names, _ = match_classes(None, read_class_names(args.class_names), classes, source)
         header = replace(header, class_names=names)
     writer.write(args.output, replace(header, training=None), flat)
     named = "with" if header.class_names and not writer.weights_alone else "without"
@@ -46,7 +48,7 @@ def body(args: argparse.Namespace) -> int:
     )
     of_images = f"image size {header.network.image_size}, {header.network.interpolation} interpolation"
     if reader.weights_alone:
-        print(f"  {args.source} holds weights alone: {of_images} are assumed")
+        print(f"  {source} holds weights alone: {of_images} are assumed")
     if writer.weights_alone:
         print(f"  it holds weights alone: {of_images}{', class names' * bool(header.class_names)} are left out")
     return 0

@@ -17,6 +17,7 @@ from alexnet_dist.errors import SharedError
 from alexnet_dist.model.architecture import Network, parameter_map
 from alexnet_dist.model.network import AlexNet
 from alexnet_dist.runs import checkpoint
+from alexnet_dist.runs.folder import weights_in
 from alexnet_dist.support.files import check_writable, write_text
 from alexnet_dist.support.plural import plural
 from alexnet_dist.support.readable_json import dump_json
@@ -39,7 +40,13 @@ def build_parser() -> cli.Parser:
         "example: mpirun -n 2 python -m alexnet_dist.evaluate --load runs/alexnet/best.safetensors --data val.list",
     )
     add = parser.add_argument
-    add("--load", "-load", required=True, metavar="FILE", help="a checkpoint, or weights saved by torchvision")
+    add(
+        "--load",
+        "-load",
+        required=True,
+        metavar="RUN",
+        help="a run's folder (its best weights), a checkpoint, or torchvision's weights",
+    )
     add(
         "--data",
         default="images.list",
@@ -86,7 +93,7 @@ def body(world: "Ranks", args: argparse.Namespace) -> int:
     files = [path for path in (args.predictions, args.per_class, args.confusion) if path is not None]
     with world.shared_errors():
         cli.require_positive(args, "batch_size", "threads", "workers", "topk")
-        header, flat = checkpoint.load_weights(Path(args.load)) if world.rank == 0 else (None, None)
+        header, flat = checkpoint.load_weights(weights_in(Path(args.load))) if world.rank == 0 else (None, None)
         for path in files if world.rank == 0 else []:
             check_writable(path)
     settings, trained = world.broadcast_json([asdict(header.network), header.class_names] if header else None)

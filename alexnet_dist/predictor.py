@@ -19,6 +19,7 @@ from alexnet_dist.kernels.loss import softmax
 from alexnet_dist.model.network import AlexNet
 from alexnet_dist.model.predict import activations, mean_over_crops, most_probable
 from alexnet_dist.runs import checkpoint
+from alexnet_dist.runs.folder import weights_in
 from alexnet_dist.support.threads import Team, one_blas_thread
 
 # The path of a JPEG or PNG file, a picture of Pillow's of any format, or pixels: uint8 [height, width, 3], red first.
@@ -36,7 +37,7 @@ class Predictor:
     def __init__(self, path: str | Path, *, batch_size: int = 32, threads: int | None = None) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, but must be at least 1")
-        header, flat = checkpoint.load_weights(Path(path))
+        header, flat = checkpoint.load_weights(weights_in(Path(path)))
         self.network = header.network
         self.class_names = header.class_names
         self._team = Team(threads, limit_blas=False)

@@ -45,7 +45,7 @@ INDEX_HELP = "write the index of shards in WebDataset's layout that others have 
 def main(argv: list[str] | None = None) -> int:
     """Runs one subcommand. Returns the exit code: 0, or 2 after a user's mistake, which it prints to stderr."""
     argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["imagenet"] and not {"-h", "--help"} & set(argv):
+    if argv[:1] == ["imagenet"] and not cli.ABOUT & set(argv):
         return cli.run_on_ranks(build_parser(), argv, _run_imagenet, needs_mpi=False)
     return cli.run(build_parser(), argv, _run)
 

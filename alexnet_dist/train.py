@@ -9,24 +9,39 @@ from typing import TYPE_CHECKING
 from alexnet_dist import cli
 from alexnet_dist.support.signals import StopSignals
 from alexnet_dist.support.starting import PROGRAM, TRAIN, has_started
-from alexnet_dist.training.flags import build_parser, read_config
+from alexnet_dist.training.config import TrainingConfig
+from alexnet_dist.training.flags import build_parser, given_flags
 
 if TYPE_CHECKING:
-    from alexnet_dist.comm.world import World
+    from alexnet_dist.comm.ranks import Ranks
 
 
-def body(signals: StopSignals, world: "World", args: argparse.Namespace) -> int:
+def body(signals: StopSignals, world: "Ranks", args: argparse.Namespace) -> int:
     """Trains; returns the exit code."""
     signals.catch()  # MPICH has put a handler of its own in the place of one of them
     # Imported here, because --help needs no MPI.
     from alexnet_dist.training.elastic import train
     from alexnet_dist.training.watchdog import Watchdog
 
+    config = configured(world, args)
+    with Watchdog(config.stall_timeout, world) as watchdog:
+        return train(config, world, signals, watchdog)
+
+
+def configured(world: "Ranks", args: argparse.Namespace) -> TrainingConfig:
+    """Collective: the configuration. The flags of a run that is resumed are in its folder, which rank 0 alone needs."""
+    from alexnet_dist.training.resumed_flags import continued, flags_before
+    from alexnet_dist.training.watchdog import Watchdog
+
     with ExitStack() as stack:
         with world.shared_errors():
-            config = read_config(args)
-            watchdog = stack.enter_context(Watchdog(config.stall_timeout, world))  # before it waits for the others
-        return train(config, world, signals, watchdog)
+            given = given_flags(args)
+            timeout = float(str(given.get("stall_timeout", TrainingConfig.stall_timeout)))
+            stack.enter_context(Watchdog(max(0.0, timeout), world))  # before it waits for the others
+            mine = flags_before(given, world.size) if world.rank == 0 else {}
+        before = world.broadcast_json(mine)
+        with world.shared_errors():
+            return continued(before, given)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     with StopSignals(last=PROGRAM == TRAIN) as signals:  # a signal that comes while MPI starts isn't lost
         if stop:
             signal.raise_signal(signal.SIGUSR1)  # nor one that came before
-        return cli.run_on_ranks(build_parser(), argv, partial(body, signals))
+        return cli.run_on_ranks(build_parser(), argv, partial(body, signals), needs_mpi=False)
 
 
 if __name__ == "__main__":

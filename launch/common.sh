@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by the scripts beside it: where the project is, and `set_up EXTRA...`, which makes its virtual environment.
+# Sourced by the scripts beside it: where the project is, help, and `set_up EXTRA...`, which makes its virtual environment.
 #
 #   PYTHON        the Python to make it with (default: python3)
 #   ALEXNET_VENV  where it is (default: .venv in the project)
@@ -19,6 +19,13 @@ export OMPI_MCA_mpi_yield_when_idle=1
 die() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
     exit 1
+}
+
+# The comment at the script's beginning, where its first argument asks for help: before anything is done.
+help_if_asked() {
+    [[ ${1:-} == -h || ${1:-} == --help ]] || return 0
+    sed -n '2,/^$/s/^# \{0,1\}//p' -- "$0"
+    exit 0
 }
 
 is_open_mpi() { [[ $(mpirun --version 2>&1) == *"Open MPI"* ]]; }

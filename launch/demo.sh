@@ -8,6 +8,7 @@
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")/common.sh"
 
+help_if_asked "$@"
 set_up demo
 
 demo=$(realpath -m -- "${ALEXNET_DEMO:-$root/demo}")
@@ -22,7 +23,7 @@ echo "Training on 2 ranks"
 status=0
 "${train[@]}" || status=$?
 if ((status == 75)); then
-    printf '\nStopped. To go on:\n %s --resume\n' "$(printf ' %q' "${train[@]}")"
+    printf '\nStopped. To go on:\n  %q 2 --resume %q\n' "$root/launch/local.sh" "$run"
 fi
 ((status == 0)) || exit "$status"
 
@@ -45,5 +46,5 @@ To train on images of your own (images.list: \`class_id image_path\` a line), in
   . $(printf %q "$venv/bin/activate")
   mpirun -n 2 python -m alexnet_dist.train
 To train this network on, to 12 epochs:
- $(printf ' %q' "${train[@]}") --epochs 12 --resume
+  $(printf %q "$root/launch/local.sh") 2 --resume $(printf %q "$run") --epochs 12
 END

@@ -31,6 +31,7 @@ trap stop TERM INT HUP USR1 # before there is a job: mpirun may be up before the
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")/common.sh"
 
+help_if_asked "$@"
 ranks=${1:-}
 if [[ $ranks == --layout ]]; then
     [[ ${2:-} == auto ]] || die "--layout is '${2:-}', but must be auto; for a number of ranks: launch/local.sh N"

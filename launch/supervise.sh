@@ -5,6 +5,7 @@
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")/common.sh"
 
+help_if_asked "$@"
 [[ ! -x $venv/bin/python ]] || activate
 python -c 'import alexnet_dist' 2>/dev/null || die "alexnet_dist is not installed here: run launch/demo.sh once"
 # shellcheck disable=SC2086  # some words

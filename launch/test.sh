@@ -7,6 +7,7 @@
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")/common.sh"
 
+help_if_asked "$@"
 set_up demo test dev
 cd -- "$root"
 scratch=$(mktemp -d)

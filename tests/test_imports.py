@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import alexnet_dist
+from alexnet_dist.programs import PROGRAMS
 
 PACKAGE = Path(alexnet_dist.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
-PROGRAMS = {"train", "evaluate", "inference", "prepare", "layout", "convert", "supervise"}
 BELOW_PROGRAMS = {
     "cli",
     "errors",
@@ -27,12 +27,16 @@ BELOW_PROGRAMS = {
     "predictor",
     "weights",
     "supervision",
+    "machine",
 }
 # Module or folder -> what it may import, from this package and others, besides the standard library. The rule with the
 # longest name that fits a module counts; a folder stands for all that is in it.
 RULES = {
     **{program: {"numpy", "PIL", *BELOW_PROGRAMS} for program in PROGRAMS},
-    "cli": {"errors", "support.starting", "comm.world", "comm.ranks"},
+    "__main__": {"cli", "errors", "programs"},  # it imports each program by its name, when it is asked for
+    "programs": set(),
+    "completion": {"cli", "errors", "programs", "shtab", "training.recipes"},  # it, too
+    "cli": {"__version__", "errors", "support.starting", "comm.world", "comm.ranks"},
     "errors": set(),
     "support": {"support", "errors"},
     "support.workspace": {"numpy"},
@@ -52,6 +56,7 @@ RULES = {
     "runs": {"numpy", "safetensors", "runs", "errors", "model", "support"},
     "runs.checkpoint": {"numpy", "safetensors", "runs", "errors", "model", "support", "data.augment"},
     "comm.ranks": {"numpy", "errors", "support"},
+    "machine": {"numpy", "threadpoolctl", "machine", "errors", "support"},
     "preparation": {"numpy", "PIL", "preparation", "data", "errors", "support"},
     "preparation.imagenet": {"PIL", "preparation", "comm.ranks", "data", "errors", "support"},
     "support.tracking": {"rich", "support.terminal"},
@@ -139,7 +144,7 @@ def test_a_module_without_a_rule_is_noticed():
 def test_the_rules_name_what_exists():
     for name in {*RULES, *(allowed for rule in RULES.values() for allowed in rule)}:
         path = PACKAGE / name.replace(".", "/")
-        ours = name.split(".")[0] in PROGRAMS | BELOW_PROGRAMS
+        ours = name.split(".")[0] in {*PROGRAMS, *BELOW_PROGRAMS}
         assert not ours or path.is_dir() or path.with_suffix(".py").is_file(), name
 
 
@@ -152,7 +157,16 @@ def test_every_folder_says_what_it_is():
 
 @pytest.mark.parametrize(
     "module",
-    ["model.network", "runs.checkpoint", "training.flags", "predictor", "training.evaluation", *sorted(PROGRAMS)],
+    [
+        "model.network",
+        "runs.checkpoint",
+        "training.flags",
+        "predictor",
+        "training.evaluation",
+        "training.elastic",
+        "training.trainer",
+        *sorted(PROGRAMS),
+    ],
 )
 def test_no_mpi_until_it_is_needed(module):
     code = f"import sys, alexnet_dist.{module}; sys.exit('mpi4py' in sys.modules)"

@@ -58,6 +58,17 @@ def test_the_scripts_are_well_formed(script: Path) -> None:
     assert os.access(script, os.X_OK) != (script.name in SOURCED)
 
 
+@pytest.mark.parametrize("name", ["demo.sh", "test.sh", "local.sh", "supervise.sh"])
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_comes_before_anything_is_done(project: Path, name: str, flag: str) -> None:
+    result = run(project / "launch" / name, flag)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"launch/{name}" in result.stdout
+    assert len(result.stdout.splitlines()) > 1
+    assert not any(line.startswith(("#", "set ", "source")) for line in result.stdout.splitlines())
+    assert not (project / ".venv").exists()
+
+
 # Setting up
 
 

@@ -7,29 +7,24 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_dist import convert, evaluate, inference, prepare, supervise, train
 from alexnet_dist.cli import Parser
 from alexnet_dist.model.architecture import Network, parameter_map
 from alexnet_dist.model.parameters import initialize
+from alexnet_dist.programs import PROGRAMS
 from alexnet_dist.runs import checkpoint
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [page for page in (ROOT, ROOT / "docs") for page in page.glob("*.md")]
 PARSERS: dict[str, Callable[[], Parser]] = {
-    "train": train.build_parser,
-    "layout": train.build_parser,  # takes the same flags
-    "evaluate": evaluate.build_parser,
-    "inference": inference.build_parser,
-    "prepare": prepare.build_parser,
-    "convert": convert.build_parser,
-    "supervise": supervise.build_parser,
+    name: import_module(f"alexnet_dist.{name}").build_parser for name in PROGRAMS
 }
 
 LAYOUT = "launch/local.sh --layout auto --data flowers/images.list --output-dir runs/flowers-auto"

@@ -16,7 +16,6 @@ from alexnet_dist.support.plural import plural
 from alexnet_dist.support.processes import Process
 
 ENABLED = "OMPI_MCA_mpi_ft_enable"  # what mpirun --with-ft ulfm tells its ranks
-MpiError = MPI.Exception
 LOSSES = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED, MPI.ERR_IN_STATUS)
 
 
@@ -32,9 +31,9 @@ def make_elastic(world: World) -> None:
     world.commits = True
 
 
-def is_loss(error: MpiError) -> bool:
+def is_loss(error: Exception) -> bool:
     """Whether an error says that a rank is lost. (Of several requests together, MPI only says that one has failed.)"""
-    return error.Get_error_class() in LOSSES
+    return isinstance(error, MPI.Exception) and error.Get_error_class() in LOSSES
 
 
 def regroup(world: World, before: list[Process], least: int) -> list[Process]:
@@ -51,7 +50,7 @@ def regroup(world: World, before: list[Process], least: int) -> list[Process]:
             world.rank, world.size = world.comm.rank, world.comm.size
             left = world.all_processes()
             break
-        except MpiError as error:  # another one was lost meanwhile
+        except MPI.Exception as error:  # another one was lost meanwhile
             if not is_loss(error):
                 raise
     lost = set(before) - set(left)

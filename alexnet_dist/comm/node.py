@@ -12,18 +12,13 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from alexnet_dist.comm.strategy import NotPossible
+from alexnet_dist.comm.room import SLACK, NoSharedMemory, shared_memory_room
 from alexnet_dist.comm.world import World, wait_until
 from alexnet_dist.support.memory import SHARED_MEMORY
 from alexnet_dist.support.threads import Task, Team, contiguous, round_robin
 from alexnet_dist.support.workspace import Workspace
 
 INT64_PER_LINE = 8  # in a cache line
-SLACK = 1 << 20  # bytes: windows begin on pages, and MPI keeps some memory there itself
-
-
-class NoSharedMemory(NotPossible):
-    """The ranks of a node can't share the memory that a strategy asks for."""
 
 
 def require_room(node: "Node", size: int) -> None:
@@ -40,15 +35,6 @@ def require_room(node: "Node", size: int) -> None:
     if messages:
         node.close()
         raise NoSharedMemory(messages[0])
-
-
-def shared_memory_room() -> int:
-    """Bytes of shared memory that are left on this host."""
-    try:
-        left = os.statvfs(SHARED_MEMORY)
-    except OSError:  # this host has none
-        return 0
-    return left.f_bavail * left.f_frsize
 
 
 def _ranks_of_node(world: World, largest: int | None) -> Any:

@@ -25,7 +25,25 @@ class Ranks:
     """One rank alone. Every method is collective unless it says otherwise."""
 
     rank, size = 0, 1
+    has_mpi = False
     commits = False  # whether `commit` of a World does something: see elastic.py
+    failures: tuple[type[Exception], ...] = ()  # what its communication raises where ranks are lost
+
+    def commit(self) -> None:
+        """Returns on all ranks or on none: what follows is then done by all, or by none. For a world that isn't elastic there
+        is nothing to do: without one of its ranks, all end."""
+
+    def make_elastic(self) -> None:
+        """From now on, the loss of a rank can be borne: see elastic.py. Raises SharedError where it can't."""
+        raise SharedError("--elastic is for the ranks of Open MPI, and there is no MPI here: leave it out")
+
+    def nodes(self, largest: int | None = None) -> tuple[list[int], int]:
+        """How many ranks each node has, and the number of this rank's; `largest` as for Node."""
+        return [1], 0
+
+    def node(self, largest: int | None = None) -> Any:
+        """The Node of this rank; without MPI, what a rank alone needs of one. Raises NoSharedMemory."""
+        return LoneNode(self)
 
     def library(self) -> str:
         """Not collective: what the ranks are connected by, with its version: `MPICH Version: 5.0.0`."""
@@ -106,6 +124,23 @@ class Ranks:
         """Not collective: ends every rank at once, after an unexpected error that the caller has printed."""
         flush_output()
         os._exit(exit_code)
+
+
+class LoneNode:
+    """The node of a rank alone, as far as it is needed to keep arrays: as comm/node.py's, which needs MPI."""
+
+    def __init__(self, world: Ranks) -> None:
+        self.world = world
+
+    def shared(self, shape: tuple[int, ...]) -> np.ndarray:
+        """A zeroed array."""
+        return np.zeros(shape, np.float32)
+
+    def sum_(self, array: np.ndarray) -> None:
+        """There is no other node whose array could be added."""
+
+    def close(self) -> None:
+        """There is nothing to free."""
 
 
 def flush_output() -> None:

@@ -1,13 +1,29 @@
-"""Room in /dev/shm: MPICH takes some for its messages when it starts, and dies of a bus error where there isn't enough."""
+"""Room in /dev/shm, which ranks of a node share. MPICH takes some for its messages when it starts, and dies of a bus error
+where there isn't enough."""
 
 import os
 
+from alexnet_dist.comm.strategy import NotPossible
 from alexnet_dist.errors import BAD_INPUT, UserError
 from alexnet_dist.support.memory import SHARED_MEMORY
 from alexnet_dist.support.plural import plural
 
 OF_A_RANK = 1_100_000  # bytes: with MPICH 5.0.2, 2.12 MB for two ranks of a host and 4.23 MB for four
 LEAST = 2  # ranks for which it takes memory at least
+SLACK = 1 << 20  # bytes: windows begin on pages, and MPI keeps some memory there itself
+
+
+class NoSharedMemory(NotPossible):
+    """The ranks of a node can't share the memory that a strategy asks for."""
+
+
+def shared_memory_room() -> int:
+    """Bytes of shared memory that are left on this host."""
+    try:
+        left = os.statvfs(SHARED_MEMORY)
+    except OSError:  # this host has none
+        return 0
+    return left.f_bavail * left.f_frsize
 
 
 def require_room_for_mpi() -> None:

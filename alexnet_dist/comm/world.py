@@ -10,6 +10,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,8 @@ except RuntimeWarning as problem:
     raise _mismatch(problem) from None
 except (ImportError, RuntimeError) as problem:
     raise UserError(
-        f"no MPI library was found ({problem}). Install one, for example: pip install 'alexnet_dist[mpi]'"
+        "no MPI library was found. Install one, for example: pip install 'alexnet_dist[mpi]' "
+        f"({str(problem).strip().splitlines()[0]})"
     ) from None
 if not MPI.Is_initialized():
     if "Open MPI" not in MPI.Get_library_version():
@@ -80,6 +82,8 @@ def _pieces(content: np.ndarray) -> list[np.ndarray]:
 class World(Ranks):
     """All ranks of a communicator. Every method is collective unless it says otherwise."""
 
+    has_mpi = True
+    failures = (MPI.Exception,)
     broken = False  # whether ranks have been lost
 
     def __init__(self, comm: MPI.Intracomm | None = None) -> None:
@@ -87,8 +91,6 @@ class World(Ranks):
         self.rank, self.size = self.comm.rank, self.comm.size
 
     def commit(self) -> None:
-        """Returns on all ranks or on none: what follows is then done by all, or by none. For a world that isn't elastic there
-        is nothing to do: without one of its ranks, all end."""
         if self.commits:
             flag = np.ones(1, np.intc)
             wait_until(self.comm.Iagree(flag).Test)
@@ -135,8 +137,24 @@ class World(Ranks):
             for piece in _pieces(np.frombuffer(mine, np.uint8)):
                 wait_until(self.comm.Isend(piece, 0).Test)
 
+    # Imported in the methods, because these modules import World.
+    def make_elastic(self) -> None:
+        from alexnet_dist.comm.elastic import make_elastic
+
+        make_elastic(self)
+
+    def nodes(self, largest: int | None = None) -> tuple[list[int], int]:
+        from alexnet_dist.comm.node import nodes_of
+
+        return nodes_of(self, largest)
+
+    def node(self, largest: int | None = None) -> Any:
+        from alexnet_dist.comm.node import Node
+
+        return Node(self, largest)
+
     def once_a_node(self, make: Callable[[], Made]) -> Made:
-        from alexnet_dist.comm.once_a_node import once_a_node  # here, because it imports World
+        from alexnet_dist.comm.once_a_node import once_a_node
 
         return once_a_node(self, make)
 

@@ -32,7 +32,7 @@ class RunFolder:
         check_writable(self.latest)
         if not resuming and (self.states() or self.best.exists()):
             raise UserError(
-                f"{self.path} already holds a run. Continue it with --resume, or begin another with --output-dir"
+                f"{self.path} already holds a run. Continue it with --resume {self.path}, or begin another with --output-dir"
             )
 
     def newest_whole(self) -> tuple[Path | None, list[str]]:
@@ -131,6 +131,22 @@ class RunFolder:
                 self.latest.unlink(missing_ok=True)  # a copy, in a folder that was copied to here
             for old in [path for path in self.states() if path != state][self.keep - 1 :]:
                 old.unlink(missing_ok=True)
+
+
+def weights_in(path: Path) -> Path:
+    """The file of weights that a path means: itself, or of a run's folder its best weights, or else its latest state.
+
+    Raises UserError for a folder that holds neither.
+    """
+    if not path.is_dir():
+        return path
+    folder = RunFolder(path, keep=1)
+    found = folder.best if folder.best.exists() else folder.latest_state()
+    if found is None:
+        raise UserError(
+            f"{path} is a folder without {folder.best.name} or {folder.latest.name}: give a file, or a run's folder"
+        )
+    return found
 
 
 @contextmanager

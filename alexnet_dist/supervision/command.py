@@ -60,7 +60,7 @@ class Command:
                 "alexnet-supervise -- mpirun -n 8 python -m alexnet_dist.train"
             )
         launcher, flags = words[:end], words[end:]
-        config = parse_config([flag for flag in flags if flag not in ("-h", "--help")])
+        config = parse_config([flag for flag in flags if flag not in ("-h", "--help", "--version")])
         if config.resume not in (None, AUTO):
             raise UserError("leave --resume out: each attempt goes on from the newest whole state (--resume auto)")
         ranks = _option(launcher, RANKS)
@@ -108,6 +108,8 @@ def _end_of_launcher(words: list[str]) -> int | None:
     for number, word in enumerate(words):
         if word == "alexnet_dist.train" or Path(word).name == "alexnet-train":
             return number + 1
+        if (word == "alexnet_dist" or Path(word).name == "alexnet") and words[number + 1 : number + 2] == ["train"]:
+            return number + 2
         if Path(word).name == "local.sh":
             return number + (3 if words[number + 1 : number + 2] == ["--layout"] else 2)
     return None

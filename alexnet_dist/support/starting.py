@@ -14,15 +14,22 @@ from alexnet_dist.support.signals import CAUGHT
 TRAIN = "alexnet-train"
 
 
-def _program() -> str:
+ONE_COMMAND = "alexnet"  # which starts the others: `alexnet train` is alexnet-train
+
+
+def _program() -> tuple[str, bool]:
+    """The name of our program for which Python has been started, and whether the one command was asked for it."""
     if sys.argv[0] == "-m":  # as long as Python looks for the module
-        module = next((word for word in sys.orig_argv if word.startswith("alexnet_dist.")), "")
-        return module.replace("_dist.", "-", 1)
-    name = os.path.basename(sys.argv[0])
-    return name if name.startswith("alexnet-") else ""
+        module = next((word for word in sys.orig_argv if word.split(".")[0] == "alexnet_dist"), "")
+        name = module.removesuffix(".__main__").replace("alexnet_dist", ONE_COMMAND).replace(".", "-", 1)
+    else:
+        name = os.path.basename(sys.argv[0])
+    if name == ONE_COMMAND:
+        return "-".join([name, *sys.argv[1:2]]), True
+    return (name, False) if name.startswith(f"{ONE_COMMAND}-") else ("", False)
 
 
-PROGRAM = _program()  # that of ours for which Python has been started; "" where another imports this package
+PROGRAM, BY_ONE_COMMAND = _program()  # "" where another imports this package
 _kept: list[int] = []
 
 

@@ -2,9 +2,9 @@
 
 import json
 from dataclasses import asdict, replace
+from typing import Any
 
-from alexnet_dist.comm.elastic import MpiError, is_loss, make_elastic, regroup
-from alexnet_dist.comm.world import World
+from alexnet_dist.comm.ranks import Ranks
 from alexnet_dist.runs.log import warn
 from alexnet_dist.support.plural import plural
 from alexnet_dist.support.processes import Process
@@ -16,11 +16,11 @@ from alexnet_dist.training.trainer import Trainer
 from alexnet_dist.training.watchdog import Watchdog
 
 
-def train(config: TrainingConfig, world: World, signals: StopSignals, watchdog: Watchdog) -> int:
+def train(config: TrainingConfig, world: Ranks, signals: StopSignals, watchdog: Watchdog) -> int:
     """Collective: trains; returns the exit code. Raises SharedError for bad input, where MPI can't do what --elastic asks for,
     and where too few ranks are left."""
     if config.elastic:
-        make_elastic(world)
+        world.make_elastic()
     ranks, memory = world.all_processes(), None
     while True:
         trainer = None
@@ -30,7 +30,9 @@ def train(config: TrainingConfig, world: World, signals: StopSignals, watchdog: 
                 code = trainer.run()
             world.commit()
             return code
-        except MpiError as error:
+        except world.failures as error:
+            from alexnet_dist.comm.elastic import is_loss  # here, because one rank alone needs no MPI
+
             if not (world.commits and is_loss(error)):
                 raise
             memory = memory if trainer is None else _memory_of(trainer)
@@ -49,17 +51,17 @@ def _memory_of(trainer: Trainer) -> Memory:
     return Memory(trainer.sources, progress, engine.values, engine.state, "")
 
 
-def _go_on(
-    world: World, before: list[Process], memory: Memory | None, least: int
-) -> tuple[list[Process], Memory | None]:
-    """Collective over those that are left: who they are, and what they go on from, the same progress on all: None, the
-    beginning, if some had not begun."""
+def _go_on(world: Any, before: list[Process], memory: Memory | None, least: int) -> tuple[list[Process], Memory | None]:
+    """Collective over those of a World that are left: who they are, and what they go on from, the same progress on all:
+    None, the beginning, if some had not begun."""
+    from alexnet_dist.comm.elastic import is_loss, regroup
+
     while True:
         try:
             left = regroup(world, before, least)
             offers = world.all_texts([json.dumps(asdict(memory.progress))] if memory else [])
             break
-        except MpiError as error:  # another one was lost meanwhile
+        except world.failures as error:  # another one was lost meanwhile
             if not is_loss(error):
                 raise
     lost = ", ".join(f"rank {rank} ({process})" for rank, process in enumerate(before) if process not in left)

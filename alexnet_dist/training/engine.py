@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alexnet_dist.comm.node import Node, require_room
 from alexnet_dist.comm.parts import Parts
+from alexnet_dist.comm.ranks import Ranks
 from alexnet_dist.comm.strategy import NotPossible, Strategy, StrategyOptions
-from alexnet_dist.comm.world import World
 from alexnet_dist.data.loader import Batch
 from alexnet_dist.data.sharding import share
 from alexnet_dist.kernels.loss import count_correct, cross_entropy
@@ -96,7 +95,7 @@ class Engine:
     """
 
     def __init__(
-        self, spec: StepSpec, world: World, team: Team, strategy: str = "allreduce", recorder: Recorder | None = None
+        self, spec: StepSpec, world: Ranks, team: Team, strategy: str = "allreduce", recorder: Recorder | None = None
     ) -> None:
         self.spec, self.world, self.team, self.strategy_name = spec, world, team, strategy
         self._recorder = recorder or NullTimeline()
@@ -236,7 +235,9 @@ class Engine:
             raise NotPossible(why)
         if not entry.shares_memory:
             return entry.open(self.world, options)
-        node = Node(self.world, spec.largest_node)
+        from alexnet_dist.comm.node import require_room  # here, because one rank alone needs no MPI
+
+        node = self.world.node(spec.largest_node)
         require_room(node, entry.shared_memory_of_a_node(spec.demand(node.sizes, node.number)))
         return entry.open(node, options)
 

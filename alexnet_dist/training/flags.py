@@ -2,7 +2,7 @@
 
 import argparse
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,20 @@ DESCRIPTION = "Train AlexNet with NumPy on every rank of an MPI run."
 EXAMPLES = """examples:
   mpirun -n 8 python -m alexnet_dist.train                          images.list in this folder, the paper's recipe
   mpirun -n 2 python -m alexnet_dist.train --data train.list --val val.list --epochs 20 --lr-scheduler cosine
-  mpirun -n 2 python -m alexnet_dist.train --resume                 go on where the last checkpoint was written
+  mpirun -n 2 python -m alexnet_dist.train --resume runs/alexnet    go on where the last checkpoint was written
 
 exit codes: 0 finished, 2 bad input, 65 diverged, 69 stalled, 71 replicas parted, 74 storage failed, 75 stopped after writing
 a checkpoint (--resume goes on), other: a rank has died"""
 
 
+BATCHES = {"global_batch", "batch_size"}
+
+
 class _Group:
     """A group of flags in --help. Each help text ends with the default that TrainingConfig has, if it has one."""
 
-    def __init__(self, parser: cli.Parser, title: str) -> None:
-        self._group = parser.add_argument_group(title)
+    def __init__(self, parser: cli.Parser, title: str, shown: bool) -> None:
+        self._group, self._shown = parser.add_argument_group(title), shown
 
     def __call__(self, *names: str, help: str, **options: Any) -> None:
         """As add_argument. A flag that is not given stays None, so that a --config file can set it."""
@@ -40,24 +43,27 @@ class _Group:
         if default not in (None, "", ()):
             shown = {True: "yes", False: "no"}[default] if isinstance(default, bool) else default
             help = f"{help} (default: {shown})"
-        self._group.add_argument(*names, help=help, **options)
+        self._group.add_argument(*names, help=help if self._shown else argparse.SUPPRESS, **options)
 
 
 def build_parser() -> cli.Parser:
     """The flags of alexnet-train, named like those of torchvision's reference script where both have them."""
     parser = cli.Parser("alexnet-train", DESCRIPTION, f"{EXAMPLES}\n\nrecipes (files in {FOLDER}):\n{recipe_list()}")
-    parser.add_argument(
-        "--recipe", metavar="NAME", help="flags of a recipe, see below; --config and the command line win over it"
-    )
-    parser.add_argument(
-        "--config", metavar="TOML", help="a file with flags: a line `name = value`; the command line wins"
-    )
-    _add_data(_Group(parser, "data"))
-    _add_network(_Group(parser, "network"))
-    _add_optimisation(_Group(parser, "optimisation"))
-    _add_learning_rate(_Group(parser, "learning rate"))
-    _add_run(_Group(parser, "run"))
+    add_flags(parser)
     return parser
+
+
+def add_flags(parser: cli.Parser, shown: bool = True) -> None:
+    """Adds alexnet-train's flags to a parser; whose help, if they aren't `shown`, doesn't explain them."""
+    recipe = "flags of a recipe, see below; --config and the command line win over it"
+    config = "a file with flags: a line `name = value`; the command line wins"
+    for flag, metavar, text in (("--recipe", "NAME", recipe), ("--config", "TOML", config)):
+        parser.add_argument(flag, metavar=metavar, help=text if shown else argparse.SUPPRESS)
+    _add_data(_Group(parser, "data", shown))
+    _add_network(_Group(parser, "network", shown))
+    _add_optimisation(_Group(parser, "optimisation", shown))
+    _add_learning_rate(_Group(parser, "learning rate", shown))
+    _add_run(_Group(parser, "run", shown))
 
 
 def _add_data(add: _Group) -> None:
@@ -116,7 +122,8 @@ def _add_network(add: _Group) -> None:
         "--load-pretrained",
         "-load_pretrained",
         metavar="FILE",
-        help="start from these weights; for another number of classes, with a new last layer (--resume has its own weights)",
+        help="start from these weights, or a run's best; for another number of classes, with a new last layer "
+        "(--resume has its own weights)",
     )
     add(
         "--freeze",
@@ -176,8 +183,9 @@ def _add_run(add: _Group) -> None:
         "--resume",
         nargs="?",
         const="",
-        metavar="FILE",
-        help="continue exactly (default: latest in --output-dir); auto: the newest whole state there, or a new run",
+        metavar="RUN",
+        help="continue exactly a run's folder or state (default: --output-dir), with its flags where none are given; "
+        "auto: the newest whole state in --output-dir, or a new run",
     )
     add("--save", "-save", metavar="FILE", help="also write the final weights here, as torchvision reads them")
     add("--save-every", type=int, metavar="STEPS", help="also checkpoint within epochs; 0: not")
@@ -226,41 +234,50 @@ def parse_config(argv: Iterable[str]) -> TrainingConfig:
 
 def read_config(args: argparse.Namespace) -> TrainingConfig:
     """The configuration: defaults, then --recipe, then --config, then the flags that were given. Raises UserError."""
+    return TrainingConfig.from_flags(given_flags(args))
+
+
+def given_flags(args: argparse.Namespace) -> dict[str, object]:
+    """What --recipe, --config and the command line say, by the names of the configuration's fields. Raises UserError."""
     on_command_line = _set_flags(args)
-    in_file = _set_flags_in(Path(args.config)) if args.config else {}
+    in_file = parsed(_values_in(Path(args.config)), f"--config {args.config}") if args.config else {}
     recipe = on_command_line.get("recipe", in_file.get("recipe"))
-    in_recipe = _set_flags_in(recipe_file(str(recipe))) if recipe else {}
+    in_recipe = parsed(_values_in(recipe_file(str(recipe))), f"--recipe {recipe}") if recipe else {}
+    return layered(in_recipe, in_file, on_command_line)
+
+
+def layered(*layers: Mapping[str, object]) -> dict[str, object]:
+    """The flags of all layers, of which the later ones win."""
     values: dict[str, object] = {}
-    for layer in (in_recipe, in_file, on_command_line):
-        if layer.keys() & {"global_batch", "batch_size"}:  # alternatives: one replaces the other
-            values = {name: value for name, value in values.items() if name not in ("global_batch", "batch_size")}
+    for layer in layers:
+        if layer.keys() & BATCHES:  # alternatives: one replaces the other
+            values = {name: value for name, value in values.items() if name not in BATCHES}
         values |= layer
-    return TrainingConfig.from_flags(values)
+    return values
 
 
-def _set_flags_in(file: Path) -> dict[str, object]:
-    return _set_flags(build_parser().parse_args(_flags_in(file)))
+def parsed(values: Mapping[str, object], where: str = "") -> dict[str, object]:
+    """Values by their flags' names, as command-line flags, so that one parser checks all. Raises UserError."""
+    flags = []
+    for name, value in values.items():
+        flag = name.replace("_", "-")
+        if flag in ("help", "version", "config"):
+            raise UserError(f"{where} has {name!r}, which belongs on the command line: take it out")
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list):
+            flags += [f"--{flag}", *map(str, value)] if value else []
+        elif value is not None:
+            flags.append(f"--{flag}={value}")
+    return _set_flags(build_parser().parse_args(flags))
 
 
 def _set_flags(args: argparse.Namespace) -> dict[str, object]:
     return {name: value for name, value in vars(args).items() if value is not None}
 
 
-def _flags_in(file: Path) -> list[str]:
-    """A TOML file's `name = value` as command-line flags, so that one parser checks both."""
+def _values_in(file: Path) -> dict[str, object]:
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"--config {file} can't be read: {error}") from error
-    flags = []
-    for name, value in values.items():
-        flag = name.replace("_", "-")
-        if flag in ("help", "config"):
-            raise UserError(f"--config {file} has {name!r}, which belongs on the command line: take it out")
-        if isinstance(value, bool):
-            flags.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, list):
-            flags += [f"--{flag}", *map(str, value)]
-        else:
-            flags.append(f"--{flag}={value}")
-    return flags

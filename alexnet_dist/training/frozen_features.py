@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_dist.comm.node import SLACK, Node, NoSharedMemory, shared_memory_room
-from alexnet_dist.comm.world import World
+from alexnet_dist.comm.ranks import Ranks
+from alexnet_dist.comm.room import SLACK, NoSharedMemory, shared_memory_room
 from alexnet_dist.data.augment import Augmentation
 from alexnet_dist.data.decode import ImageError
 from alexnet_dist.data.decoded import EvaluationPixels
@@ -30,6 +30,7 @@ from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.share_of_list import Block, ImageRows, blocks, together
 
 if TYPE_CHECKING:
+    from alexnet_dist.comm.node import Node
     from alexnet_dist.training.setup import Run
 
 FLOAT = 4  # bytes
@@ -60,7 +61,7 @@ class Kept(NamedTuple):
 
     train: FrozenFeatures
     val: FrozenFeatures
-    node: Node
+    node: "Node"
 
 
 def keep_features(run: "Run", workers: int, patience: Patience) -> Kept | None:
@@ -75,7 +76,7 @@ def keep_features(run: "Run", workers: int, patience: Patience) -> Kept | None:
     if not reason:
         log.info("frozen layers compute the features of %s once (%.0f MB)", plural(count, "image"), size / 1e6)
         try:
-            node = Node(world)
+            node = world.node()
             values = [node.shared((len(images), *net.frozen_shape)) for images in lists]
         except NoSharedMemory as error:  # it has closed the node
             reason = str(error)
@@ -94,7 +95,7 @@ def keep_features(run: "Run", workers: int, patience: Patience) -> Kept | None:
     return Kept(of_train, of_val, node)
 
 
-def _why_not(size: int, config: TrainingConfig, world: World, ranks: int) -> str:
+def _why_not(size: int, config: TrainingConfig, world: Ranks, ranks: int) -> str:
     """Collective: why features of `size` bytes can't be kept on nodes of at most so many ranks; "" if they can."""
     if changes := what_changes_images(config):
         return f"{', '.join(changes)} {'changes' if len(changes) == 1 else 'change'} the images"
@@ -121,7 +122,7 @@ def _blocks(run: "Run", images: ImageSource, workers: int, patience: Patience) -
 
 
 def _compute(
-    net: AlexNet, images: ImageSource, values: NDArray[np.float32], node: Node, mine: Generator[Block, None, None]
+    net: AlexNet, images: ImageSource, values: NDArray[np.float32], node: "Node", mine: Generator[Block, None, None]
 ) -> FrozenFeatures:
     """Collective: fills `values` with the features of all images of a list, of which the blocks of this rank are `mine`."""
     problems = []

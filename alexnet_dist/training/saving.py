@@ -5,6 +5,7 @@ States are written in the background, from a copy, while training goes on. Disks
 """
 
 import errno
+import os
 import threading
 import time
 import weakref
@@ -221,6 +222,7 @@ class Saver:
             "ranks": run.world.size,
             "nodes": run.nodes,
             "config": asdict(run.config),
+            "started in": os.getcwd(),
         }
         header = checkpoint.Header(run.network, run.sources.class_names, training)
         skip = without_state(run.network, run.config, snapshot.state)

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_dist.comm.node import nodes_of
-from alexnet_dist.comm.world import World
+from alexnet_dist.comm.ranks import Ranks
 from alexnet_dist.data.sources import SourcePaths, Sources, read_sources
 from alexnet_dist.data.table import ImageTable
 from alexnet_dist.errors import SharedError, UserError
 from alexnet_dist.model.architecture import Network, layer_table
-from alexnet_dist.runs.folder import RunFolder
+from alexnet_dist.runs.folder import RunFolder, weights_in
 from alexnet_dist.runs.lock import RunLock
 from alexnet_dist.runs.log import RunLog, log, warn
 from alexnet_dist.runs.timeline import NullTimeline, Timeline
@@ -33,6 +32,7 @@ from alexnet_dist.training.optim_wrappers import configured_optimizer
 from alexnet_dist.training.origin import Origin, Start, fill, frozen_layers, read_origin
 from alexnet_dist.training.progress import Progress
 from alexnet_dist.training.report import Report
+from alexnet_dist.training.resumed_flags import state_of
 from alexnet_dist.training.samples import Samples
 from alexnet_dist.training.schedule import Schedule
 from alexnet_dist.training.screen import Screen
@@ -64,7 +64,7 @@ class Inputs:
     """What a run reads before anything slow begins, checked and the same on all ranks."""
 
     config: TrainingConfig
-    world: World
+    world: Ranks
     sources: Sources
     train_list: str  # the fingerprints of sources.train and .val
     val_list: str
@@ -102,7 +102,7 @@ class Run(Inputs):
 @contextmanager
 def open_run(
     config: TrainingConfig,
-    world: World,
+    world: Ranks,
     sources: Sources | None = None,
     memory: Memory | None = None,
     watchdog: Watchdog | None = None,
@@ -135,12 +135,17 @@ def open_run(
 
 
 def read_inputs(
-    config: TrainingConfig, world: World, sources: Sources | None = None, memory: Memory | None = None
+    config: TrainingConfig, world: Ranks, sources: Sources | None = None, memory: Memory | None = None
 ) -> Inputs:
     """Collective: reads the lists, unless `sources` are given, and checks that the run can write. Raises SharedError."""
     folder = RunFolder(Path(config.output_dir), config.keep)
     sources = memory.sources if memory else sources or share_sources(world, partial(open_sources, config))
     with world.shared_errors():
+        if not world.has_mpi and config.sync not in ("auto", "measure"):
+            raise UserError(
+                f"--sync {config.sync} is for the ranks of MPI, and no MPI library was found: say --sync auto, or "
+                "pip install 'alexnet_dist[mpi]'"
+            )
         if len(sources.train) < world.size:
             raise UserError(
                 f"{sources.train.source} has {plural(len(sources.train), 'training image')} for {plural(world.size, 'rank')}: "
@@ -225,8 +230,8 @@ def _begin(inputs: Inputs, team: Team, memory: Memory | None) -> Run:
     def open_engine(strategy: str) -> Engine:
         return Engine(spec, world, team, strategy, timeline)
 
-    nodes = nodes_of(world)[0]
-    before = _strategy_before(config, state, nodes)
+    nodes = world.nodes()[0]
+    before = _strategy_before(config, state, nodes) if world.has_mpi else None
     sync = "allreduce" if config.elastic else before or config.sync
     if sync == "measure" and world.rank == 0:
         print("measuring some steps of each strategy (--sync measure)", flush=True)
@@ -287,11 +292,5 @@ def _start(config: TrainingConfig, folder: RunFolder) -> Start:
         if path:
             return Start(path, resuming=True)
     elif config.resume is not None:
-        if config.resume and not Path(config.resume).is_dir():
-            return Start(Path(config.resume), resuming=True)
-        whole_run = RunFolder(Path(config.resume), config.keep) if config.resume else folder
-        latest = whole_run.latest_state()
-        if latest is None:
-            raise whole_run.missing()
-        return Start(latest, resuming=True)
-    return Start(Path(config.load_pretrained) if config.load_pretrained else None, resuming=False)
+        return Start(state_of(config.resume, config.output_dir), resuming=True)
+    return Start(weights_in(Path(config.load_pretrained)) if config.load_pretrained else None, resuming=False)

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alexnet_dist.comm.node import SLACK, nodes_of, shared_memory_room
+from alexnet_dist.comm.ranks import Ranks
+from alexnet_dist.comm.room import SLACK, shared_memory_room
 from alexnet_dist.comm.strategy import NotPossible
-from alexnet_dist.comm.world import World
 from alexnet_dist.data.loader import Batch
 from alexnet_dist.data.sharding import PIECES
 from alexnet_dist.errors import SharedError
@@ -30,7 +30,7 @@ class Choice(NamedTuple):
     why: str
 
 
-def choose_engine(name: str, spec: StepSpec, world: World, open_engine: OpenEngine, reason: str = "") -> Choice:
+def choose_engine(name: str, spec: StepSpec, world: Ranks, open_engine: OpenEngine, reason: str = "") -> Choice:
     """Collective: an engine for `spec`, with the strategy that --sync names, which `open_engine` opens. If it isn't --sync
     that names it, `reason` says what does.
 
@@ -53,14 +53,14 @@ def _open_or_fall_back(name: str, open_engine: OpenEngine, why: str) -> Choice:
         return Choice(open_engine(FALLBACK), f"{name} is not possible: {error} (it was chosen because: {why})")
 
 
-def _deterministic(name: str, spec: StepSpec, world: World, open_engine: OpenEngine) -> Choice:
+def _deterministic(name: str, spec: StepSpec, world: Ranks, open_engine: OpenEngine) -> Choice:
     """Those two compute fully connected layers in the same blocks, of the images of all ranks."""
     numbers = [str(number) for number in range(1, PIECES + 1) if PIECES % number == 0]
     if PIECES % world.size:
         raise SharedError(
             f"--deterministic needs {', '.join(numbers[:-1])} or {numbers[-1]} ranks, not {world.size}: mpirun -n"
         )
-    if len(sizes := nodes_of(world, spec.largest_node)[0]) > 1:
+    if len(sizes := world.nodes(spec.largest_node)[0]) > 1:
         raise SharedError(f"--deterministic needs all ranks on one node, and these are on {len(sizes)}: leave it out")
     chosen = "local" if world.size == 1 and name != "hybrid" else "hybrid"
     try:
@@ -69,7 +69,7 @@ def _deterministic(name: str, spec: StepSpec, world: World, open_engine: OpenEng
         raise SharedError(f"--deterministic needs --sync hybrid, which isn't possible: {error}") from error
 
 
-def by_rule(spec: StepSpec, world: World) -> tuple[str, str]:
+def by_rule(spec: StepSpec, world: Ranks) -> tuple[str, str]:
     """Collective: the strategy that sends the least, and why; the same command on the same hosts gives the same.
 
     Inside a node everything goes through memory, where `hybrid` moves the least. Between nodes its activations grow with
@@ -77,7 +77,7 @@ def by_rule(spec: StepSpec, world: World) -> tuple[str, str]:
     """
     if world.size == 1:
         return "local", "one rank has nobody to exchange gradients with"
-    sizes, node = nodes_of(world, spec.largest_node)
+    sizes, node = world.nodes(spec.largest_node)
     demand = spec.demand(sizes, node)
     sent = {name: round(world.largest(STRATEGIES[name].sent(demand)) / 1e6, 1) for name in for_many_ranks()}
     order = sorted(("hybrid", "sharded"), key=lambda name: sent[name])  # of equals the first
@@ -109,7 +109,7 @@ def _memory_of_a_node(name: str, demand: Demand) -> int:
     return shared + private + entry.memory_of_a_checkpoint(demand)
 
 
-def _memory_shortage(name: str, demand: Demand, world: World) -> str:
+def _memory_shortage(name: str, demand: Demand, world: Ranks) -> str:
     """Collective: why a host lacks memory for what a strategy keeps there; empty if none does."""
     entry, host = STRATEGIES[name], world.all_hosts()[world.rank]
     shared, room, available = entry.shared_memory_of_a_node(demand), shared_memory_room(), available_memory()
@@ -124,12 +124,12 @@ def _memory_shortage(name: str, demand: Demand, world: World) -> str:
     return next(iter(world.all_texts(messages[:1])), "")
 
 
-def _fastest(spec: StepSpec, world: World, open_engine: OpenEngine) -> Choice:
+def _fastest(spec: StepSpec, world: Ranks, open_engine: OpenEngine) -> Choice:
     """Collective: the engine whose steps on noise are the fastest; of those that are possible and fit into memory, opened
     anew. Where none does, the one that the rule takes."""
     if world.size == 1:
         return Choice(open_engine("local"), "one rank has nobody to exchange gradients with")
-    sizes, node = nodes_of(world, spec.largest_node)
+    sizes, node = world.nodes(spec.largest_node)
     demand = spec.demand(sizes, node)
     seconds: dict[str, float] = {}
     rejections = []

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from alexnet_dist.comm.world import World
+from alexnet_dist.comm.ranks import Ranks
 from alexnet_dist.model.architecture import PlacedLayer, ReLU, layer_table
 from alexnet_dist.model.layers.conv import ConvBlock
 from alexnet_dist.model.layers.linear import LinearBlock
@@ -36,7 +36,7 @@ class Probe:
     Layers whose parameters begin before `trained_from` are frozen, and left out.
     """
 
-    def __init__(self, net: AlexNet, values: np.ndarray, world: World, trained_from: int = 0) -> None:
+    def __init__(self, net: AlexNet, values: np.ndarray, world: Ranks, trained_from: int = 0) -> None:
         self._net, self._values, self._world = net, values, world
         layers, ranges = layer_table(net.network).layers, net.parameters.ranges
         self._weighted = [

@@ -166,7 +166,7 @@ def test_the_team_of_a_node_covers_everything_once(count):
 
 
 def test_a_host_without_shared_memory_has_no_room(monkeypatch, tmp_path):
-    monkeypatch.setattr("alexnet_dist.comm.node.SHARED_MEMORY", tmp_path / "nowhere")
+    monkeypatch.setattr("alexnet_dist.comm.room.SHARED_MEMORY", tmp_path / "nowhere")
     assert shared_memory_room() == 0
 
 

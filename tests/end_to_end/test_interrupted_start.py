@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from launcher import MPIRUN, SMALL, Job, needs_mpirun, open_mpi
+from launcher import BIN, MPIRUN, SMALL, Job, needs_mpirun, open_mpi
 
 # What a rank has mapped: it imports NumPy, or what comes after it; it has the MPI library.
 MOMENTS = {"importing": "_multiarray_umath", "later": "_imaging", "mpi": "libmpi"}
@@ -23,12 +23,33 @@ def site(pictures, tmp_path_factory):
 @pytest.mark.parametrize(("program", "code"), [("train", 75), ("evaluate", 130)])
 @needs_mpirun
 def test_ranks_end_quietly(site, program, code, moment):
+    ends_quietly(site, [sys.executable, "-m", f"alexnet_dist.{program}"], (program, code), moment)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "way", [[str(BIN / "alexnet")], [sys.executable, "-m", "alexnet_dist"]], ids=["script", "module"]
+)
+@needs_mpirun
+def test_ranks_of_the_one_command_end_as_quietly(site, way, moment):
+    ends_quietly(site, [*way, "train"], ("train", 75), moment)
+
+
+def ends_quietly(site, command, what, moment):
+    program, code = what
     flags = {
-        "train": [*SMALL, "--data", "train.list", "--epochs", "100000", "--output-dir", moment],
+        "train": [
+            *SMALL,
+            "--data",
+            "train.list",
+            "--epochs",
+            "100000",
+            "--output-dir",
+            f"{Path(command[0]).name}-{len(command)}-{moment}",
+        ],
         "evaluate": ["--load", "none.safetensors", "--data", "val.list"],
     }[program]
-    command = [MPIRUN, "-n", "2", sys.executable, "-m", f"alexnet_dist.{program}", *flags]
-    with Job(command, site) as job:
+    with Job([MPIRUN, "-n", "2", *command, *flags], site) as job:
         job.until(lambda: sum(has_mapped(pid, MOMENTS[moment]) for pid in job.ranks()) == 2, moment)
         os.killpg(job.process.pid, signal.SIGINT)
         job.wait()

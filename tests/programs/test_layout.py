@@ -14,7 +14,8 @@ from end_to_end.launcher import needs_mpirun
 
 from alexnet_dist import layout
 from alexnet_dist.errors import UserError
-from alexnet_dist.layout import RankLayout, candidates, fastest
+from alexnet_dist.layout import RankLayout, candidates, fastest, simplest
+from alexnet_dist.machine import layouts
 from alexnet_dist.training.flags import build_parser
 
 
@@ -51,6 +52,31 @@ def test_the_fastest_by_image_wins_and_one_that_fails_is_named(monkeypatch, caps
     assert "4 x 1 (ranks x threads): could not run (out of memory)" in capsys.readouterr().err
 
 
+ONE, TWO, BOUND = RankLayout(1, 2, "none"), RankLayout(2, 1, "none"), RankLayout(2, 1, "core")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best", "said"),
+    [
+        ({ONE: 1.002, TWO: 1.01, BOUND: 1.0}, ONE, True),  # no winner by 0.2 %
+        ({BOUND: 1.0, TWO: 1.019, ONE: 1.03}, TWO, True),
+        ({ONE: 1.03, TWO: 1.1, BOUND: 1.0}, BOUND, False),
+    ],
+)
+def test_what_is_within_the_noise_is_no_winner(seconds, best, said, capsys):
+    assert simplest(seconds) == best
+    assert ("within 2%" in capsys.readouterr().err) == said
+
+
+def test_the_help_is_its_own(capsys):
+    with pytest.raises(SystemExit):
+        layout.main(["--help"])
+    text = capsys.readouterr().out
+    assert "alexnet-train --help" in text
+    assert "--momentum" not in text
+    assert len(text.splitlines()) < 24
+
+
 @pytest.mark.parametrize("flags", [["--threads", "2"], ["--threads=2"]])
 def test_threads_are_not_to_be_given(flags):
     with pytest.raises(UserError, match="--threads is what is to be chosen"):
@@ -76,7 +102,7 @@ def test_prints_a_command_line_that_the_trainer_takes(tmp_path):
 def test_ranks_that_take_too_long_are_ended(monkeypatch):
     mark = uuid.uuid4().hex
     monkeypatch.setenv("ALEXNET_LAYOUT", mark)
-    monkeypatch.setattr(layout, "TIMEOUT", 1.5)
+    monkeypatch.setattr(layouts, "TIMEOUT", 1.5)
     small = ["--global-batch", "4000"]  # of the whole network: far longer than that
     assert layout.measure(RankLayout(2, 1, "none"), layout.which_mpi(), small) == "not done after 1.5 s"
     end = time.monotonic() + 20

@@ -36,6 +36,15 @@ def test_a_host_of_the_command_line_is_left_out_likewise(tmp_path, flag):
     assert there == [*words[:2], "one:2,three", "-n", "4", *words[5:], "--resume", "auto"]
 
 
+@pytest.mark.parametrize(
+    "program",
+    [["python", "-m", "alexnet_dist.train"], ["python", "-m", "alexnet_dist", "train"], ["bin/alexnet", "train"]],
+)
+def test_training_by_each_of_its_names(program):
+    command = Command.of(["mpirun", *program, "--output-dir", "there"])
+    assert (command.launcher, command.folder.name) == (["mpirun", *program], "there")
+
+
 @pytest.mark.parametrize("host", ["-f", "-hosts"])
 def test_fewer_ranks_must_not_change_the_global_batch(host):
     words = ["mpirun", host, "one,two", "-n", "6", "python", "-m", "alexnet_dist.train", "--batch-size", "32"]
@@ -49,6 +58,7 @@ def test_fewer_ranks_must_not_change_the_global_batch(host):
     ("words", "text"),
     [
         (["true"], "must be one of alexnet_dist.train"),
+        (["alexnet", "evaluate"], "must be one of alexnet_dist.train"),
         ([], "must be one of alexnet_dist.train"),
         (["mpirun", "python", "-m", "alexnet_dist.train", "--resume"], "leave --resume out"),
         (["mpirun", "python", "-m", "alexnet_dist.train", "--epochs", "0"], "--epochs is 0"),

@@ -19,7 +19,6 @@ from alexnet_dist.model.parameters import initialize
 from alexnet_dist.runs.log import log
 from alexnet_dist.support.activity import ACTIVITY
 from alexnet_dist.support.threads import Team
-from alexnet_dist.training import frozen_features
 from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.engine import Engine, StepSpec
 from alexnet_dist.training.frozen_features import keep_features
@@ -91,9 +90,9 @@ def test_storage_that_fails_ends_the_pass_on_all_ranks(run, monkeypatch):
 
 
 def test_without_shared_memory_features_are_computed_anew(run, said, monkeypatch):
-    def refuse(world):
+    def refuse(world, largest):
         raise NoSharedMemory("the MPI library can't share 1 MB")
 
-    monkeypatch.setattr(frozen_features, "Node", refuse)
+    monkeypatch.setattr("alexnet_dist.comm.node.Node", refuse)
     assert keep_features(run, 1, Patience()) is None
     assert said[-1] == "frozen layers compute their features anew in each epoch: the MPI library can't share 1 MB"

@@ -1,0 +1,1 @@
+"""What this machine offers a run: cores, memory, libraries, MPI, and the layouts of ranks and threads."""
