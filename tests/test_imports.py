@@ -25,6 +25,7 @@ BELOW_PROGRAMS = {
     "support",
     "preparation",
     "predictor",
+    "pictures",
     "weights",
     "supervision",
 }
@@ -48,6 +49,7 @@ RULES = {
     "model": {"numpy", "model", "kernels", "support"},
     "comm": {"numpy", "mpi4py", "comm", "errors", "support", "model.parameters"},
     "predictor": {"numpy", "PIL", "data", "errors", "kernels", "model", "runs", "support"},
+    "pictures": {"numpy", "PIL", "pictures"},
     "weights": {"numpy", "torch", "onnx", "weights", "errors", "model", "runs", "support", "data.augment"},
     "runs": {"numpy", "safetensors", "runs", "errors", "model", "support"},
     "runs.checkpoint": {"numpy", "safetensors", "runs", "errors", "model", "support", "data.augment"},

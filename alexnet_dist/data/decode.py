@@ -82,7 +82,11 @@ class Picture:
                 self._image.draft(None, (width // reduction, height // reduction))
             self._image.load()
             rgb = _to_rgb(self._image)
-            return rgb.transpose(_UPRIGHT[self._orientation]) if self._orientation != 1 else rgb
+            if self._orientation == 1:
+                return rgb
+            upright = rgb.transpose(_UPRIGHT[self._orientation])
+            upright.info = {}  # or it would be turned again when it is decoded again
+            return upright
 
 
 @contextmanager
