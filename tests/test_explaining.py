@@ -44,7 +44,7 @@ def test_each_class_is_found_in_the_pictures_pixels(net, by):
 
 
 def test_by_default_the_most_probable_class_is_explained(net):
-    picture = detector.picture(SIZE, ("red", 100, 80, 12), SQUARES[1])
+    picture = detector.picture(SIZE, ("red", 200, 40), ("green", 100, 80))
     probabilities = net.predict(picture)
     assert net.top(probabilities)[0][0][0] == "green"
     np.testing.assert_array_equal(net.explain(picture), net.explain(picture, "green"))
