@@ -67,8 +67,18 @@ class Predictor:
 
         A class without a name has its number.
         """
-        names = self.class_names or [str(number) for number in range(self.network.num_classes)]
+        names = self.names
         return [[(names[index], float(row[index])) for index in most_probable(row, k)] for row in probabilities]
+
+    @property
+    def names(self) -> list[str]:
+        """The classes' names; a class without a name has its number."""
+        return self.class_names or [str(number) for number in range(self.network.num_classes)]
+
+    @property
+    def threads(self) -> int:
+        """How many threads compute, and decode images."""
+        return self._team.size
 
     def explain(self, image: ImageLike, label: int | str | None = None, *, by: str = "grad-cam") -> NDArray[np.float32]:
         """Where the network looks: a map [height, width] in [0, 1] over an image, as large as it is when it stands upright.
@@ -101,9 +111,12 @@ class Predictor:
 
     def decode(self, images: Sequence[ImageFile], *, ten_crop: bool = False) -> Iterator[Decoded]:
         """The images' crops in batches of up to `batch_size` crops (of one image at least); with what can't be read."""
-        network = self.network
-        pixels = EvaluationPixels(network.image_size, network.interpolation, ten_crop)
+        pixels = self.pixels(ten_crop)
         return decoded(images, pixels, max(1, self._net.batch // pixels.crops), self._team.size)
+
+    def pixels(self, ten_crop: bool = False) -> EvaluationPixels:
+        """What the network is given of an image."""
+        return EvaluationPixels(self.network.image_size, self.network.interpolation, ten_crop)
 
     def logits(self, part: Decoded, *, ten_crop: bool = False) -> NDArray[np.float32]:
         """Logits [N, classes] of a batch of `decode`; with `ten_crop`, of the mean probabilities of each image's crops."""

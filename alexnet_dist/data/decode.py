@@ -48,6 +48,10 @@ class ImageError(UserError):
     """An image that can't be used. The text continues a sentence that begins with the image's path: `is truncated`."""
 
 
+class TooManyPixels(ImageError):
+    """An image that may be whole, but is greater than MAX_PIXELS."""
+
+
 class Picture:
     """An open image whose header has been read. `open_image` makes it."""
 
@@ -132,7 +136,7 @@ def _open(file: BinaryIO) -> PillowFile.ImageFile:
     image.decodermaxblock = max(len(content), 1)
     pixels = image.width * image.height
     if pixels > MAX_PIXELS:
-        raise ImageError(f"has {pixels} pixels, more than {MAX_PIXELS}; make it smaller")
+        raise TooManyPixels(f"has {pixels} pixels, more than {MAX_PIXELS}; make it smaller")
     if isinstance(image, PngImageFile):
         image.load()  # a PNG may store its orientation after its pixels
     return image
