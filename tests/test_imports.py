@@ -12,7 +12,7 @@ import alexnet_dist
 PACKAGE = Path(alexnet_dist.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
-PROGRAMS = {"train", "evaluate", "inference", "prepare", "layout", "convert", "supervise"}
+PROGRAMS = {"train", "evaluate", "inference", "serve", "prepare", "layout", "convert", "supervise"}
 BELOW_PROGRAMS = {
     "cli",
     "errors",
@@ -26,6 +26,7 @@ BELOW_PROGRAMS = {
     "preparation",
     "predictor",
     "pictures",
+    "serving",
     "weights",
     "supervision",
 }
@@ -50,6 +51,10 @@ RULES = {
     "comm": {"numpy", "mpi4py", "comm", "errors", "support", "model.parameters"},
     "predictor": {"numpy", "PIL", "data", "errors", "kernels", "model", "runs", "support"},
     "pictures": {"numpy", "PIL", "pictures"},
+    "serving": {"numpy", "starlette", "serving", "data", "errors", "kernels", "model", "pictures", "predictor"},
+    "serving.server": {"h11", "starlette", "uvicorn", "errors"},
+    "serving.guard": {"starlette"},
+    "serving.turns": {"numpy", "model.explain"},
     "weights": {"numpy", "torch", "onnx", "weights", "errors", "model", "runs", "support", "data.augment"},
     "runs": {"numpy", "safetensors", "runs", "errors", "model", "support"},
     "runs.checkpoint": {"numpy", "safetensors", "runs", "errors", "model", "support", "data.augment"},

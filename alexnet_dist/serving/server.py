@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+from types import FrameType
 from typing import Any
 
 import h11
@@ -74,12 +75,16 @@ def run(app: ASGIApp, listening: socket.socket) -> None:
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=ENDING_SECONDS,
     )
-    # uvicorn sends itself the signal once more when it has ended, to the handler that was there before it.
-    before: dict[int, Any] = {
-        number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    server = uvicorn.Server(config)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    # For a signal before uvicorn listens to them. And it repeats those it has heard, when it has ended, to the handlers that
+    # were there before it, which would then end this process as if it had not ended by itself.
+    before: dict[int, Any] = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        uvicorn.Server(config).run([listening])
+        server.run([listening])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
