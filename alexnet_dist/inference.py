@@ -1,4 +1,4 @@
-"""python -m alexnet_dist.inference: what is on these images, or what a layer makes of them? Needs no MPI."""
+"""python -m alexnet_dist.inference: what is on these images, where does it show, what does a layer yield? Needs no MPI."""
 
 import argparse
 import glob
@@ -6,19 +6,24 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from alexnet_dist import cli
-from alexnet_dist.data.augment import CROPS
+from alexnet_dist.data.augment import CROPS, seen
 from alexnet_dist.data.class_names import match_classes, read_class_names
+from alexnet_dist.data.decode import ImageError, decode
 from alexnet_dist.data.decoded import Decoded
 from alexnet_dist.data.folders import images_below
 from alexnet_dist.errors import UserError
 from alexnet_dist.kernels.loss import softmax
+from alexnet_dist.model.explain import EXPLAINERS
 from alexnet_dist.model.predict import LAYERS, most_probable
+from alexnet_dist.pictures.heat import overlaid
+from alexnet_dist.pictures.sheet import MOST, Entry, sheet, side
 from alexnet_dist.predictor import Predictor
-from alexnet_dist.support.files import replacing, write_text
+from alexnet_dist.support.files import check_writable, replacing, write_text
 from alexnet_dist.support.npy import RowsWriter
 from alexnet_dist.support.plural import plural
 from alexnet_dist.support.readable_json import dump_json
@@ -62,6 +67,18 @@ def build_parser() -> cli.Parser:
     add(
         "--output", type=Path, metavar="FILE.npy", help="where to write them: a row an image, whose path is in FILE.txt"
     )
+    add(
+        "--explain",
+        type=Path,
+        metavar="FILE.png",
+        help=f"draw where the network has looked, beside the image (of up to {MOST} images)",
+    )
+    add(
+        "--explain-by",
+        choices=EXPLAINERS,
+        metavar="HOW",
+        help="how to find that: grad-cam (default), from the gradient at the last convolution, or occlusion, hiding each part",
+    )
     add("--batch-size", type=int, default=32, metavar="N", help="images in one pass (default: %(default)s)")
     add("--threads", type=int, metavar="N", help="threads (default: one a core)")
     add("--json", action="store_true", help="print one JSON object a line for each image")
@@ -96,6 +113,12 @@ def body(args: argparse.Namespace) -> int:
         raise UserError("--features LAYER and --output FILE.npy need each other")
     if args.features and args.ten_crop:
         raise UserError("--features are those of the central crop; leave --ten-crop out")
+    if args.explain_by and not args.explain:
+        raise UserError("--explain-by says how, --explain FILE.png where to")
+    if args.explain and (args.features or args.ten_crop):
+        raise UserError("--explain is of the classes of the central crop; leave --features and --ten-crop out")
+    if args.explain and args.explain.suffix.lower() != ".png":
+        raise UserError(f"--explain {args.explain} must end in .png")
     if args.output and args.output.suffix != ".npy":
         raise UserError(f"--output {args.output} must end in .npy; the images' paths go to the same name in .txt")
     paths = find_images(args.input)
@@ -109,12 +132,52 @@ def classify(net: Predictor, paths: list[str], args: argparse.Namespace) -> int:
     wanted = read_class_names(Path(args.class_names)) if args.class_names else None
     trained = None if args.ignore_class_names and wanted else net.class_names
     names, order = match_classes(trained, wanted, net.network.num_classes, args.load)
+    if args.explain:
+        check_writable(args.explain)
     parts = Readable(net, paths, args.ten_crop, shown=not sys.stdout.isatty())  # or a bar would stand among the results
+    to_explain: list[Told] = []
     for part in parts:
         logits = net.logits(part, ten_crop=args.ten_crop)
         for index, row in zip(part.indices, softmax(logits if order is None else logits[:, order]), strict=True):
             show(paths[index], row, names, args)
+            if args.explain and len(to_explain) < MOST:
+                best = most_probable(row, 1)[0]
+                label = best if order is None else order[best]
+                to_explain.append(Told(paths[index], label, f"{names[best]}  {row[best]:.1%}"))
+    if args.explain:
+        explain(net, to_explain, len(parts.read), args)
     return parts.code
+
+
+class Told(NamedTuple):
+    """What was told of an image: the network's number of the class, and the class in words."""
+
+    path: str
+    label: int
+    text: str
+
+
+def explain(net: Predictor, told: list[Told], count: int, args: argparse.Namespace) -> None:
+    """Draws where the network has looked, in the first of `count` images. Raises UserError for none."""
+    if not told:
+        raise UserError(f"no image could be read, so {args.explain} is not written")
+    by, edge = args.explain_by or next(iter(EXPLAINERS)), side(len(told))
+    entries = []
+    for path, label, text in told:
+        try:
+            picture = decode(path)
+        except ImageError as error:  # read before, but gone meanwhile
+            raise UserError(f"{printable(path)} {error}") from error
+        explained = net.explained(next(net.decode([picture])), [label], by)
+        crop = seen(*picture.size, net.network.image_size)
+        small = picture.resize([max(1, round(extent * edge / max(picture.size))) for extent in picture.size])
+        entries.append(Entry(small, overlaid(small, explained.over(0, *small.size, crop)), printable(path), text))
+    with replacing(args.explain) as temporary:
+        sheet(entries).save(temporary, "PNG")
+    which = plural(count, "image") if count == len(told) else f"the first {len(told)} of {count} images"
+    # With --json, what is printed to stdout is for programs.
+    where = sys.stderr if args.json else sys.stdout
+    print(f"{args.explain}: where the network has looked ({by}) in {which}", file=where)
 
 
 def write_features(net: Predictor, paths: list[str], args: argparse.Namespace) -> int:

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet_dist.data.augment import CROPS
-from alexnet_dist.data.decode import ImageFile
+from alexnet_dist.data.augment import CROPS, seen
+from alexnet_dist.data.decode import ImageError, ImageFile, decode
 from alexnet_dist.data.decoded import Decoded, EvaluationPixels, decoded
 from alexnet_dist.errors import UserError
 from alexnet_dist.kernels.loss import softmax
+from alexnet_dist.model.explain import EXPLAINERS, Explained
 from alexnet_dist.model.network import AlexNet
 from alexnet_dist.model.predict import activations, mean_over_crops, most_probable
 from alexnet_dist.runs import checkpoint
@@ -67,14 +68,56 @@ class Predictor:
 
         A class without a name has its number.
         """
-        names = self.class_names or [str(number) for number in range(self.network.num_classes)]
+        names = self.names
         return [[(names[index], float(row[index])) for index in most_probable(row, k)] for row in probabilities]
+
+    @property
+    def names(self) -> list[str]:
+        """The classes' names; a class without a name has its number."""
+        return self.class_names or [str(number) for number in range(self.network.num_classes)]
+
+    @property
+    def threads(self) -> int:
+        """How many threads compute, and decode images."""
+        return self._team.size
+
+    def explain(self, image: ImageLike, label: int | str | None = None, *, by: str = "grad-cam") -> NDArray[np.float32]:
+        """Where the network looks: a map [height, width] in [0, 1] over an image, as large as it is when it stands upright.
+
+        1 is what speaks most for the class `label` (its number or name; by default the most probable one), 0 what doesn't, or
+        lies outside of the central crop. `by` is "grad-cam" or "occlusion" (model/explain.py). Raises as `predict`, and
+        ValueError for another class or `by`.
+        """
+        name = _pictures(image)[0]
+        number = None if label is None else self._number_of(label)
+        try:
+            picture = decode(name)
+            part = next(self.decode([picture]))
+            for problem in part.problems.values():
+                raise problem
+        except ImageError as error:
+            raise UserError(f"{'the image' if isinstance(name, Image.Image) else name} {error}") from error
+        explained = self.explained(part, None if number is None else [number], by)
+        return explained.over(0, *picture.size, seen(*picture.size, self.network.image_size))
+
+    def explained(self, part: Decoded, labels: Sequence[int] | None = None, by: str = "grad-cam") -> Explained:
+        """Where the network looks in the crops of a batch of `decode`, for a class of each; by default the most probable one.
+
+        Raises ValueError for another `by` than those of `explain`.
+        """
+        if by not in EXPLAINERS:
+            raise ValueError(f"by is {by!r}, but must be one of {', '.join(EXPLAINERS)}")
+        with self._lock, one_blas_thread():
+            return EXPLAINERS[by](self._net, part.crops, labels)
 
     def decode(self, images: Sequence[ImageFile], *, ten_crop: bool = False) -> Iterator[Decoded]:
         """The images' crops in batches of up to `batch_size` crops (of one image at least); with what can't be read."""
-        network = self.network
-        pixels = EvaluationPixels(network.image_size, network.interpolation, ten_crop)
+        pixels = self.pixels(ten_crop)
         return decoded(images, pixels, max(1, self._net.batch // pixels.crops), self._team.size)
+
+    def pixels(self, ten_crop: bool = False) -> EvaluationPixels:
+        """What the network is given of an image."""
+        return EvaluationPixels(self.network.image_size, self.network.interpolation, ten_crop)
 
     def logits(self, part: Decoded, *, ten_crop: bool = False) -> NDArray[np.float32]:
         """Logits [N, classes] of a batch of `decode`; with `ten_crop`, of the mean probabilities of each image's crops."""
@@ -108,6 +151,14 @@ class Predictor:
                 raise UserError(f"{f'image {index}' if isinstance(name, Image.Image) else name} {problem}") from problem
             results.append(output(part))
         return np.concatenate(results or [output(self._nothing())])
+
+    def _number_of(self, label: int | str) -> int:
+        names = self.class_names or []
+        if isinstance(label, str) and label in names:
+            return names.index(label)
+        if isinstance(label, str) or not 0 <= label < self.network.num_classes:
+            raise ValueError(f"label is {label!r}, which is no class of this network")
+        return int(label)
 
     def _nothing(self) -> Decoded:
         """A batch without images, whose results have the right shape."""

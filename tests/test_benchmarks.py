@@ -234,3 +234,29 @@ def test_data():
         assert training[name]["images_per_second"] > 0
         assert set(training[name]["times_as_fast_as"]) == {"synthetic"}
     assert training["synthetic"]["times_as_fast_as"] == {"synthetic": 1}
+
+
+def serving_rows(*flags):
+    pytest.importorskip("starlette", reason="the extra `serve` is not installed")
+    few = ("--clients", "2", "--requests", "2", "--rounds", "1", "--threads", "1", "--batch", "2")
+    result = last_line("serving.py", *few, *flags)
+    assert {"clients", "threads", "batch", "others_share"} <= set(result)
+    for row in result["results"]:
+        assert 0 < row["p50_ms"] <= row["p99_ms"]
+        assert row["images_per_second"] > 0
+    return result["results"]
+
+
+def test_serving():
+    rows = serving_rows()
+    assert [(row["server"], row["item"]) for row in rows] == [
+        ("alexnet_dist", "classes"),
+        ("alexnet_dist", "classes and map"),
+    ]
+
+
+@needs_torch
+def test_serving_beside_pytorch():
+    others = [row for row in serving_rows("--against", "torch") if row["server"] != "alexnet_dist"]
+    assert [row["server"] for row in others] == ["torch float32 nchw", "torch float32 channels_last"]
+    assert all(row["item"] == "classes" and row["p50_ratio"] > 0 for row in others)

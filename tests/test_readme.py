@@ -52,6 +52,9 @@ COVERED = {
     "mpirun -n 4 python -m alexnet_dist.prepare imagenet downloads --size 256 --output imagenet": (
         "test_prepare_imagenet.py, with tiny archives"
     ),
+    "pip install '.[serve]'": "the extra `test` has the same; the extra is checked below",
+    "python -m alexnet_dist.serve --load runs/flowers": "tests/serving; it runs until it is stopped",
+    "curl --data-binary @photo.jpg 'http://127.0.0.1:8000/predict?topk=3'": "tests/serving sends the same",
     LAYOUT: "test_launch.py starts it with a fake mpirun, test_layout.py measures for real",
     "python -m alexnet_dist.convert alexnet-owt-7be5be79.pth imagenet.safetensors": "tests/weights; it needs PyTorch",
     "python -m alexnet_dist.convert runs/flowers/best.safetensors flowers.onnx": "tests/weights; it needs onnx",
@@ -102,6 +105,7 @@ def test_every_flag_exists() -> None:
         "--shm-size",
         "--with-ft",
         "--mca",
+        "--data-binary",
     }
     for build in PARSERS.values():
         known |= option_strings(build())

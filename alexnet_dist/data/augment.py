@@ -19,7 +19,7 @@ from alexnet_dist.data.decode import MAX_PIXELS, ImageError, ImageFile, decode, 
 from alexnet_dist.data.erasing import erase_
 
 ImageArray = NDArray[np.float32]  # [size, size, 3], C-contiguous: one image of a batch
-Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
+Box = tuple[float, float, float, float]  # left, top, right, bottom; in pixels where nothing else is said
 BoxChoice = Callable[[int, int, int, np.random.Generator], Box]  # of the image's width and height, and the crop's size
 
 # Of the training images of ImageNet, on the scale of 0 to 1: red, green, blue.
@@ -124,18 +124,24 @@ def scaled(image: ImageFile, size: int, interpolation: str) -> Image.Image:
     Raises ImageError, also for an image so thin that its scaled long side would fill the memory.
     """
     picture = decode(image)
-    short, long = sorted(picture.size)
-    extents = short_side(size), short_side(size) * long // short
+    extents = _scaled_extents(*picture.size, size)
     if extents[0] * extents[1] > MAX_PIXELS:
         raise ImageError(f"is too thin: {picture.width} x {picture.height} pixels")
     # Scaling only a crop would be faster, but some pixels would differ by one.
-    return picture.resize(extents if picture.width <= picture.height else extents[::-1], INTERPOLATIONS[interpolation])
+    return picture.resize(extents, INTERPOLATIONS[interpolation])
 
 
 def central_crop(picture: Image.Image, size: int) -> Image.Image:
     """The central size x size pixels."""
-    left, top = (round((extent - size) / 2) for extent in picture.size)
-    return _square(picture, left, top, size)
+    return _square(picture, *_centred(picture.size, size), size)
+
+
+def seen(width: int, height: int, size: int) -> Box:
+    """Which part of an image of width x height pixels evaluation's central crop of `size` shows: left, top, right, bottom as
+    shares of the image's width and height."""
+    w, h = _scaled_extents(width, height, size)
+    left, top = _centred((w, h), size)
+    return left / w, top / h, (left + size) / w, (top + size) / h
 
 
 def short_side(size: int) -> int:
@@ -179,6 +185,19 @@ def normalize(image: Image.Image, out: ImageArray, noise: NDArray[np.float64] | 
     np.divide(np.asarray(image).reshape(h, w * 3), np.float32(255), out=rows)
     rows -= np.tile(MEAN if noise is None else MEAN - noise.astype(np.float32), w)
     rows /= np.tile(STD, w)
+
+
+def _scaled_extents(width: int, height: int, size: int) -> tuple[int, int]:
+    """Width and height of an image whose short side has been scaled to `short_side(size)`."""
+    short, long = sorted((width, height))
+    extents = short_side(size), short_side(size) * long // short
+    return extents if width <= height else extents[::-1]
+
+
+def _centred(extents: tuple[int, int], size: int) -> tuple[int, int]:
+    """Where the central size x size pixels begin: left, top."""
+    left, top = (round((extent - size) / 2) for extent in extents)
+    return left, top
 
 
 def _square(picture: Image.Image, left: int, top: int, size: int) -> Image.Image:

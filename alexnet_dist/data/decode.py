@@ -48,6 +48,10 @@ class ImageError(UserError):
     """An image that can't be used. The text continues a sentence that begins with the image's path: `is truncated`."""
 
 
+class TooManyPixels(ImageError):
+    """An image that may be whole, but is greater than MAX_PIXELS."""
+
+
 class Picture:
     """An open image whose header has been read. `open_image` makes it."""
 
@@ -82,7 +86,11 @@ class Picture:
                 self._image.draft(None, (width // reduction, height // reduction))
             self._image.load()
             rgb = _to_rgb(self._image)
-            return rgb.transpose(_UPRIGHT[self._orientation]) if self._orientation != 1 else rgb
+            if self._orientation == 1:
+                return rgb
+            upright = rgb.transpose(_UPRIGHT[self._orientation])
+            upright.info = {}  # or it would be turned again when it is decoded again
+            return upright
 
 
 @contextmanager
@@ -128,7 +136,7 @@ def _open(file: BinaryIO) -> PillowFile.ImageFile:
     image.decodermaxblock = max(len(content), 1)
     pixels = image.width * image.height
     if pixels > MAX_PIXELS:
-        raise ImageError(f"has {pixels} pixels, more than {MAX_PIXELS}; make it smaller")
+        raise TooManyPixels(f"has {pixels} pixels, more than {MAX_PIXELS}; make it smaller")
     if isinstance(image, PngImageFile):
         image.load()  # a PNG may store its orientation after its pixels
     return image

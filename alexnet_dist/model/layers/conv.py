@@ -63,9 +63,7 @@ class ConvBlock:
 
     def forward(self, x: np.ndarray, dropout: DropoutKey | None) -> np.ndarray:
         """y [N, H, W, C] of x [N, H, W, C]."""
-        if not self._prepared:
-            self.convolution.prepare(self.team)
-            self._prepared = True
+        self._prepare()
         for part in (part for piece in self._pieces(len(x)) for part in self._chunks(piece)):
             with self.team.shared.frame():
                 images = x[part] if self.pieces else self._at_least(x[part])
@@ -75,9 +73,28 @@ class ConvBlock:
         self.images = len(x)
         return self.y[: len(x)]
 
+    def unpooled(self, x: np.ndarray) -> np.ndarray:
+        """What is pooled for x [N, H, W, C], but after bias and ReLU: [N, P, Q, K], in memory of its own."""
+        self._prepare()
+        rows, columns, _ = self.map_shape
+        y = empty((len(x), *self.map_shape))
+        for part in self._chunks(slice(0, len(x))):
+            with self.team.shared.frame():
+                z = self.team.shared.take((part.stop - part.start, *self.convolution.map_shape))
+                self.convolution.forward(self.team, x[part], z)
+                np.add(z[:, :rows, :columns], self.parameters.b, out=y[part])
+        if self.relu:
+            pointwise.relu_forward_(y)
+        return y
+
     def weights_changed(self) -> None:
         """The weights are not those that forward has prepared: it prepares them anew."""
         self._prepared = False
+
+    def _prepare(self) -> None:
+        if not self._prepared:
+            self.convolution.prepare(self.team)
+            self._prepared = True
 
     def _at_least(self, x: np.ndarray) -> np.ndarray:
         """x, with zeros behind it where it has fewer images than a product should have."""
