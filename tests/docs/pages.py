@@ -1,7 +1,7 @@
 """The pages of docs/ as their readers use them: files are saved, commands and programs are run, in the page's order.
 
-A block of code is ```` ```bash ````: commands, each line by itself unless it ends in a backslash or is indented; a language with
-a title (```` ```python title="draw.py" ````): a file of that name; ```` ```python ````: a program. Others are only read.
+A block of code in `bash` has commands, one a line, or a loop whose lines are indented. One with a title, such as
+`python title="draw.py"`, is a file of that name; one in `python` without a title is a program. Others are only read.
 """
 
 import os
@@ -39,9 +39,8 @@ def sections(page: str) -> dict[str, str]:
 
 
 def commands(text: str) -> list[str]:
-    """The commands of a block: lines that belong together, because the first begins a loop, are one."""
-    whole = re.sub(r"\\\n *", "", text)
-    return [part.strip() for part in re.split(r"\n(?=\S)(?!done|fi\b)", whole) if part.strip()]
+    """The commands of a block; a loop is one."""
+    return [part.strip() for part in re.split(r"\n(?=\S)(?!done\b)", text) if part.strip()]
 
 
 def small(command: str, epochs: int | None = None) -> str:

@@ -40,7 +40,7 @@ def elsewhere(addresses: list[str]) -> list[str]:
 def build(folder: Path, *flags: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder, *flags]
     # A proxy that isn't there: a build that asks the network for something fails.
-    environment = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
+    environment = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     environment |= {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False
@@ -72,7 +72,9 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
 
 
 def test_what_is_loaded_from_elsewhere_is_noticed() -> None:
-    page = '<link rel="stylesheet" href="//a.b/c.css"><a href="https://x.y">z</a><script src="https://d.e/f.js"></script>'
+    page = (
+        '<link rel="stylesheet" href="//a.b/c.css"><a href="https://x.y">z</a><script src="https://d.e/f.js"></script>'
+    )
     assert elsewhere(Loaded(page).addresses) == ["//a.b/c.css", "https://d.e/f.js"]
 
 
@@ -84,7 +86,7 @@ def test_every_program_and_flag_is_in_the_reference(site: Path) -> None:
     text = html.unescape((site / "programs.html").read_text(encoding="utf-8"))
     assert parsers()
     for name, parser in parsers().items():
-        assert f"<h2 id=\"{name}\">" in text, f"docs/programs.md lacks {name}"
+        assert f'<h2 id="{name}">' in text, f"docs/programs.md lacks {name}"
         for action in parser._actions:
             for option in set(action.option_strings) - {"-h", "--help"}:
                 assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", text), f"{name} {option}"
