@@ -1,0 +1,46 @@
+"""The tutorial does what it says: its own blocks, in their order, with few pictures and a small network."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from end_to_end.launcher import needs_mpirun
+from pages import DOCS, blocks, follow
+
+PAGE = (DOCS / "tutorial.md").read_text(encoding="utf-8")
+CLASSES = ["checks", "dots", "rings", "stripes", "waves"]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    folder = tmp_path_factory.mktemp("tutorial")
+    return folder, follow(PAGE, folder)
+
+
+@needs_mpirun
+def test_every_command_works(done: tuple[Path, list[str]]) -> None:
+    folder, printed = done
+    assert len(printed) > 8
+    assert (folder / "runs/patterns/complete").exists()
+    assert (folder / "patterns/classes.txt").read_text().split() == CLASSES
+    log = (folder / "runs/patterns/train.log").read_text()
+    assert "epoch 10/10" in log  # of the first command
+    assert "epoch 20/20" in log  # of the one that goes on
+    assert "epoch 10/20" not in log
+
+
+@needs_mpirun
+def test_what_it_reads_out_is_there(done: tuple[Path, list[str]]) -> None:
+    folder, printed = done
+    with (folder / "confusion.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert len(rows) == 1 + len(CLASSES)
+    assert [row[0] for row in rows[1:]] == CLASSES
+    assert sum(name in printed[-2] for name in CLASSES) == 3  # inference, --topk 3
+    assert printed[-1].count("[(") == 2  # the program, k=2 of two pictures
+    assert printed[-1].count("('") == 4
+
+
+def test_no_block_is_passed_over() -> None:
+    assert PAGE.count("```") == 2 * len(blocks(PAGE))
+    assert {block.language for block in blocks(PAGE)} == {"text", "python", "bash", "toml"}
