@@ -12,7 +12,7 @@ import alexnet_dist
 PACKAGE = Path(alexnet_dist.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
-PROGRAMS = {"train", "evaluate", "inference", "prepare", "layout", "convert", "supervise"}
+PROGRAMS = {"train", "evaluate", "inference", "prepare", "layout", "convert", "supervise", "report"}
 BELOW_PROGRAMS = {
     "cli",
     "errors",
@@ -27,6 +27,7 @@ BELOW_PROGRAMS = {
     "predictor",
     "weights",
     "supervision",
+    "reporting",
 }
 # Module or folder -> what it may import, from this package and others, besides the standard library. The rule with the
 # longest name that fits a module counts; a folder stands for all that is in it.
@@ -56,6 +57,13 @@ RULES = {
     "preparation.imagenet": {"PIL", "preparation", "comm.ranks", "data", "errors", "support"},
     "preparation.progress": {"rich"},
     "preparation.digits": {"numpy", "PIL", "sklearn", "preparation", "errors", "support"},
+    "reporting": {"reporting", "errors", "runs", "support"},
+    "reporting.predictions": {"numpy", "errors"},
+    "reporting.pictures": {"numpy", "PIL", "data", "errors", "model.architecture", "runs.checkpoint"},
+    "reporting.figures": {"altair", "vl_convert", "reporting", "support"},
+    "reporting.curves": {"altair", "reporting", "runs"},
+    "reporting.classes": {"altair", "reporting"},
+    "reporting.page": {"altair", "vl_convert", "jinja2", "reporting", "errors", "runs", "support"},
     "training": {"numpy", "training", "comm", "data", "errors", "kernels", "model", "runs", "support"},
     "supervision": {"supervision", "errors", "support"},
     "supervision.command": {"supervision", "errors", "support", "training.config", "training.flags"},

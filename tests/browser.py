@@ -1,0 +1,42 @@
+"""A real browser for tests: headless Chromium by Selenium. Where there is none, the test is skipped and says so."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+FLAGS = (
+    "--headless=new",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",  # in containers it is often too small
+    "--force-device-scale-factor=1",
+)
+
+
+@contextmanager
+def open_browser() -> Iterator[Any]:
+    """A browser of its own with an empty profile: a Selenium WebDriver, whose logs `browser` (the console) and
+    `performance` (what DevTools tells, requests among it) can be read with get_log."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="the package selenium is missing")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("there is no chromium with chromedriver (Debian: apt-get install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        for flag in (*FLAGS, f"--user-data-dir={profile}", *(["--no-sandbox"] if os.geteuid() == 0 else [])):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
+        try:
+            yield browser
+        finally:
+            browser.quit()
