@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_info
 from alexnet_dist.data.loader import Batch
 from alexnet_dist.model.architecture import Network
 from alexnet_dist.model.parameters import initialize
+from alexnet_dist.support.processor import processor
 from alexnet_dist.support.threads import Team, available_cores
 from alexnet_dist.support.workspace import empty
 from alexnet_dist.training.optim import SGD
@@ -32,12 +33,6 @@ DISTURBED = 0.05  # of the processors' time: figures measured while others used 
 
 def describe_machine(*packages: str) -> dict[str, Any]:
     """Processor, cores and versions."""
-    model = platform.machine()
-    with open("/proc/cpuinfo") as file:
-        for line in file:
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
     blas = next((f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}" for pool in threadpool_info()
                  if pool["user_api"] == "blas"), "unknown")  # fmt: skip
     versions = {}
@@ -47,7 +42,7 @@ def describe_machine(*packages: str) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             versions[package] = "absent"
     return {
-        "processor": model,
+        "processor": processor(),
         "cores": available_cores(),
         "python": platform.python_version(),
         "blas": blas,

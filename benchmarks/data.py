@@ -32,6 +32,7 @@ from alexnet_dist.data.augment import MEAN, STD, Augmentation, load_for_training
 from alexnet_dist.data.loader import Loader
 from alexnet_dist.data.sources import open_images
 from alexnet_dist.preparation.pack import pack
+from alexnet_dist.runs.metrics import read_rows
 from alexnet_dist.support.randomness import Purpose, generator
 
 if TYPE_CHECKING:
@@ -156,8 +157,7 @@ def work_training(kind: str, folder: Path, threads: int, batch: int) -> None:
                 trainer(run).run()
             if (trainer is SyntheticTrainer) != bool(loaded):
                 raise SystemExit("the trainer has not taken the loader that was meant for it")
-            lines = map(json.loads, (Path(output) / "metrics.jsonl").read_text().splitlines())
-            speeds = [line["images_per_second"] for line in lines if line["event"] == "step"]
+            speeds = [row["images_per_second"] for row in read_rows(Path(output), "steps")]
         counted = speeds[NOT_COUNTED[0] : len(speeds) - NOT_COUNTED[1]]
         return {"seconds": sum(1 / speed for speed in counted) / len(counted)}
 

@@ -26,6 +26,7 @@ from common import describe_machine, load_average
 
 from alexnet_dist.data.image_list import read_image_list
 from alexnet_dist.errors import UserError
+from alexnet_dist.runs.metrics import read_rows
 from alexnet_dist.training.flags import build_parser
 
 RECIPE = ["--image-size=64", "--width=0.25", "--crop=none", "--epochs=3", "--global-batch=32", "--threads=1"]
@@ -76,8 +77,7 @@ def train_both(flags: list[str], seed: int, exchange: list[str], folder: Path) -
             for _, other in runs.values():
                 other.terminate()
             raise SystemExit(f"{side} has failed:\n{(folder / f'{side}-{seed}.txt').read_text()}")
-        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-        curve = [line["validation"]["top1"] for line in lines if line["event"] == "epoch"]
+        curve = [row["val_top1"] for row in read_rows(out, "epochs")]
         results[side] = {"seed": seed, "curve": curve, "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1)}
     return results
 

@@ -58,7 +58,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         samples = watch(args, flags, folder)
         run = folder / "run"
-        states = len([line for line in (run / "metrics.jsonl").open() if '"checkpoint"' in line])
+        states = len([line for line in (run / "events.jsonl").open() if '"checkpoint"' in line])
         left = [path.name for path in run.iterdir() if path.name.startswith(".")]
     result = compare(samples)
     print(f"{'':22}{'first':>10}{'last':>10}{'change':>9}")
@@ -90,10 +90,10 @@ def watch(args: argparse.Namespace, flags: list[str], folder: Path) -> list[Samp
     samples = []
     with open(folder / "out.txt", "w") as out, open(folder / "samples.jsonl", "w") as file:
         process = subprocess.Popen([*command, *flags], cwd=folder, stdout=out, env=os.environ | {MARK: mark})
-        wait_for_steps(process, folder / "run" / "metrics.jsonl")
+        wait_for_steps(process, folder / "run" / "steps.jsonl")
         start = time.monotonic()
         while (seconds := time.monotonic() - start) < 60 * args.minutes and process.poll() is None:
-            samples.append(look(seconds, ranks_of(mark), folder / "run" / "metrics.jsonl"))
+            samples.append(look(seconds, ranks_of(mark), folder / "run" / "steps.jsonl"))
             file.write(json.dumps(asdict(samples[-1])) + "\n")
             file.flush()
             time.sleep(args.every)
@@ -148,7 +148,7 @@ def look(seconds: float, pids: list[int], metrics: Path) -> Sample:
 def latest_step(metrics: Path) -> int:
     with open(metrics, "rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
-        lines = [line for line in file.read().split(b"\n")[:-1] if line.startswith(b'{"event": "step"')]
+        lines = [line for line in file.read().split(b"\n")[:-1] if line.startswith(b"{")]
     return int(json.loads(lines[-1])["step"]) if lines else 0
 
 

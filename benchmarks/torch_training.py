@@ -4,8 +4,8 @@
 
 One process, images decoded once and kept in memory, PyTorch's own initial weights, order, flips and dropout, drawn from
 the same distributions. `--exchange` takes parts of the training from alexnet_dist instead, so that a difference between
-the two can be traced to one of them; with all of them only rounding is left. Writes `metrics.jsonl` with the lines that
-alexnet-train writes, of fewer fields. Flags that it doesn't know how to follow are refused.
+the two can be traced to one of them; with all of them only rounding is left. Writes `steps.jsonl` and `epochs.jsonl`, as
+alexnet-train does, with fewer columns. Flags that it doesn't know how to follow are refused.
 """
 
 import sys
@@ -245,10 +245,10 @@ def run(args: Any) -> int:
     training = Training(config, take)
     for epoch in range(config.epochs):
         for values in training.epoch(epoch):
-            out.metrics("step", epoch=epoch, step=training.step, **values)
+            out.metrics("steps", epoch=epoch + 1, step=training.step, **values)
         result = training.validate()
         log.info("epoch %d/%d  validation top-1 %.2f%%", epoch + 1, config.epochs, 100 * result["top1"])
-        out.metrics("epoch", epoch=epoch, step=training.step, validation=result)
+        out.metrics("epochs", epoch=epoch + 1, step=training.step, **{f"val_{name}": result[name] for name in result})
     out.close()
     return 0
 

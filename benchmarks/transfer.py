@@ -23,6 +23,7 @@ from common import describe_machine, load_average
 from learning import standard_error
 
 from alexnet_dist.data.image_list import ImageList, read_image_list
+from alexnet_dist.runs.metrics import read_rows
 
 NETWORK = ["--image-size=64", "--width=0.25", "--crop=none", "--lr-scheduler=cosine", "--global-batch=32"]
 BEFORE = [*NETWORK, "--epochs=2", "--lr=0.005", "--lr-warmup-epochs=0.2"]
@@ -47,17 +48,17 @@ def write_classes(images: ImageList, classes: list[int], out: Path, most: int | 
 
 
 def train(flags: Iterable[str], data: Path, val: Path, out: Path) -> list[dict[str, Any]]:
-    """The run's events in metrics.jsonl, from its own program."""
+    """The run's epochs, from its own program."""
     command = [sys.executable, "-m", "alexnet_dist.train", *flags, "--data", str(data), "--val", str(val)]
     done = subprocess.run([*command, "--output-dir", str(out), "--keep", "1"], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"training has failed:\n{done.stdout}{done.stderr}")
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return read_rows(out, "epochs")
 
 
-def accuracy(events: list[dict[str, Any]]) -> float:
+def accuracy(epochs: list[dict[str, Any]]) -> float:
     """Of the last epoch."""
-    return float([event for event in events if event["event"] == "epoch"][-1]["validation"]["top1"])
+    return float(epochs[-1]["val_top1"])
 
 
 def main() -> None:

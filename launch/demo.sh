@@ -39,7 +39,8 @@ cat <<END
 
 Best weights      $run/best.safetensors
 Last checkpoint   $run/latest.safetensors
-Log, metrics      $run/train.log, $run/metrics.jsonl
+Report            $run/report.html (open it in a browser)
+Log, metrics      $run/train.log, $run/steps.jsonl, $run/epochs.jsonl
 
 To train on images of your own (images.list: \`class_id image_path\` a line), in their folder:
   . $(printf %q "$venv/bin/activate")

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from alexnet_dist.runs.metrics import read_rows
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 
@@ -187,9 +189,9 @@ def test_learning_with_all_parts_exchanged(two_lists, tmp_path, optimizer):
         ]
         done = subprocess.run([sys.executable, *program.split(), *flags], capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, done.stderr
-        lines = [json.loads(line) for line in (tmp_path / str(len(losses)) / "metrics.jsonl").read_text().splitlines()]
-        of_steps = [line["loss"] for line in lines if line["event"] == "step"]
-        losses[program] = of_steps + [line["validation"]["loss"] for line in lines if line["event"] == "epoch"]
+        run = tmp_path / str(len(losses))
+        of_steps, of_epochs = read_rows(run, "steps"), read_rows(run, "epochs")
+        losses[program] = [row["loss"] for row in of_steps] + [row["val_loss"] for row in of_epochs]
     ours, theirs = losses.values()
     assert len(ours) == 12 + 3
     assert max(ours) - min(ours) > 0.01

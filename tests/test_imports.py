@@ -67,6 +67,7 @@ RULES = {
     "training": {"numpy", "training", "comm", "data", "errors", "kernels", "model", "runs", "support"},
     "supervision": {"supervision", "errors", "support"},
     "supervision.command": {"supervision", "errors", "support", "training.config", "training.flags"},
+    "training.description": {"training", "support", "__version__"},
     "training.flags": {"training", "cli", "errors", "model"},
     "training.optim": {"numpy", "support.workspace"},
     "training.schedule": set(),

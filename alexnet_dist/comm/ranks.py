@@ -27,6 +27,10 @@ class Ranks:
     rank, size = 0, 1
     commits = False  # whether `commit` of a World does something: see elastic.py
 
+    def library(self) -> str:
+        """Not collective: what the ranks are connected by, with its version: `MPICH Version: 5.0.0`."""
+        return "none"
+
     def sum(self, values: list[float]) -> list[float]:
         """The sums over the ranks of some numbers, in float64 (exact for integers below 2**53)."""
         return [float(value) for value in values]

@@ -1,35 +1,41 @@
-"""A run's output: a log for people on stdout and in a file, and metrics for programs, one JSON object a line.
+"""A run's output: a log for people on stdout and in a file, and metrics for programs, see metrics.py.
 
 Only rank 0 writes. On the other ranks the same calls do nothing, so that all ranks run the same code. Under mpirun,
 stdout is often not a terminal: there are no progress bars, only whole lines.
 """
 
-import errno
-import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from io import FileIO
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from alexnet_dist.support.files import writing
+from alexnet_dist.errors import UserError
+from alexnet_dist.runs.metrics import INFO, TABLES, Row, read_info
+from alexnet_dist.runs.rows import RowsFile
+from alexnet_dist.support.files import write_text, writing
+from alexnet_dist.support.readable_json import dump_json
 
 log = logging.getLogger("alexnet_dist")
 
 
 class RunLog:
-    """`train.log` and `metrics.jsonl` in a run's folder, both appended to; silent unless `enabled`.
+    """`train.log` and the tables of metrics in a run's folder, all appended to; silent unless `enabled`.
 
-    Lines that people were told before it was opened, `said`, go to the file alone.
-    Raises UserError where the folder can't be written.
+    `attempt` counts how often the run has been started, this time included. Each of `listeners` is called with a table's
+    name and each row that is added to it. Lines that people were told before the log was opened, `said`, go to the file
+    alone. Raises UserError where the folder can't be written.
     """
 
     def __init__(self, folder: Path, enabled: bool, said: Sequence[str] = ()) -> None:
-        self._metrics: FileIO | None = None
-        self._failed = False
+        self.attempt = 1
+        self.listeners: list[Callable[[str, Row], None]] = []
+        self._folder = folder
+        self._tables: dict[str, RowsFile] = {}
+        self._failing: set[str] = set()  # tables that can't be written
         log.handlers.clear()
         log.propagate = False
         log.setLevel(logging.INFO if enabled else logging.CRITICAL + 1)
@@ -50,8 +56,8 @@ class RunLog:
             )
             log.addHandler(handler)
         self.note(*said)
-        self._metrics = FileIO(folder / "metrics.jsonl", "a+")
-        _cut_torn_line(self._metrics)
+        self._tables = {name: RowsFile(folder / f"{name}.jsonl") for name in TABLES}
+        self.attempt += max(int(table.last().get("attempt", 0)) for table in self._tables.values())
 
     def note(self, *lines: str) -> None:
         """Lines that people are told elsewhere: to the file alone."""
@@ -60,34 +66,49 @@ class RunLog:
                 for line in lines:
                     handler.handle(log.makeRecord(log.name, logging.INFO, "", 0, line, (), None))
 
-    def metrics(self, event: str, **values: Any) -> None:
-        """Appends one line of metrics. Where that can't be written it is left out: the run is worth more. That is said
-        once, and once when it works again."""
-        if self._metrics is None:
+    def describe(self, info: dict[str, Any], start: Row) -> None:
+        """Writes run.json: what is known of the run, and its starts, of which this one is the last."""
+        if not self._tables:
             return
-        line = json.dumps({"event": event, **values}).encode() + b"\n"
+        before: list[Row] = []
+        with suppress(UserError):  # what can't be read is lost, and not worth more than the run
+            before = read_info(self._folder).get("starts", [])
+        starts = [*before, {"attempt": self.attempt, "time": now(), **start}]
+        self.replace(INFO, dump_json({**info, "starts": starts}, indent=1) + "\n")
+
+    def replace(self, name: str, text: str) -> None:
+        """Writes a whole file of the run's folder anew; where that can't be done, people are told, and the run goes on."""
+        if not self._tables:
+            return
         try:
-            if self._metrics.write(line) != len(line):  # the disk is full
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write_text(self._folder / name, text)
+        except UserError as error:
+            log.warning("WARNING: %s. Training goes on without", error)
+
+    def metrics(self, table: str, **values: Any) -> None:
+        """Adds a row to a table. Where that can't be written it is left out: the run is worth more. That is said once, and
+        once when it works again."""
+        if not self._tables:
+            return
+        file, row = self._tables[table], {"time": now(), "attempt": self.attempt, **values}
+        try:
+            file.add(row)
         except OSError as error:
-            if not self._failed:
-                log.warning(
-                    "WARNING: %s can't be written: %s. Training goes on without", self._metrics.name, error.strerror
-                )
-            self._failed = True
-            with suppress(OSError):
-                _cut_torn_line(self._metrics)
+            if not self._failing:
+                log.warning("WARNING: %s can't be written: %s. Training goes on without", file.name, error.strerror)
+            self._failing.add(table)
         else:
-            if self._failed:
-                log.warning("%s can be written again", self._metrics.name)
-            self._failed = False
+            if self._failing == {table}:
+                log.warning("%s can be written again", file.name)
+            self._failing.discard(table)
+        for listener in self.listeners:
+            listener(table, row)
 
     def sync(self) -> None:
-        """Flushes both files to the disk: before a state that is newer than their last lines would be there without them."""
-        if self._metrics is None:
-            return
-        with suppress(OSError):
-            os.fsync(self._metrics.fileno())
+        """Flushes all files to the disk: before a state that is newer than their last lines would be there without them."""
+        for table in self._tables.values():
+            with suppress(OSError):
+                table.sync()
         for handler in log.handlers:
             if isinstance(handler, logging.FileHandler) and handler.stream is not None:
                 with suppress(OSError):
@@ -98,9 +119,14 @@ class RunLog:
         for handler in log.handlers:
             handler.close()
         log.handlers.clear()
-        if self._metrics is not None:
+        for table in self._tables.values():
             with suppress(OSError):  # a failure to write has been reported already
-                self._metrics.close()
+                table.close()
+
+
+def now() -> str:
+    """The time as metrics have it: ISO 8601 in UTC, with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def warn(rank: int, ranks: int, text: str) -> None:
@@ -111,17 +137,3 @@ def warn(rank: int, ranks: int, text: str) -> None:
     else:
         sys.stderr.write(f"{line}\n")  # one write, so that the lines of several ranks don't mingle
         sys.stderr.flush()
-
-
-def _cut_torn_line(file: FileIO) -> None:
-    """Ends a file of lines after its last whole line: the rest was being written when the power or the disk failed."""
-    end = file.seek(0, os.SEEK_END)
-    while end > 0:
-        start = max(0, end - 4096)
-        file.seek(start)
-        line_break = file.read(end - start).rfind(b"\n")
-        if line_break >= 0:
-            end = start + line_break + 1
-            break
-        end = start
-    file.truncate(end)

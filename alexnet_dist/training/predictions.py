@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -10,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_dist.comm.ranks import Ranks
+from alexnet_dist.data.source import ImageSource
 from alexnet_dist.kernels.loss import softmax
 from alexnet_dist.model.predict import most_probable
+
+TOP = 5  # classes of each image, unless somebody wants another number
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +42,20 @@ class Predictions:
             self._mine.append(Prediction(place, label, best, [float(row[index]) for index in best]))
 
     def gathered(self, world: Ranks) -> list[Prediction]:
-        """Collective: those of all ranks, in the order of the list."""
-        texts = world.all_texts([json.dumps(list(vars(one).values())) for one in self._mine])
-        return sorted((Prediction(*json.loads(text)) for text in texts), key=lambda one: one.place)
+        """Collective: on rank 0 those of all ranks, in the order of the list; on the others none."""
+        mine = json.dumps([list(vars(one).values()) for one in self._mine]).encode()
+        everyone = [Prediction(*values) for part in world.gathered(mine) for values in json.loads(part)]
+        return sorted(everyone, key=lambda one: one.place)
+
+
+def titles(images: ImageSource) -> Callable[[int], bytes]:
+    """How results name an image: as its source does, or as messages do where it has no `title`."""
+
+    def where(index: int) -> bytes:
+        return os.fsencode(images.where(index))
+
+    title: Callable[[int], bytes] = getattr(images, "title", where)
+    return title
 
 
 def predictions_csv(predictions: Sequence[Prediction], names: Sequence[str], image: Callable[[int], bytes]) -> str:

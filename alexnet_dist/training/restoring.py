@@ -14,12 +14,18 @@ from alexnet_dist.runs import checkpoint
 from alexnet_dist.training.not_finite import RESTORED_RATE, RESTORES
 from alexnet_dist.training.origin import fill, without_state
 from alexnet_dist.training.progress import Progress
+from alexnet_dist.training.schedule import Schedule
 from alexnet_dist.training.setup import Run
 
 
 def lowered(rate: float, progress: Progress) -> float:
     """The learning rate after the restorations so far."""
     return rate * RESTORED_RATE**progress.restores
+
+
+def rate(schedule: Schedule, progress: Progress, done: float) -> float:
+    """The learning rate after this share of the epoch."""
+    return lowered(schedule.rate(progress.epoch + done, progress.plateau), progress)
 
 
 def may_restore(progress: Progress) -> bool:

@@ -12,18 +12,19 @@ from alexnet_dist.data.source import ImageSource
 from alexnet_dist.data.storage import Patience
 from alexnet_dist.errors import STOPPED, SharedError
 from alexnet_dist.runs.log import log
-from alexnet_dist.runs.timeline import WORK_PHASES, slowest
 from alexnet_dist.support.activity import ACTIVITY
 from alexnet_dist.support.plural import plural
 from alexnet_dist.support.signals import StopSignals
+from alexnet_dist.training.description import describe
 from alexnet_dist.training.diagnosis import Diagnosis, Guessing
 from alexnet_dist.training.evaluation import evaluate
 from alexnet_dist.training.frozen_features import Kept, keep_features
 from alexnet_dist.training.not_finite import SKIPS, Diverged
+from alexnet_dist.training.predictions import TOP, Predictions
 from alexnet_dist.training.progress import Progress, Sums
 from alexnet_dist.training.replicas import compare_replicas
-from alexnet_dist.training.report import log_run_header, write_timeline
-from alexnet_dist.training.restoring import lowered, may_restore, restore
+from alexnet_dist.training.report import Validation, log_run_header, write_timeline
+from alexnet_dist.training.restoring import lowered, may_restore, rate, restore
 from alexnet_dist.training.saving import Saver
 from alexnet_dist.training.schedule import Plateau
 from alexnet_dist.training.setup import Run
@@ -47,7 +48,7 @@ class Trainer:
         self._saver = Saver(run)
         self._features: Kept | None = None  # of frozen layers, once they are computed
         self._reported: set[str] = set()  # messages about broken images that have been logged
-        self._work_seconds = dict.fromkeys(WORK_PHASES, 0.0)  # this rank's seconds by phase in this epoch
+        self._seconds = dict.fromkeys(run.engine.watch.seconds, 0.0)  # this rank's by phase in this epoch
 
     def run(self) -> int:
         """Trains to the end, or until a signal or the plateau stops it; returns the exit code."""
@@ -55,8 +56,7 @@ class Trainer:
             log.warning("WARNING: %s", self.run_.said)
         else:
             log_run_header(self.run_)
-        if self.run_.resumed is not None:
-            self.report.resumed(self.progress)
+        self.report.began(self.progress, describe(self.run_))
         self._saver.check_room()
         with self.signals:
             try:
@@ -103,13 +103,8 @@ class Trainer:
                     batch, failure = next_batch(batches)
                 with watch.phase("wait"):
                     readable = len(batch.labels) - len(batch.broken)
-                    facts: list[float] = [
-                        readable,
-                        len(batch.broken),
-                        self.signals.received,
-                        len(failure),
-                        *self._of_rank_0(),
-                    ]
+                    facts: list[float] = [readable, len(batch.broken), self.signals.received, len(failure)]
+                    facts += self._of_rank_0()
                     global_count, broken, stop, failures, save, lost = self.world.sum(facts)
                 if lost:
                     self._saver.wait()  # raises what went wrong
@@ -156,7 +151,7 @@ class Trainer:
     def _step(self, batch: Batch, global_count: int, steps: int) -> None:
         """One step of the epoch's `steps`, on `global_count` images over all ranks."""
         before = self.progress
-        lr = lowered(self.run_.schedule.rate(before.epoch + before.step_in_epoch / steps, before.plateau), before)
+        lr = rate(self.run_.schedule, before, before.step_in_epoch / steps)
         self._diagnosis.before_step(before.step, steps)
         sums = self.engine.step(batch, global_count, before.step, lr, skipped=before.void)
         after = replace(before, step_in_epoch=before.step_in_epoch + 1, step=before.step + 1)
@@ -166,7 +161,7 @@ class Trainer:
             self.progress = replace(after, sums=before.sums.plus(sums), void_in_a_row=0)
             self._diagnosis.after_step(self.progress)
         seconds = self.engine.watch.take()
-        self._work_seconds = {phase: before + seconds[phase] for phase, before in self._work_seconds.items()}
+        self._seconds = {phase: before + seconds[phase] for phase, before in self._seconds.items()}
         if not symptom:
             self.report.step(self.progress, sums, lr, seconds, steps)
 
@@ -227,13 +222,12 @@ class Trainer:
         plateau, skipped, best = self.progress.plateau, self.progress.broken, False
         if self._to_be_validated():
             try:
-                plateau, broken = self._validate()
+                plateau, broken, best = self._validate()
             except Interrupted:  # it is done again by who resumes
                 return "by a signal"
             skipped += broken
-            best = plateau.best < self.progress.plateau.best or not self.folder.best.exists()
         else:
-            self.report.epoch(self.progress, None, 0.0, skipped)
+            self._report_epoch(skipped, None)
         self._diagnosis.after_epoch(self.progress)
         self._report_slowest()
         self.progress = replace(
@@ -248,31 +242,42 @@ class Trainer:
         self._save_state(best)
         return ""
 
-    def _validate(self) -> tuple[Plateau, int]:
-        """Evaluates and reports; rank 0 decides on the learning rate and broadcasts it. Returns that, and how many images
-        were broken."""
+    def _validate(self) -> tuple[Plateau, int, bool]:
+        """Evaluates and reports; rank 0 decides on the learning rate, and whether the weights are the best so far. Returns
+        that, and how many images were broken in between."""
         start, before = time.perf_counter(), self.progress.plateau
         ACTIVITY.begin("validation")
-        features = self._features and self._features.val
+        features, seen = self._features and self._features.val, Predictions(TOP)
         with self.engine.averaged():
             result = evaluate(
-                self.engine.net, self.sources.val, self.world, self._workers, features=features, patience=self._patience
-            )
+                self.engine.net, self.sources.val, self.world, self._workers,
+                features=features, patience=self._patience, observe=seen.add,
+            )  # fmt: skip
             if result.broken:
                 self._report_broken(list(result.broken), len(result.broken), self.sources.val)
-            decision = self.world.broadcast_json(asdict(before.observe(result.error, self.run_.schedule)))
+            after = before.observe(result.error, self.run_.schedule)
+            best = after.best < before.best or not self.folder.best.exists()
+            decision, best = self.world.broadcast_json([asdict(after), best])
             broken = len(result.broken)
-            self.report.epoch(self.progress, result, time.perf_counter() - start, self.progress.broken + broken)
-            self.report.plateau(before, Plateau(**decision))
+            validation = Validation(result, time.perf_counter() - start, best)
+            self._report_epoch(self.progress.broken + broken, validation)
+            self.report.plateau(self.progress, Plateau(**decision))
             self.run_.samples.report(self.engine.net, self.sources.class_names)
-        return Plateau(**decision), broken
+        if best:
+            self.report.predictions(self.sources, seen.gathered(self.world))
+        return Plateau(**decision), broken, best
+
+    def _report_epoch(self, skipped: int, validation: Validation | None) -> None:
+        steps = self.progress.step_in_epoch
+        self.report.epoch(
+            self.progress, rate(self.run_.schedule, self.progress, (steps - 1) / steps), skipped, validation
+        )
 
     def _report_slowest(self) -> None:
-        """Logs which rank the others have waited for in this epoch."""
-        everyone = [json.loads(text) for text in self.world.all_texts([json.dumps(self._work_seconds)])]
-        self._work_seconds = dict.fromkeys(WORK_PHASES, 0.0)
-        if sentence := slowest(everyone, self.world.all_hosts()):
-            log.info("%s", sentence)
+        """Reports each rank's work in this epoch, and which of them the others have waited for."""
+        everyone = [json.loads(text) for text in self.world.all_texts([json.dumps(self._seconds)])]
+        self._seconds = dict.fromkeys(self._seconds, 0.0)
+        self.report.ranks(self.progress, everyone, self.world.all_hosts())
 
     def _save_state(self, best: bool = False, optional: bool = False) -> None:
         """A training state, and the weights alone if they are the best so far. Raises Diverged rather than save NaN.

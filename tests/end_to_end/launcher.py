@@ -20,6 +20,7 @@ import pytest
 
 TIMEOUT = 90  # seconds a job may take before it counts as hanging; all take a few
 PROMPT = 10  # seconds within which all ranks must be gone after a mistake
+TIMES = ("time", "attempt", "seconds", "val_seconds", "images_per_second")
 MARK = "ALEXNET_END_TO_END"  # an environment variable that all processes of a job inherit
 
 BIN = Path(sys.executable).parent
@@ -184,16 +185,30 @@ def assert_refused(job: Job, *words: str, program: str = "alexnet-train", code: 
         assert len(job.err.splitlines()) == 1, str(job)
 
 
+def rows(folder: Path, table: str) -> list[dict]:
+    """All rows of one of a run's tables: steps, epochs, ranks or events; every line must be whole."""
+    file = folder / f"{table}.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
 def events(folder: Path, event: str) -> list[dict]:
-    """The lines of one kind in a run's metrics file; every line must be whole."""
-    file = folder / "metrics.jsonl"
-    lines = file.read_text().splitlines() if file.exists() else []
-    return [entry for entry in map(json.loads, lines) if entry["event"] == event]
+    """What has happened in a run, of one kind."""
+    return [row for row in rows(folder, "events") if row["event"] == event]
+
+
+def epoch_results(folder: Path) -> list[dict]:
+    """The results of each epoch, without what depends on the clock or on how often the run was started."""
+    return [{name: row[name] for name in row if name not in TIMES} for row in rows(folder, "epochs")]
+
+
+def validations(folder: Path) -> dict[int, dict]:
+    """What validation has found, by epoch; of an epoch whose end was done twice, the last."""
+    return {row["epoch"]: {name: row[name] for name in row if name.startswith("val_")} for row in epoch_results(folder)}
 
 
 def steps(folder: Path, column: str = "loss", first: int = 1) -> dict[int, float]:
     """A column of the metrics by step, from step `first` on; of a step that was done twice, the last."""
-    return {entry["step"]: entry[column] for entry in events(folder, "step") if entry["step"] >= first}
+    return {row["step"]: row[column] for row in rows(folder, "steps") if row["step"] >= first}
 
 
 def latest_step(folder: Path) -> int:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from launcher import alone as start_alone
-from launcher import events, needs_mpirun, on_ranks, steps, train
+from launcher import epoch_results, needs_mpirun, on_ranks, steps, train
 from safetensors.numpy import load_file
 
 from alexnet_dist.model.architecture import parameter_map
@@ -56,7 +56,7 @@ def test_ranks_do_not_change_the_training(site, alone, ranks, sync):
     assert list(losses) == list(expected) == list(range(1, 7))
     assert losses[1] == pytest.approx(expected[1], rel=1e-6)
     assert list(losses.values()) == pytest.approx(list(expected.values()), rel=1e-4)
-    assert [entry["skipped"] for entry in events(site / f"{ranks}-{sync}", "epoch")] == [1, 1]
+    assert [entry["skipped"] for entry in epoch_results(site / f"{ranks}-{sync}")] == [1, 1]
     for name, array in expected_weights.items():
         np.testing.assert_allclose(weights[name], array, rtol=0, atol=1e-4 * np.abs(array).max(), err_msg=name)
 
@@ -94,6 +94,6 @@ def test_evaluation_and_inference_scale_images_as_training_did(site, alone):
         losses.append(json.loads(job.ok().out)["loss"])
         command = ["-m", "alexnet_dist.inference", "--load", weights, "--input", image, "--json"]
         answers.append(start_alone([sys.executable, *command], site).ok().out)
-    assert losses[0] == pytest.approx(events(site / "alone", "epoch")[-1]["validation"]["loss"], rel=1e-7)
+    assert losses[0] == pytest.approx(epoch_results(site / "alone")[-1]["val_loss"], rel=1e-7)
     assert losses[1] != pytest.approx(losses[0], rel=1e-5)
     assert answers[0] != answers[1]

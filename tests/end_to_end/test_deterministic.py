@@ -3,7 +3,7 @@
 import functools
 
 import pytest
-from launcher import assert_refused, events, needs_mpirun, train
+from launcher import assert_refused, epoch_results, needs_mpirun, rows, train
 from safetensors.numpy import load_file
 
 pytestmark = needs_mpirun
@@ -25,8 +25,8 @@ def run(pictures, tmp_path_factory):
         name = "-".join(map(str, (ranks, *flags))).replace("/", "_")
         output = ["--output-dir", name, "--save", f"{name}.safetensors"]
         train(ranks, [*BASE, *output, *flags], folder).ok()
-        epochs = [[entry["train"], entry["validation"]] for entry in events(folder / name, "epoch")]
-        measured = [[entry["loss"], entry["top1"]] for entry in events(folder / name, "step")] + epochs
+        of_steps = [[row["loss"], row["top1"]] for row in rows(folder / name, "steps")]
+        measured = [of_steps, epoch_results(folder / name)]
         arrays = load_file(folder / f"{name}.safetensors")
         return measured, {key: array.tobytes() for key, array in arrays.items()}
 

@@ -4,7 +4,7 @@ import signal
 
 import numpy as np
 import pytest
-from launcher import assert_refused, events, needs_mpirun, start_training, steps, train
+from launcher import assert_refused, epoch_results, needs_mpirun, start_training, steps, train, validations
 from safetensors.numpy import load_file
 
 pytestmark = needs_mpirun
@@ -85,7 +85,7 @@ def test_ranks_agree_on_features_that_are_kept(site, freeze, ranks, sync):
     )
     alone = site / f"one-{freeze}"
     assert list(steps(site / name).values()) == pytest.approx(list(steps(alone).values()), rel=1e-4)
-    answers = [[entry["validation"]["top1"] for entry in events(run, "epoch")] for run in (site / name, alone)]
+    answers = [[entry["val_top1"] for entry in epoch_results(run)] for run in (site / name, alone)]
     assert answers[0] == answers[1]
 
 
@@ -109,7 +109,7 @@ def test_a_broken_image_has_no_features(site):
     job = finetune(site, "broken", "--freeze", "features", *STILL, lists="broken-", ranks=2).ok()
     assert job.out.count("skipped: broken-train.list:8: ") == 1
     assert "missing.jpg is missing" in job.out
-    assert [entry["skipped"] for entry in events(site / "broken", "epoch")] == [1, 1]
+    assert [entry["skipped"] for entry in epoch_results(site / "broken")] == [1, 1]
 
 
 def test_a_signal_while_features_are_computed(site):
@@ -141,7 +141,7 @@ def test_classes_of_other_numbers_are_matched_by_their_names(site, resumed):
     for lists in ("three", "mixed"):
         job = finetune(site, f"{lists}-{resumed}", *start, "--lr", 1e-9, "--no-flip", lists=f"{lists}/").ok()
         assert ("put into this list's order, by their names" in job.out) == (lists == "mixed" and not resumed)
-        runs[lists] = events(site / f"{lists}-{resumed}", "epoch")[-1]["validation"]
+        runs[lists] = list(validations(site / f"{lists}-{resumed}").values())[-1]
     assert runs["mixed"]["top1"] == runs["three"]["top1"] > 0.5  # chance is a third
     assert runs["mixed"]["loss"] == pytest.approx(runs["three"]["loss"], rel=1e-5)
     one, other = (load_file(site / f"{lists}-{resumed}.safetensors")["classifier.6.bias"] for lists in runs)

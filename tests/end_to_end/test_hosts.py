@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launcher import MPIRUN, SMALL, Job, events, needs_mpirun, steps, train
+from launcher import MPIRUN, SMALL, Job, epoch_results, needs_mpirun, rows, steps, train
 from safetensors.numpy import load_file
 
 from alexnet_dist.model.architecture import Network
@@ -15,7 +15,7 @@ from alexnet_dist.training.strategies import STRATEGIES, Demand
 pytestmark = needs_mpirun
 
 STEPS = 20
-TIMES = {"images_per_second", "seconds", "time", "waited"}
+TIMELESS = ("epoch", "step", "event", "loss", "top1", "lr", "train_loss", "val_loss", "val_top1", "best")
 FLAGS = ["--data", "train.list", "--val", "val.list", "--global-batch", "12", "--epochs", "5", "--lr", "0.003"]
 PROBE = """
 import json
@@ -101,7 +101,7 @@ def assert_same_training(ours, alone, first=1):
     one, other = (load_file(f"{folder}.safetensors") for folder in (alone, ours))
     for key, value in one.items():
         np.testing.assert_allclose(other[key], value, rtol=0, atol=1e-4 * np.abs(value).max(), err_msg=key)
-    answers = [[entry["validation"]["top1"] for entry in events(folder, "epoch")] for folder in (ours, alone)]
+    answers = [[entry["val_top1"] for entry in epoch_results(folder)] for folder in (ours, alone)]
     assert answers[0] == answers[1][-len(answers[0]) :]
 
 
@@ -191,14 +191,12 @@ def test_auto_chooses_the_same_each_time(hosts, folder):
         log = (ours / "train.log").read_text()
         choice = next(line.split("gradients: ")[1] for line in log.splitlines() if "gradients: " in line)
         timeless = [
-            {key: value for key, value in event.items() if key not in TIMES} for event in map(json.loads, metrics(ours))
+            {name: value for name, value in row.items() if name in TIMELESS}
+            for table in ("steps", "epochs", "events")
+            for row in rows(ours, table)
         ]
         return choice, timeless
 
     first, *others = [run_of(f"auto-{number}") for number in range(3)]
     assert first[0].startswith("hybrid (each of 2 nodes sends, in a step of up to 12 images, at most: hybrid ")
     assert others == [first, first]
-
-
-def metrics(run_folder):
-    return (run_folder / "metrics.jsonl").read_text().splitlines()

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from launcher import SMALL, Job, events, needs_mpirun, open_mpi
+from launcher import SMALL, Job, needs_mpirun, open_mpi, rows
 
 pytestmark = needs_mpirun
 
@@ -54,7 +54,7 @@ def wait(job, seconds):
 def test_a_signal_to_a_run_leaves_a_checkpoint(site, number):
     name = f"run-{number}"
     with start(site, name) as job:
-        job.until(lambda: events(site / name, "step"), "a step")
+        job.until(lambda: rows(site / name, "steps"), "a step")
         job.signal(number)
         job.wait(PROMPT)
     assert job.code == 75, str(job)
@@ -65,7 +65,7 @@ def test_a_signal_to_a_run_leaves_a_checkpoint(site, number):
 @pytest.mark.skipif(open_mpi(), reason="Open MPI's mpirun ends its ranks in its own way")
 def test_when_the_script_is_killed_the_run_stops(site):
     with start(site, "killed") as job:
-        job.until(lambda: events(site / "killed", "step"), "a step")
+        job.until(lambda: rows(site / "killed", "steps"), "a step")
         os.kill(job.process.pid, signal.SIGKILL)
         job.wait(PROMPT)  # all its processes
     assert (site / "killed" / "latest.safetensors").exists()

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from launcher import MPIRUN, Job, events, needs_mpirun
+from launcher import MPIRUN, Job, needs_mpirun, rows
 
 pytestmark = needs_mpirun
 
@@ -43,4 +43,4 @@ def test_auto_takes_what_fits(pictures, tmp_path, limited):
     with Job([*enter, *training], tmp_path) as job:
         job.wait().ok()
     assert "gradients: hybrid" in job.out
-    assert len(events(tmp_path / "run", "step")) == 3
+    assert len(rows(tmp_path / "run", "steps")) == 3

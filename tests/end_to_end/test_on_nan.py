@@ -4,7 +4,7 @@ import math
 import shutil
 
 import pytest
-from launcher import assert_refused, events, needs_mpirun, steps, train
+from launcher import assert_refused, epoch_results, events, needs_mpirun, rows, steps, train
 
 pytestmark = needs_mpirun
 
@@ -24,7 +24,8 @@ def flags(output, *more):
 def resumed(site, output, step, *more):
     """A copy of a run that goes on from one of its checkpoints, and does all later steps again."""
     folder = shutil.copytree(site / output, site / f"{output}-again", symlinks=True)
-    (folder / "metrics.jsonl").unlink()
+    for table in folder.glob("*.jsonl"):
+        table.unlink()
     state = folder / f"checkpoint-{step:08d}.safetensors"
     train(2, flags(folder.name, "--resume", state, *more), site).ok()
     return folder
@@ -45,7 +46,7 @@ def test_skip(site, ranks):
     assert job.out.count("the loss is nan in step 7, which changes nothing") == 1
     assert "in all, 1 step has changed nothing" in job.out
     # A step that nothing is learned from: neither the epoch's loss nor its accuracy counts its images.
-    assert math.isfinite(events(folder, "epoch")[0]["train"]["loss"])
+    assert math.isfinite(epoch_results(folder)[0]["train_loss"])
     assert (folder / "complete").exists()
 
 
@@ -56,7 +57,7 @@ def test_a_run_that_has_skipped_is_resumed_to_the_bit(site, opt):
     train(2, flags(f"skipped-{opt}", *skip), site, fault="spoil@7").ok()
     again = resumed(site, f"skipped-{opt}", 10, *skip)
     assert steps(again) == steps(site / f"skipped-{opt}", first=11)
-    assert events(again, "epoch") == events(site / f"skipped-{opt}", "epoch")
+    assert epoch_results(again) == epoch_results(site / f"skipped-{opt}")
 
 
 def test_skip_gives_up_where_no_step_is_finite_any_more(site):
@@ -73,7 +74,7 @@ def test_restore(site, ranks):
     job = train(ranks, flags(name, "--on-nan", "restore"), site, fault="spoil@8").ok()
     assert "Back to step 5, with the learning rate 0.0005" in job.out
     assert "1 of at most 5 times" in job.out
-    entries = events(site / name, "step")
+    entries = rows(site / name, "steps")
     assert [entry["step"] for entry in entries] == [*range(1, 8), *range(6, 2 * STEPS + 1)]
     assert [entry["lr"] for entry in entries] == [0.001] * 7 + [0.0005] * (2 * STEPS - 5)
     assert entries[7]["loss"] == entries[5]["loss"]  # parameters and momentum are those of step 5; the rate acts later
@@ -92,7 +93,7 @@ def test_a_run_that_was_restored_is_resumed_to_the_bit(site, step):
 def test_restore_before_the_first_checkpoint_begins_anew(site):
     job = train(2, flags("early", "--on-nan", "restore"), site, fault="spoil@3").ok()
     assert "Back to step 0, with the learning rate 0.0005" in job.out
-    entries = events(site / "early", "step")
+    entries = rows(site / "early", "steps")
     assert [entry["step"] for entry in entries[:4]] == [1, 2, 1, 2]
     assert entries[0]["loss"] == entries[2]["loss"]
 
@@ -102,7 +103,7 @@ def test_restore_to_where_a_resumed_run_began(site):
     more = ("--on-nan", "restore", "--resume", site / "part", "--save-every", 0)
     job = train(2, flags("rest", *more), site, fault="spoil@3").ok()
     assert f"Back to step {STEPS}, with the learning rate 0.0005" in job.out
-    entries = events(site / "rest", "step")
+    entries = rows(site / "rest", "steps")
     assert entries[0]["loss"] == entries[2]["loss"]
 
 

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from launcher import assert_refused, events, needs_mpirun, train
+from launcher import assert_refused, epoch_results, events, needs_mpirun, train
 from safetensors.numpy import load_file, save_file
 
 pytestmark = needs_mpirun
@@ -33,7 +33,7 @@ def test_a_healthy_run_says_nothing(site, ranks):
     job = train(ranks, flags(output, "--epochs", 20, "--lr", "0.003", "--sync", "auto"), site).ok()
     assert warnings(job) == []
     assert events(site / output, "diagnosis") == []
-    assert events(site / output, "epoch")[-1]["train"]["loss"] < 0.5 * math.log(3)
+    assert epoch_results(site / output)[-1]["train_loss"] < 0.5 * math.log(3)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from launcher import MPIRUN, SMALL, Job, events, needs_mpirun, steps
+from launcher import MPIRUN, SMALL, Job, needs_mpirun, rows, steps
 
 pytestmark = needs_mpirun
 
@@ -32,7 +32,7 @@ def flags(name, timeout=TIMEOUT):
 def test_a_stopped_rank_is_named(site, stopped):
     name = f"stopped-{stopped}"
     with Job([MPIRUN, "-n", "2", sys.executable, *flags(name)], site) as job:
-        job.until(lambda: len(events(site / name, "step")) > 3, "some steps")
+        job.until(lambda: len(rows(site / name, "steps")) > 3, "some steps")
         pid = job.ranks()[stopped]
         os.kill(pid, signal.SIGSTOP)
         job.wait(TIMEOUT + PROMPT)
@@ -70,7 +70,7 @@ def test_reading_may_take_long_and_a_rank_that_is_stopped_meanwhile_is_named(sit
 
 def test_a_rank_that_is_stopped_for_a_moment_goes_on(site):
     with Job([MPIRUN, "-n", "2", sys.executable, *flags("moment")], site) as job:
-        job.until(lambda: len(events(site / "moment", "step")) > 3, "some steps")
+        job.until(lambda: len(rows(site / "moment", "steps")) > 3, "some steps")
         for pid in job.ranks():  # all of them for longer than the timeout, as when a machine sleeps
             os.kill(pid, signal.SIGSTOP)
         time.sleep(TIMEOUT + 3)
@@ -86,7 +86,7 @@ def test_a_rank_that_is_stopped_for_a_moment_goes_on(site):
 def running_on(hosts, site, name, timeout=TIMEOUT):
     """A run of one rank on each host, in its steps."""
     with Job(hosts.mpirun(MPIRUN, (1, 1), flags(name, timeout), site), site) as job:
-        job.until(lambda: len(events(site / name, "step")) > 3, "some steps")
+        job.until(lambda: len(rows(site / name, "steps")) > 3, "some steps")
         yield job
 
 

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from launcher import events, needs_mpirun, on_ranks, steps, train
+from launcher import epoch_results, needs_mpirun, on_ranks, steps, train, validations
 from safetensors.numpy import load_file
 
 pytestmark = needs_mpirun
@@ -96,11 +96,10 @@ def test_averaged_weights_are_validated_and_saved(site, plain, alone):
     for name, array in alone["ema"][1].items():
         assert (state[f"ema.{name}"] == array).all()
         assert (state[name] == plain[1][name]).all()
-    validations = [event["validation"] for event in events(folder, "epoch")]
-    assert validations != [event["validation"] for event in events(site / "plain", "epoch")]
+    assert validations(folder) != validations(site / "plain")
     flags = ["--load", "alone-ema.safetensors", "--data", "val.list", "--threads", 1, "--json"]
     result = json.loads(on_ranks(1, ["-m", "alexnet_dist.evaluate", *flags], site).ok().out)
-    assert result["loss"] == pytest.approx(validations[-1]["loss"], rel=1e-6)
+    assert result["loss"] == pytest.approx(epoch_results(folder)[-1]["val_loss"], rel=1e-6)
     best = load_file(folder / "best.safetensors")
     states = [load_file(path) for path in folder.glob("checkpoint-*")]
     assert any(all((best[key] == one[f"ema.{key}"]).all() for key in best) for one in states)
@@ -119,8 +118,8 @@ def test_an_average_can_not_begin_or_end_in_the_middle(site, plain, alone, first
 
 
 def test_validation_every_other_epoch_and_after_the_last(site, alone):
-    epochs = events(site / "alone-all", "epoch")
-    assert [event["validation"] is not None for event in epochs] == [False, True, True]
+    epochs = epoch_results(site / "alone-all")
+    assert [row["val_loss"] is not None for row in epochs] == [False, True, True]
     assert "not validated" in alone["all"][2].out
     best = load_file(site / "alone-all" / "best.safetensors")
     states = [load_file(site / "alone-all" / f"checkpoint-{step:08d}.safetensors") for step in (8, 12)]

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from launcher import events, needs_mpirun, start_training, steps, train
+from launcher import needs_mpirun, rows, start_training, steps, train
 from safetensors.numpy import load_file
 
 pytestmark = needs_mpirun
@@ -34,7 +34,7 @@ def flags(output, *more):
 
 
 def until_step(job, folder, step):
-    job.until(lambda: any(one["step"] >= step for one in events(folder, "step")), f"step {step}")
+    job.until(lambda: any(one["step"] >= step for one in rows(folder, "steps")), f"step {step}")
 
 
 def test_an_outage_is_waited_for(site):
@@ -102,7 +102,7 @@ def test_a_step_without_any_readable_image_changes_nothing(site, ranks, sync):
     more = ["--data", "data/few.list", "--global-batch", ranks, "--max-bad", 0.9, "--sync", sync]
     job = train(ranks, [*flags("run", *more), "--epochs", 2, "--save-every", 1, "--keep", 99], site).ok()
     last = 2 * len(lines) // ranks
-    void = sorted(set(range(2, last + 1)) - {entry["step"] for entry in events(site / "run", "step")})
+    void = sorted(set(range(2, last + 1)) - {entry["step"] for entry in rows(site / "run", "steps")})
     assert void, str(job)
     assert "changed nothing" in job.out
     for step in void:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from launcher import events, needs_mpirun, start_training, train
+from launcher import needs_mpirun, rows, start_training, train
 
 pytestmark = needs_mpirun
 
@@ -44,7 +44,7 @@ def test_a_timeline_that_can_t_be_written_at_the_end_costs_nothing_else(pictures
     pictures.write_list(tmp_path / "train.list", 12)
     flags = ["--data", "train.list", "--val", "train.list", "--global-batch", 2, "--epochs", 6, "--lr", 0.001]
     with start_training(RANKS, [*flags, "--timeline", "trace.json", "--output-dir", "run"], tmp_path) as job:
-        job.until(lambda: len(events(tmp_path / "run", "step")) > 0, "a step")
+        job.until(lambda: len(rows(tmp_path / "run", "steps")) > 0, "a step")
         (tmp_path / "trace.json").mkdir()  # in its place
         job.wait().ok()
     assert "WARNING: no timeline: cannot write trace.json" in job.out, str(job)

@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 import pytest
-from launcher import MPIRUN, SMALL, Job, events, needs_mpirun, open_mpi, steps, train
+from launcher import MPIRUN, SMALL, Job, epoch_results, needs_mpirun, open_mpi, rows, steps, train
 from safetensors.numpy import load_file
 
 from alexnet_dist.supervision.leftovers import segments, unused_segments
@@ -49,7 +49,7 @@ def noise(site):
     losses = []
     for seed in range(3):
         train(RANKS, flags(f"whole-{seed}", "--seed", seed), site).ok()
-        losses.append(events(site / f"whole-{seed}", "epoch")[-1]["train"]["loss"])
+        losses.append(epoch_results(site / f"whole-{seed}")[-1]["train_loss"])
     return losses
 
 
@@ -84,9 +84,9 @@ def test_a_run_goes_on_without_lost_ranks(site, noise, planned, number):
     text = (folder / "train.log").read_text()
     assert text.count("WARNING: lost rank") == len(planned), str(job)
     assert list(steps(folder)) == list(range(1, EPOCHS * STEPS + 1))  # each once, none left out
-    lines = [entry["step"] for entry in events(folder, "step")]
+    lines = [entry["step"] for entry in rows(folder, "steps")]
     assert len(lines) == len(set(lines)) >= EPOCHS * STEPS - len(planned)
-    loss = events(folder, "epoch")[-1]["train"]["loss"]
+    loss = epoch_results(folder)[-1]["train_loss"]
     spread = max(noise) - min(noise)
     assert min(noise) - spread <= loss <= max(noise) + spread, (loss, noise)
     assert all(np.isfinite(tensor).all() for tensor in load_file(f"{folder}.safetensors").values())
@@ -100,7 +100,7 @@ def test_a_run_goes_on_without_lost_ranks(site, noise, planned, number):
 
 def test_it_ends_with_too_few_ranks(site):
     with start(site, "few", "--min-ranks", "4") as job:
-        job.until(lambda: len(events(site / "few", "step")) > 3, "some steps")
+        job.until(lambda: len(rows(site / "few", "steps")) > 3, "some steps")
         os.kill(job.ranks()[1], signal.SIGKILL)
         job.wait(LIMIT)
     assert "3 ranks of 4 are left, fewer than --min-ranks 4" in job.err, str(job)

@@ -11,6 +11,7 @@ from small import SMALL
 from alexnet_dist.model.architecture import parameter_map
 from alexnet_dist.runs.folder import RunFolder
 from alexnet_dist.runs.log import RunLog
+from alexnet_dist.runs.metrics import TABLES
 from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.progress import Progress
 from alexnet_dist.training.report import Report
@@ -58,8 +59,9 @@ def test_a_state_is_there_when_all_that_led_to_it_is(saver, tmp_path, monkeypatc
     monkeypatch.setattr(os, "replace", rename)
     saver._write(Progress(step=3), snapshot, best=False)
     here, state = f"/{tmp_path.name}", "checkpoint-00000003.safetensors"
-    assert sorted(calls[:2]) == [f"flush {here}/metrics.jsonl", f"flush {here}/train.log"]
-    assert calls[2:] == [
+    tables = [f"flush {here}/{table}.jsonl" for table in sorted(TABLES)]
+    assert sorted(calls[:5]) == [*tables, f"flush {here}/train.log"]
+    assert calls[5:] == [
         f"flush {here}/.{state}.{os.getpid()}.part",
         f"name {state}",
         f"flush {here}",

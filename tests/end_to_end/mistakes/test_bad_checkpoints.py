@@ -70,7 +70,7 @@ def test_bad_checkpoint(site, kind, flag):
     flags = [flag, "bad.safetensors", "--output-dir", output, "--threads", 2]
     assert_refused(train(2, [*BASE, *flags], site), "bad.safetensors", words)
     assert hashes(site / "run-before") == before
-    assert not (site / "new" / "metrics.jsonl").exists()
+    assert not (site / "new" / "steps.jsonl").exists()
 
 
 @pytest.mark.parametrize("flag", ["--resume", "--load-pretrained"])

@@ -5,7 +5,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from launcher import PROMPT, assert_refused, events, hashes, needs_mpirun, train
+from launcher import PROMPT, assert_refused, epoch_results, hashes, needs_mpirun, train
 from refusals import BASE, GOOD, VALIDATION, refuses
 
 pytestmark = needs_mpirun
@@ -70,7 +70,7 @@ def test_broken_image_is_named_skipped_and_counted(site, broken):
     for word in ("train.list:7", "train 7.jpg", broken):
         assert word in line
     assert "1 image" in job.out.split("epoch 1/1  train loss")[1]  # the count at the epoch's end
-    assert [entry["skipped"] for entry in events(site / "new", "epoch")] == [1]
+    assert [entry["skipped"] for entry in epoch_results(site / "new")] == [1]
     assert job.err == ""
     assert job.ended - job.began < PROMPT + 10
 
@@ -105,8 +105,8 @@ def test_broken_validation_image_is_skipped_and_counted(site):
     remove(site, "val", 1)
     job = train(2, [*BASE, "--output-dir", "new", "--max-bad", "0.5"], site).ok()
     assert job.out.count("skipped: ") == job.out.count(f"val.list:{VALIDATION}: ") == 1
-    (epoch,) = events(site / "new", "epoch")
-    assert (epoch["validation"]["images"], epoch["skipped"]) == (VALIDATION - 1, 1)
+    (epoch,) = epoch_results(site / "new")
+    assert (epoch["val_images"], epoch["skipped"]) == (VALIDATION - 1, 1)
 
 
 @pytest.mark.parametrize(

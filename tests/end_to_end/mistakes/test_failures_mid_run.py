@@ -77,7 +77,7 @@ def test_training_goes_on_while_the_disk_is_full(site):
         until grep -q "step 60/60" out; do sleep 0.1; done
         mount -o remount,size=30m disk
         wait
-        test -e disk/run/complete && cat disk/run/metrics.jsonl
+        test -e disk/run/complete && cat disk/run/events.jsonl
     """
     job = alone(["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", script], site).ok()
     assert job.out.count("Trying again for 60 s") == 1
@@ -118,7 +118,7 @@ def test_training_goes_on_while_the_file_system_is_read_only(site):
         until grep -q "step 60/60" out; do sleep 0.1; done
         umount disk/run
         wait $job || exit
-        test -e disk/run/complete && cat disk/run/metrics.jsonl
+        test -e disk/run/complete && cat disk/run/events.jsonl
         """,
     )
     assert out.count("Read-only file system. Trying again for 60 s (--io-patience)") == 1, out + err
@@ -140,7 +140,7 @@ def test_a_file_system_that_stays_read_only_ends_the_run(site):
         ls -A disk/run
         tail -n 1 disk/run/train.log
         {resumed} || exit
-        test -e disk/run/complete && cat disk/run/metrics.jsonl
+        test -e disk/run/complete && cat disk/run/events.jsonl
         """,
     )
     assert "exit 74\n" in job.out, str(job)

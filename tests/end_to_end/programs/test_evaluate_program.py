@@ -8,8 +8,8 @@ import signal
 import time
 
 import pytest
-from commands import inference, predictions
-from launcher import BIN, MPIRUN, Job, alone, assert_refused, events, on_ranks
+from commands import EPOCHS, inference, predictions
+from launcher import BIN, MPIRUN, Job, alone, assert_refused, on_ranks, validations
 from toy_images import CLASSES
 
 from alexnet_dist.evaluate import show
@@ -25,10 +25,10 @@ def evaluation(site, *flags):
 
 def test_evaluation_is_that_of_training_and_of_inference(site):
     result = json.loads(evaluation(site, "--data", "val.list", "--json"))
-    trained = events(site / "runs", "epoch")[-1]["validation"]
-    assert result["images"] == trained["images"] == 9
-    assert result["top1"] == trained["top1"] * 9
-    assert result["loss"] == pytest.approx(trained["loss"], rel=1e-5)
+    trained = validations(site / "runs")[EPOCHS]
+    assert result["images"] == trained["val_images"] == 9
+    assert result["top1"] == trained["val_top1"] * 9
+    assert result["loss"] == pytest.approx(trained["val_loss"], rel=1e-5)
     truth = [line.split(" ", 1) for line in (site / "val.list").read_text().splitlines()]
     told = predictions(inference(site, "--input", *(path for _, path in truth), "--topk", 1, "--json").ok())
     assert sum(told[path][0]["class_id"] == int(label) for label, path in truth) == result["top1"]

@@ -7,15 +7,17 @@ import shutil
 import struct
 
 from commands import EPOCHS, STEPS_AN_EPOCH, predictions
-from launcher import BIN, alone, events, needs_mpirun, steps, train
+from launcher import BIN, alone, epoch_results, events, needs_mpirun, rows, steps, train
 from toy_images import Pictures
+
+PHASES = [f"seconds_{phase}" for phase in ("data", "forward", "backward", "wait", "update")]
 
 
 def test_training_learns(site):
-    epochs = events(site / "runs", "epoch")
+    epochs = epoch_results(site / "runs")
     assert len(epochs) == EPOCHS
-    assert epochs[-1]["validation"]["top1"] >= 0.8  # guessing: 0.33
-    assert epochs[-1]["train"]["loss"] < 0.5 * math.log(3)
+    assert epochs[-1]["val_top1"] >= 0.8  # guessing: 0.33
+    assert epochs[-1]["train_loss"] < 0.5 * math.log(3)
 
 
 def test_log_is_for_people(site):
@@ -45,25 +47,27 @@ def test_samples_are_watched(site):
 
 
 def test_metrics_are_complete(site):
-    rows = events(site / "runs", "step")
-    assert [row["step"] for row in rows] == list(range(1, EPOCHS * STEPS_AN_EPOCH + 1))
-    for row in rows:
+    told = rows(site / "runs", "steps")
+    assert [row["step"] for row in told] == list(range(1, EPOCHS * STEPS_AN_EPOCH + 1))
+    for row in told:
         assert row["loss"] > 0
         assert 0 <= row["top1"] <= 1
         assert "top5" not in row  # of three classes, it would always be all
         assert row["lr"] == 0.003
         assert row["images_per_second"] > 0
-        assert row["seconds"].keys() == {"data", "forward", "backward", "wait", "update"}
-        assert all(value >= 0 for value in row["seconds"].values())
+        assert all(row[phase] >= 0 for phase in PHASES)
+        assert row["attempt"] == 1
+        assert row["epoch"] == (row["step"] + STEPS_AN_EPOCH - 1) // STEPS_AN_EPOCH
+        assert row["images"] == 12
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", row["time"])
     # The phases are parts of the time that the speed is made from, and together most of it.
     phases, total = (
-        sum(sum(row["seconds"].values()) for row in rows),
-        sum(12 / row["images_per_second"] for row in rows),
+        sum(row[phase] for row in told for phase in PHASES),
+        sum(12 / row["images_per_second"] for row in told),
     )
     assert 0.5 * total < phases < 1.01 * total
-    assert events(site / "runs", "complete") == [
-        {"event": "complete", "epoch": EPOCHS, "step": EPOCHS * STEPS_AN_EPOCH, "skipped": 0}
-    ]
+    (end,) = events(site / "runs", "complete")
+    assert (end["epoch"], end["step"], end["skipped"]) == (EPOCHS, EPOCHS * STEPS_AN_EPOCH, 0)
     assert (site / "runs" / "complete").exists()
 
 
@@ -104,7 +108,7 @@ def test_spellings_of_the_c_program(site, tmp_path):
     assert "global batch 16 (--batch-size)" in job.out
     folder = tmp_path / "runs" / "alexnet"
     assert len(steps(folder)) == 2
-    assert events(folder, "epoch")[0]["train"]["top1"] >= 0.8  # the weights have been loaded
+    assert epoch_results(folder)[0]["train_top1"] >= 0.8  # the weights have been loaded
     flags = ["-input", tmp_path / "red" / "image 1.png", "-load", "after.st", "--json"]
     job = alone([BIN / "alexnet-inference", *flags], tmp_path).ok()
     assert len(predictions(job)) == 1

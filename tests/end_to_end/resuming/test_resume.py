@@ -6,10 +6,12 @@ import signal
 import pytest
 from launcher import (
     assert_refused,
+    epoch_results,
     events,
     hashes,
     latest_step,
     needs_mpirun,
+    rows,
     start_training,
     steps,
     train,
@@ -40,7 +42,7 @@ def test_killed_within_an_epoch(site, whole, step):
     assert [entry["step"] for entry in events(folder, "resume")] == [saved]
     assert_same_run(folder, whole, saved + 1)
     # The steps after the checkpoint have been done twice, with the same outcome.
-    log = [(entry["step"], entry["loss"]) for entry in events(folder, "step")]
+    log = [(entry["step"], entry["loss"]) for entry in rows(folder, "steps")]
     assert len(log) == EPOCHS * EPOCH + step - saved
     assert len(set(log)) == EPOCHS * EPOCH
 
@@ -110,7 +112,7 @@ def test_an_epoch_is_saved_before_it_is_validated(site):
     assert_refused(job, "gone.list", "read")
     assert latest_step(site / "unvalidated") == EPOCH
     train(2, flags("unvalidated", "--resume", epochs=1), site).ok()
-    assert [entry["event"] for entry in events(site / "unvalidated", "epoch")] == ["epoch"]
+    assert len(epoch_results(site / "unvalidated")) == 1
 
 
 @pytest.mark.parametrize("ranks", [1, 3])
@@ -119,7 +121,7 @@ def test_resumed_on_another_number_of_ranks(site, whole, ranks):
     state = sorted(folder.glob("checkpoint-*"))[0]
     saved = int(state.stem.removeprefix("checkpoint-"))
     train(ranks, flags(folder.name, "--resume", state), site).ok()
-    resumed = [entry["loss"] for entry in events(folder, "step")[EPOCHS * EPOCH :]]
+    resumed = [entry["loss"] for entry in rows(folder, "steps")[EPOCHS * EPOCH :]]
     assert resumed == pytest.approx(list(steps(whole, first=saved + 1).values()), rel=1e-4)
     assert steps(folder, "lr") == steps(whole, "lr")
 
@@ -207,4 +209,4 @@ def test_broken_images_are_counted_once_across_a_stop(site, pictures):
     job = train(2, [*flags("broken", "--resume", epochs=1), *broken], site).ok()
     assert job.out.count("skipped: ") == LISTED  # of about 190
     assert job.out.count("further images that can't be read are counted") == 1
-    assert [entry["skipped"] for entry in events(folder, "epoch")] == [200]
+    assert [entry["skipped"] for entry in epoch_results(folder)] == [200]

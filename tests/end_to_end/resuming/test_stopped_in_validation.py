@@ -3,7 +3,7 @@
 import signal
 
 import pytest
-from launcher import events, latest_step, needs_mpirun, start_training, steps, train
+from launcher import epoch_results, events, latest_step, needs_mpirun, rows, start_training, steps, train
 from two_ranks import EPOCH, flags
 
 pytestmark = needs_mpirun
@@ -21,13 +21,13 @@ def test_stopped_in_validation(site, pictures, more):
         job.signal(signal.SIGUSR1)
         job.wait()
     assert job.code == 75, str(job)
-    assert events(folder, "epoch") == []
+    assert epoch_results(folder) == []
     assert latest_step(folder) == EPOCH
     train(2, [*command, "--resume"], site).ok()
-    assert len(events(folder, "step")) == EPOCH
+    assert len(rows(folder, "steps")) == EPOCH
     again = site / f"{folder.name}-whole"
     train(2, [*flags(again.name, *more, epochs=1), "--val", "many.list"], site).ok()
-    assert events(folder, "epoch") == events(again, "epoch")
+    assert epoch_results(folder) == epoch_results(again)
 
 
 def test_an_epoch_without_validation_is_saved_once(site):
@@ -35,4 +35,4 @@ def test_an_epoch_without_validation_is_saved_once(site):
     train(2, flags(folder.name, "--validate-every", 2, "--save-every", 0, epochs=3), site).ok()
     saved = [(entry["epoch"], entry["step"]) for entry in events(folder, "checkpoint")]
     # Before validation, and after it; the third epoch is the last.
-    assert saved == [(1, EPOCH), (1, 2 * EPOCH), (2, 2 * EPOCH), (2, 3 * EPOCH), (3, 3 * EPOCH)]
+    assert saved == [(1, EPOCH), (2, 2 * EPOCH), (2, 2 * EPOCH), (3, 3 * EPOCH), (3, 3 * EPOCH)]

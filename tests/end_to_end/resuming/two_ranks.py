@@ -2,7 +2,7 @@
 
 import signal
 
-from launcher import events, open_mpi, steps
+from launcher import epoch_results, open_mpi, steps, validations
 
 # 46 images in batches of 4, the last of 2: 12 steps an epoch. The one validation image is of a class that isn't trained,
 # so the validation error never improves, and without patience the learning rate falls after each epoch but the first.
@@ -19,15 +19,10 @@ def flags(output, *more, epochs=EPOCHS):
     return [*lists, "--save-every", 5, "--output-dir", output, *PLATEAU, *RANDOM, *more]
 
 
-def validations(folder):
-    """By epoch; of an epoch whose end was done twice, the last."""
-    return {entry["epoch"]: entry["validation"] for entry in events(folder, "epoch")}
-
-
 def assert_same_run(folder, whole, first):
     """From step `first` on, the log is to the bit that of the run which nobody disturbed."""
     for column in ("loss", "top1", "lr"):
         assert steps(folder, column, first) == steps(whole, column, first), column
     assert max(steps(folder)) == EPOCHS * EPOCH
     assert validations(folder) == validations(whole)
-    assert events(folder, "epoch")[-1]["train"] == events(whole, "epoch")[-1]["train"]
+    assert epoch_results(folder)[-1] == epoch_results(whole)[-1]
