@@ -4,11 +4,8 @@ import argparse
 from pathlib import Path
 
 from alexnet_dist import cli
-from alexnet_dist.errors import UserError
-from alexnet_dist.support.files import check_writable
+from alexnet_dist.reporting.making import PAGE, write_report
 
-PAGE = "report.html"
-NEEDS = {"altair", "vl_convert", "jinja2"}
 EXAMPLES = """\
 The page is one HTML file, which needs no network. It is written after a run by alexnet-train, too.
 
@@ -26,26 +23,6 @@ def build_parser() -> cli.Parser:
     add("--output", type=Path, metavar="FILE", help=f"the page (default: {PAGE} in RUN; of several runs, here)")
     add("--figures", type=Path, metavar="FOLDER", help="also write each figure as PNG, and its numbers as CSV")
     return parser
-
-
-def write_report(runs: list[Path], output: Path, figures: Path | None = None) -> list[Path]:
-    """Reads the runs and writes the page, and the figures if wanted; returns what was written, the page first.
-
-    Raises UserError, also where the packages for charts are missing.
-    """
-    try:
-        from alexnet_dist.reporting.figures import write_figures
-        from alexnet_dist.reporting.page import read_report
-    except ModuleNotFoundError as error:
-        if error.name not in NEEDS:
-            raise
-        raise UserError(
-            f"a report needs the package {error.name}, which is not installed: pip install 'alexnet_dist[report]'"
-        ) from error
-    check_writable(output)
-    report = read_report(runs)
-    report.write(output)
-    return [output, *(write_figures(report.all_figures(), figures) if figures else [])]
 
 
 def body(args: argparse.Namespace) -> int:

@@ -2,11 +2,14 @@
 
 import argparse
 import signal
+import sys
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alexnet_dist import cli
+from alexnet_dist.errors import UserError
 from alexnet_dist.support.signals import StopSignals
 from alexnet_dist.support.starting import PROGRAM, TRAIN, has_started
 from alexnet_dist.training.flags import build_parser, read_config
@@ -26,7 +29,25 @@ def body(signals: StopSignals, world: "World", args: argparse.Namespace) -> int:
         with world.shared_errors():
             config = read_config(args)
             watchdog = stack.enter_context(Watchdog(config.stall_timeout, world))  # before it waits for the others
-        return train(config, world, signals, watchdog)
+        code = train(config, world, signals, watchdog)
+    if code == 0 and config.report:
+        world.part()  # the others need not wait for the report
+        if world.rank == 0:
+            report(Path(config.output_dir))
+    return code
+
+
+def report(run: Path) -> None:
+    """Writes the report of a run that has ended. What goes wrong is said: the run itself is whole."""
+    from alexnet_dist.reporting.making import PAGE, write_report
+
+    try:
+        write_report([run], run / PAGE)
+        print(f"report: {run / PAGE}", flush=True)
+    except UserError as error:
+        print(f"no {PAGE}: {error}", flush=True)
+    except Exception as error:
+        print(f"WARNING: no {PAGE}: {error!r}; alexnet-report {run} tries again", file=sys.stderr, flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:

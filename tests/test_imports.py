@@ -51,6 +51,7 @@ RULES = {
     "predictor": {"numpy", "PIL", "data", "errors", "kernels", "model", "runs", "support"},
     "weights": {"numpy", "torch", "onnx", "weights", "errors", "model", "runs", "support", "data.augment"},
     "runs": {"numpy", "safetensors", "runs", "errors", "model", "support"},
+    "runs.tensorboard": {"tensorboardX", "runs", "errors", "support"},
     "runs.checkpoint": {"numpy", "safetensors", "runs", "errors", "model", "support", "data.augment"},
     "comm.ranks": {"numpy", "errors", "support"},
     "preparation": {"numpy", "PIL", "preparation", "data", "errors", "support"},

@@ -70,7 +70,8 @@ class Report:
             loader=jinja2.FunctionLoader(_file), autoescape=True, trim_blocks=True, lstrip_blocks=True
         )
         environment.filters |= {"cell": cell, "columns": columns}
-        library = vl_convert.javascript_bundle(None, vl_version=vega_lite_version(altair.SCHEMA_VERSION))
+        version = vega_lite_version(altair.SCHEMA_VERSION)
+        library = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
         return environment.get_template("page.html").render(
             report=self,
             title=f"Training of {self.runs[0].name}" if len(self.runs) == 1 else f"{len(self.runs)} runs compared",

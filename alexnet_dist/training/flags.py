@@ -209,6 +209,16 @@ def _add_run(add: _Group) -> None:
     )
     add("--min-ranks", type=int, metavar="N", help="elastic: end when fewer are left")
     add("--timeline", metavar="FILE", help="at the end, write what each rank did when, as a trace for chrome://tracing")
+    add(
+        "--report",
+        action=argparse.BooleanOptionalAction,
+        help="at the end, write report.html, as alexnet-report does, if what that needs is installed (default: yes)",
+    )
+    add(
+        "--tensorboard",
+        action=argparse.BooleanOptionalAction,
+        help="also write steps and epochs as TensorBoard reads them, to tensorboard in --output-dir",
+    )
     add("--seed", type=int, help="of initial weights, order, crops and dropout")
 
 

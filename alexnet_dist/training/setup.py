@@ -20,6 +20,7 @@ from alexnet_dist.model.architecture import Network, layer_table
 from alexnet_dist.runs.folder import RunFolder
 from alexnet_dist.runs.lock import RunLock
 from alexnet_dist.runs.log import RunLog, log, warn
+from alexnet_dist.runs.tensorboard import EventFile, require_tensorboard
 from alexnet_dist.runs.timeline import NullTimeline, Timeline
 from alexnet_dist.support.files import check_writable
 from alexnet_dist.support.threads import Team
@@ -152,6 +153,8 @@ def read_inputs(
         origin = Origin()
         if world.rank == 0 and memory is None:
             folder.check(resuming=config.resume is not None)
+            if config.tensorboard:
+                require_tensorboard()
             for file in (config.save, config.timeline):
                 if file:
                     check_writable(Path(file))
@@ -230,6 +233,8 @@ def _begin(inputs: Inputs, team: Team, memory: Memory | None) -> Run:
         out = RunLog(inputs.folder.path, enabled=world.rank == 0, said=said)
         if world.rank == 0:
             inputs.folder.begin()
+            if config.tensorboard:
+                out.listeners.append(EventFile(inputs.folder.path, out.attempt).add)
             if origin.training is not None and origin.path is not None:
                 inputs.folder.take_best_from(origin.path)
     return Run(

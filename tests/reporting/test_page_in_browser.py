@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from browser import open_browser
 
-from alexnet_dist.report import write_report
+from alexnet_dist.reporting.making import write_report
 
 PHONE, DESK = 320, 1280
 

@@ -15,8 +15,8 @@ from PIL import Image
 from run_folder import CLASSES, make_run
 
 from alexnet_dist.model.architecture import Network, parameter_map
-from alexnet_dist.report import write_report
 from alexnet_dist.reporting.classes import BARS, MATRIX
+from alexnet_dist.reporting.making import write_report
 from alexnet_dist.reporting.pictures import GAP, SCALE, filters_png
 from alexnet_dist.runs import checkpoint
 
