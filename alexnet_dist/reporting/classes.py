@@ -7,6 +7,7 @@ from alexnet_dist.reporting.predictions import Confusion
 from alexnet_dist.reporting.themes import ON_PALE, ON_STRONG
 
 MATRIX, BARS = 24, 40  # classes that a matrix, and a chart of bars, can show so that one can read it
+STRONG = 0.6  # from this share on, a cell is so dark (in the dark, so light) that its number has the other colour
 COUNTED = 16  # classes of a matrix whose cells have room for their number
 
 
@@ -38,8 +39,8 @@ def confusion_figure(name: str, whole: Confusion) -> Figure:
     if len(part.names) <= COUNTED:
         number = base.encode(text="images:Q").transform_filter(alt.datum.images > 0)
         layers += [
-            number.transform_filter(alt.datum.share > 0.5).mark_text(style=ON_STRONG),
-            number.transform_filter(alt.datum.share <= 0.5).mark_text(style=ON_PALE),
+            number.transform_filter(alt.datum.share > STRONG).mark_text(style=ON_STRONG),
+            number.transform_filter(alt.datum.share <= STRONG).mark_text(style=ON_PALE),
         ]
     right, total = int(whole.counts.trace()), int(whole.counts.sum())
     text = f"A row for each class, a column for what it is taken for. {right:,} of {total:,} images are on the diagonal"

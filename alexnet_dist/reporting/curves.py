@@ -11,9 +11,9 @@ from alexnet_dist.runs.metrics import RunRecord
 
 RANKS = 40  # that a chart shows; of more, those that worked longest
 WAITING = "wait"  # the phase that is no work
-HEIGHT = 280
+TALL, LOW = 280, 180  # pixels
 STEPS, TRAINING, VALIDATION = "training, steps", "training, epoch", "validation"
-AT = alt.X("at:Q", title="epoch", axis=alt.Axis(grid=False, tickMinStep=1, format="~g"))
+AT = alt.X("at:Q", title="epoch", scale=alt.Scale(zero=True), axis=alt.Axis(grid=False, tickMinStep=1, format="~g"))
 
 
 def training_figures(runs: Mapping[str, RunRecord]) -> list[Figure]:
@@ -58,28 +58,36 @@ def work_figure(name: str, run: RunRecord) -> Figure | None:
 
 def _loss(runs: Mapping[str, RunRecord]) -> Figure:
     rows = _curve(runs, "loss", steps=len(runs) == 1)
-    return Figure("loss", "Loss", _said(runs, "val_loss", min, ".4f"), _lines(rows, "loss", runs, "~g"), rows)
+    return Figure(
+        "loss",
+        "Loss",
+        _said(runs, "val_loss", min, ".4f"),
+        _lines(rows, "loss", runs, "~g").properties(height=TALL),
+        rows,
+    )
 
 
 def _accuracy(runs: Mapping[str, RunRecord], name: str, title: str) -> Figure:
     rows = _curve(runs, name, steps=False)
-    return Figure(name, title, _said(runs, f"val_{name}", max, ".2%"), _lines(rows, name, runs, "~%"), rows)
+    chart = _lines(rows, name, runs, "~%").properties(height=TALL if name == "top1" else LOW)
+    return Figure(name, title, _said(runs, f"val_{name}", max, ".2%"), chart, rows)
 
 
 def _learning_rate(runs: Mapping[str, RunRecord]) -> Figure:
     rows = [{"run": name, **_only(row, "lr")} for name, run in runs.items() for row in step_points(run)]
-    drops = [{"run": name, **drop} for name, run in runs.items() for drop in lr_drops(run)]
-    falling = f" It falls {len(drops)} times, at the dotted lines." if len(drops) > 1 else ""
-    falling = falling or (" It falls once, at the dotted line." if drops else "")
-    text = f"The rate of each step, on a logarithmic scale.{falling}"
-    scale = alt.Scale(type="log", nice=False) if all(row["lr"] for row in rows) else alt.Scale()
+    drops = _drops(runs)
+    falls = {0: "", 1: " It falls once, at the dotted line."}.get(
+        len(drops), f" It falls {len(drops)} times, at the dotted lines."
+    )
+    text = f"The rate of each step.{falls}"
+    scale = alt.Scale(type="log", nice=False) if drops and all(row["lr"] for row in rows) else alt.Scale()
     line = (
         alt.Chart(alt.Data(values=rows))
         .mark_line(interpolate="step-before")
         .encode(AT, alt.Y("lr:Q", title=None, scale=scale, axis=alt.Axis(format="~g", grid=False)), **_colour(runs))
         .encode(tooltip=["run:N", "step:Q", alt.Tooltip("lr:Q", format="~g")])
     )
-    return Figure("learning-rate", "Learning rate", text, alt.layer(_marks(runs), line).properties(height=180), rows)
+    return Figure("learning-rate", "Learning rate", text, alt.layer(*_marks(runs), line).properties(height=LOW), rows)
 
 
 def _speed(runs: Mapping[str, RunRecord]) -> Figure:
@@ -92,7 +100,7 @@ def _speed(runs: Mapping[str, RunRecord]) -> Figure:
             AT, alt.Y(f"{name}:Q", title=None, axis=alt.Axis(tickCount=5), scale=alt.Scale(zero=True)), **_colour(runs)
         )
         .encode(tooltip=["run:N", "step:Q", alt.Tooltip(f"{name}:Q", format=",.1f")])
-        .properties(height=180)
+        .properties(height=LOW)
     )
     each = max((row["steps"] for row in rows), default=1)
     text = "Images a second of all ranks together" + (
@@ -137,14 +145,18 @@ def _lines(rows: Rows, name: str, runs: Mapping[str, RunRecord], form: str) -> a
     faint = data.transform_filter(alt.datum.of == STEPS).mark_line(strokeWidth=1, opacity=0.6)
     clear = data.transform_filter(alt.datum.of != STEPS).mark_line(point=alt.OverlayMarkDef(size=30))
     layers = [faint, clear] if STEPS in found else [clear]
-    return alt.layer(_marks(runs), *layers).properties(height=HEIGHT)
+    return alt.layer(*_marks(runs), *layers)
 
 
-def _marks(runs: Mapping[str, RunRecord]) -> alt.Chart:
-    """Lines where a learning rate has fallen."""
-    drops = [{"run": name, **drop} for name, run in runs.items() for drop in lr_drops(run)]
+def _marks(runs: Mapping[str, RunRecord]) -> list[alt.Chart]:
+    """Lines where a learning rate has fallen, if any has."""
+    drops = _drops(runs)
     texts = [alt.Tooltip("lr:Q", title="learning rate", format="~g"), alt.Tooltip("before:Q", format="~g"), "run:N"]
-    return alt.Chart(alt.Data(values=drops)).mark_rule().encode(AT, tooltip=texts)
+    return [alt.Chart(alt.Data(values=drops)).mark_rule().encode(AT, tooltip=texts)] if drops else []
+
+
+def _drops(runs: Mapping[str, RunRecord]) -> Rows:
+    return [{"run": name, **drop} for name, run in runs.items() for drop in lr_drops(run)]
 
 
 def _colour(runs: Mapping[str, RunRecord]) -> dict[str, Any]:

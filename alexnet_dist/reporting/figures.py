@@ -35,7 +35,8 @@ class Figure:
 
     def spec(self) -> dict[str, Any]:
         """The chart as Vega-Lite's JSON, as wide as its place in the page."""
-        return dict(self.chart.properties(width="container").to_dict())
+        autosize = {"type": "fit-x", "contains": "padding"}
+        return dict(self.chart.properties(width="container", autosize=autosize).to_dict())
 
     def png(self) -> bytes:
         """The chart as a PNG picture, in the light colours."""

@@ -7,12 +7,15 @@ const drawn = {};
 
 async function draw() {
   document.body.removeAttribute("data-drawn");
-  const config = dark.matches ? themes.dark : themes.light;
+  const theme = dark.matches ? themes.dark : themes.light;
   for (const [name, spec] of Object.entries(specs)) {
     drawn[name]?.finalize();
-    drawn[name] = await vegaEmbed(document.getElementById(name), spec, { config, actions: false, renderer: "svg" });
+    const place = document.getElementById(name);
+    const columns = Math.max(1, Math.floor(place.clientWidth / 150)); // on a phone, a legend has several rows
+    const config = { ...theme, legend: { ...theme.legend, columns } };
+    drawn[name] = await vegaEmbed(place, spec, { config, actions: false, renderer: "svg" });
     // The place of the chart says what it shows; its parts would be hundreds of nameless pictures.
-    document.querySelector(`#${name} svg`).setAttribute("aria-hidden", "true");
+    place.querySelector("svg").setAttribute("aria-hidden", "true");
   }
   document.body.setAttribute("data-drawn", dark.matches ? "dark" : "light");
 }

@@ -22,7 +22,7 @@ from alexnet_dist.runs.metrics import RunRecord, read_run
 from alexnet_dist.support.files import write_text
 
 SHOWN = 12  # best predictions, and worst ones, of each run
-PAIRS = 15  # of classes that are confused
+PAIRS = 10  # of classes that are confused
 SHARES = {"share", "accuracy", "precision"}  # columns of tables that are shown in percent
 
 

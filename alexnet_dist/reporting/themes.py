@@ -7,7 +7,6 @@ LIGHT = {"ink": "#1c2126", "muted": "#59636e", "grid": "#e6e8ea", "card": "#ffff
 DARK = {"ink": "#e7eaed", "muted": "#a4aeb8", "grid": "#30363d", "card": "#1a1e23", "strong": "#7cc3e6"}
 LIGHT_LINES = ["#135d80", "#b8480f", "#5b4a9c", "#2c7a4b", "#a3336b", "#6b5a1e"]
 DARK_LINES = ["#7cc3e6", "#f2a56f", "#b9a8f0", "#85cf9f", "#ef94bd", "#d8c479"]
-COLUMNS = {"expr": "max(1, floor(width / 140))"}  # of a legend, as wide as the chart lets it be
 ON_STRONG, ON_PALE = "on-strong", "on-pale"  # styles of text in the cells of a matrix
 
 
@@ -27,7 +26,7 @@ def theme(dark: bool = False) -> dict[str, Any]:
         "background": colour["card"],
         "font": FONT,
         "axis": {**quiet, "gridColor": colour["grid"], "labelLimit": 130},
-        "legend": {**text, "orient": "top", "title": None, "labelLimit": 200, "columnPadding": 16, "columns": COLUMNS},
+        "legend": {**text, "orient": "top", "title": None, "labelLimit": 200, "columnPadding": 16},
         "header": text,
         "view": {"stroke": None},
         "line": {"strokeWidth": 2, "strokeCap": "round", "strokeJoin": "round"},
@@ -35,8 +34,8 @@ def theme(dark: bool = False) -> dict[str, Any]:
         "rect": {"stroke": colour["card"], "strokeWidth": 1},
         "bar": {"cornerRadius": 2, "color": colour["strong"]},
         "style": {
-            ON_STRONG: {"fill": colour["card"], "fontSize": 12},
-            ON_PALE: {"fill": colour["ink"], "fontSize": 12},
+            ON_STRONG: {"color": colour["card"], "fontSize": 12},
+            ON_PALE: {"color": colour["ink"], "fontSize": 12},
         },
         "range": {"category": lines, "heatmap": [colour["grid"], colour["strong"]]},
     }

@@ -16,8 +16,10 @@ EPOCHS, STEPS = 4, 10  # of an epoch
 TIME = "2026-11-28T21:52:42.123Z"
 
 
-def make_run(folder: Path, lr: float = 0.01, classes: list[str] | None = None, images: int = 24) -> Path:
-    """A run of two ranks that has finished; its images lie beside it."""
+def make_run(
+    folder: Path, lr: float = 0.01, classes: list[str] | None = None, images: int = 24, scheduler: str = "step"
+) -> Path:
+    """A run of two ranks that has finished; its images lie beside it. Its learning rate falls if the `scheduler` is step."""
     classes = classes or CLASSES
     folder.mkdir(parents=True)
     _draw(folder.parent / "images", classes, images)
@@ -29,7 +31,7 @@ def make_run(folder: Path, lr: float = 0.01, classes: list[str] | None = None, i
             "lr": lr,
             "val_fraction": None,
         }
-        | {"lr_scheduler": "step", "seed": 0, "color_jitter": [], "ignore_class_names": False},
+        | {"lr_scheduler": scheduler, "seed": 0, "color_jitter": [], "ignore_class_names": False},
         "started_in": str(folder.parent),
         "versions": {"alexnet_dist": "0.1.0", "numpy": "2.4.6"},
         "ranks": 2,

@@ -77,12 +77,12 @@ def browser() -> Iterator[Any]:
         yield browser
 
 
-@pytest.fixture(scope="module", params=["one run", "two runs"])
+@pytest.fixture(scope="module", params=["one run", "one without drops", "two runs"])
 def page(
     request: pytest.FixtureRequest, browser: Any, runs: list[Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Page:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    write_report(runs if request.param == "two runs" else runs[:1], path)
+    write_report({"one run": runs[:1], "one without drops": runs[1:], "two runs": runs}[request.param], path)
     return Page(browser, path)
 
 
