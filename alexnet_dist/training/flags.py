@@ -56,6 +56,7 @@ def build_parser() -> cli.Parser:
     _add_optimisation(_Group(parser, "optimisation"))
     _add_learning_rate(_Group(parser, "learning rate"))
     _add_run(_Group(parser, "run"))
+    _add_views(_Group(parser, "pictures of the run"))
     return parser
 
 
@@ -209,6 +210,10 @@ def _add_run(add: _Group) -> None:
     )
     add("--min-ranks", type=int, metavar="N", help="elastic: end when fewer are left")
     add("--timeline", metavar="FILE", help="at the end, write what each rank did when, as a trace for chrome://tracing")
+    add("--seed", type=int, help="of initial weights, order, crops and dropout")
+
+
+def _add_views(add: _Group) -> None:
     add(
         "--report",
         action=argparse.BooleanOptionalAction,
@@ -219,7 +224,6 @@ def _add_run(add: _Group) -> None:
         action=argparse.BooleanOptionalAction,
         help="also write steps and epochs as TensorBoard reads them, to tensorboard in --output-dir",
     )
-    add("--seed", type=int, help="of initial weights, order, crops and dropout")
 
 
 def parse_config(argv: Iterable[str]) -> TrainingConfig:
