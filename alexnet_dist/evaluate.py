@@ -1,7 +1,6 @@
 """python -m alexnet_dist.evaluate: accuracy on a list of images, sharded over the ranks and exact. One rank needs no MPI."""
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -20,7 +19,9 @@ from alexnet_dist.model.network import AlexNet
 from alexnet_dist.runs import checkpoint
 from alexnet_dist.support.files import check_writable, write_text
 from alexnet_dist.support.plural import plural
+from alexnet_dist.support.readable_json import dump_json
 from alexnet_dist.support.threads import Team
+from alexnet_dist.support.tracking import tracking
 from alexnet_dist.support.workspace import zeros
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def body(world: "Ranks", args: argparse.Namespace) -> int:
         flat = zeros((parameter_map(network).size,))
     world.broadcast_(flat)
     predictions = Predictions(args.topk)
-    with Team(args.threads or world.node_threads()) as team:
+    with Team(args.threads or world.node_threads()) as team, tracking("evaluating", world.rank == 0) as tracker:
         result = evaluate(
             AlexNet(network, flat, max(args.batch_size, CROPS if args.ten_crop else 1), team),
             images,
@@ -110,6 +111,7 @@ def body(world: "Ranks", args: argparse.Namespace) -> int:
             ten_crop=args.ten_crop,
             order=order,
             observe=predictions.add if files else None,
+            progress=tracker,
             patience=Patience(args.io_patience, lambda text: print(text, file=sys.stderr, flush=True)),
         )
     if args.strict and result.broken:
@@ -129,7 +131,7 @@ def show(result: "Evaluation", as_json: bool) -> None:
         counts = {"images": result.images, "top1": int(sums.top1), "top5": int(sums.top5), "loss_sum": sums.loss}
         if "top5" not in means:
             del counts["top5"]
-        print(json.dumps({**counts, "broken": result.broken, "loss": means["loss"]}))
+        print(dump_json({**counts, "broken": result.broken, "loss": means["loss"]}))
         return
     for message in result.broken[:LISTED]:
         print(f"skipped: {message}")

@@ -2,7 +2,6 @@
 
 import argparse
 import glob
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,9 @@ from alexnet_dist.model.predict import LAYERS, most_probable
 from alexnet_dist.predictor import Predictor
 from alexnet_dist.support.files import replacing, write_text
 from alexnet_dist.support.npy import RowsWriter
+from alexnet_dist.support.plural import plural
+from alexnet_dist.support.readable_json import dump_json
+from alexnet_dist.support.tracking import tracking
 
 
 def build_parser() -> cli.Parser:
@@ -101,7 +103,7 @@ def classify(net: Predictor, paths: list[str], args: argparse.Namespace) -> int:
     wanted = read_class_names(Path(args.class_names)) if args.class_names else None
     trained = None if args.ignore_class_names and wanted else net.class_names
     names, order = match_classes(trained, wanted, net.network.num_classes, args.load)
-    parts = Readable(net, paths, args.ten_crop)
+    parts = Readable(net, paths, args.ten_crop, shown=not sys.stdout.isatty())  # or a bar would stand among the results
     for part in parts:
         logits = net.logits(part, ten_crop=args.ten_crop)
         for index, row in zip(part.indices, softmax(logits if order is None else logits[:, order]), strict=True):
@@ -121,24 +123,29 @@ def write_features(net: Predictor, paths: list[str], args: argparse.Namespace) -
             raise UserError(f"none of the {len(paths)} images could be read, so {output} is not written")
         writer.finish()
         write_text(output.with_suffix(".txt"), "".join(f"{printable(path)}\n" for path in parts.read))
-    print(f"{output}: {args.features} of {writer.count} images, named in {output.with_suffix('.txt')}")
+    print(f"{output}: {args.features} of {plural(writer.count, 'image')}, named in {output.with_suffix('.txt')}")
     return parts.code
 
 
 class Readable:
-    """The batches of images that can be read; says of each other image, on stderr, what is wrong with it."""
+    """The batches of images that can be read; says of each other image, on stderr, what is wrong with it, and shows how far
+    it has come, if `shown`."""
 
-    def __init__(self, net: Predictor, paths: list[str], ten_crop: bool = False) -> None:
-        self._net, self._paths, self._ten_crop = net, paths, ten_crop
+    def __init__(self, net: Predictor, paths: list[str], ten_crop: bool = False, shown: bool = True) -> None:
+        self._net, self._paths, self._ten_crop, self._shown = net, paths, ten_crop, shown
         self.read: list[str] = []  # the paths of the images so far
 
     def __iter__(self) -> Iterator[Decoded]:
-        for part in self._net.decode(self._paths, ten_crop=self._ten_crop):
-            for index, problem in part.problems.items():
-                print(f"alexnet-inference: {printable(self._paths[index])}: {problem}", file=sys.stderr)
-            self.read += [self._paths[index] for index in part.indices]
-            if part.indices:
-                yield part
+        seen, total = 0, len(self._paths)
+        with tracking("images", self._shown) as tracker:
+            for part in self._net.decode(self._paths, ten_crop=self._ten_crop):
+                for index, problem in part.problems.items():
+                    print(f"alexnet-inference: {printable(self._paths[index])}: {problem}", file=sys.stderr)
+                self.read += [self._paths[index] for index in part.indices]
+                if part.indices:
+                    yield part
+                seen += len(part.indices) + len(part.problems)
+                tracker(seen, total)
 
     @property
     def code(self) -> int:
@@ -156,7 +163,7 @@ def show(path: str, probabilities: np.ndarray, names: list[str], args: argparse.
     best = most_probable(probabilities, args.topk)
     if args.json:
         classes = [{"class_id": i, "class": names[i], "probability": float(probabilities[i])} for i in best]
-        print(json.dumps({"image": printable(path), "predictions": classes}))
+        print(dump_json({"image": printable(path), "predictions": classes}))
         return
     print(printable(path))
     for index in best:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from alexnet_dist import cli
 from alexnet_dist.errors import BAD_INPUT, UserError
+from alexnet_dist.support.plural import plural
 from alexnet_dist.support.threads import Team, available_cores
 from alexnet_dist.training.flags import build_parser, parse_config, read_config
 
@@ -145,7 +146,7 @@ def main(argv: list[str] | None = None) -> int:
         return cli.run_on_ranks(parser, [flag for flag in flags if flag != PROBE], probe)
 
     def body(_: argparse.Namespace) -> int:
-        print(f"measuring layouts for {available_cores()} cores:", file=sys.stderr, flush=True)
+        print(f"measuring layouts for {plural(available_cores(), 'core')}:", file=sys.stderr, flush=True)
         best, mpi, result = fastest(flags)
         sync = [] if "--sync" in flags or best.ranks == 1 else ["--sync", str(result["sync"])]
         print(shlex.join(best.command(mpi, "train", [*sync, *flags])))

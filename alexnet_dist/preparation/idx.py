@@ -19,7 +19,7 @@ from PIL import Image
 
 from alexnet_dist.errors import UserError
 from alexnet_dist.preparation.lists import Entry, Lists, write_png
-from alexnet_dist.preparation.progress import track
+from alexnet_dist.support.tracking import track
 
 # As MNIST, Fashion-MNIST and KMNIST name them, each with or without .gz
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")

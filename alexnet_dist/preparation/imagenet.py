@@ -26,8 +26,8 @@ from alexnet_dist.errors import UserError
 from alexnet_dist.preparation.imagenet_archives import DEVKIT, TRAIN, VAL, archives
 from alexnet_dist.preparation.imagenet_sources import ImageNet, Original, Part, kaggle_tree, torchvision_tree
 from alexnet_dist.preparation.lists import Entry, Lists, put
-from alexnet_dist.preparation.progress import track
 from alexnet_dist.support.files import write_text, writing
+from alexnet_dist.support.tracking import track
 
 JPEG_QUALITY = 95
 SETTINGS = "imagenet.json"  # in the output: how its images were made

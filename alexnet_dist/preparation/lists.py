@@ -12,6 +12,7 @@ from PIL import Image
 
 from alexnet_dist.errors import UserError
 from alexnet_dist.support.files import replacing, writing
+from alexnet_dist.support.plural import plural
 from alexnet_dist.support.randomness import Purpose, generator
 
 Entry = tuple[int, str]  # class id, path of the image; ImageNet has 1.3 million, for which Paths would be too heavy
@@ -46,8 +47,8 @@ class Lists:
                 temporary.write_bytes(content)
         for name, entries in self.entries.items():
             counts = np.bincount([label for label, _ in entries], minlength=len(self.classes))
-            each = f"{counts.min()} to {counts.max()} of each of {len(self.classes)} classes"
-            print(f"{self.output / name}: {len(entries)} images, {each}")
+            each = f"{counts.min()} to {counts.max()} of each of {plural(len(self.classes), 'class', 'classes')}"
+            print(f"{self.output / name}: {plural(len(entries), 'image')}, {each}")
             empty = [class_name for class_name, count in zip(self.classes, counts, strict=True) if count == 0]
             if empty:
                 print(f"  none of {', '.join(empty[:5])}{', ...' if len(empty) > 5 else ''}")

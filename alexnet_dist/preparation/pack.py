@@ -23,6 +23,7 @@ from alexnet_dist.data.sources import open_images
 from alexnet_dist.data.table import ImageTable
 from alexnet_dist.errors import StorageError, UserError
 from alexnet_dist.support.files import replacing, writing
+from alexnet_dist.support.plural import plural
 
 MEGABYTE = 1_000_000
 READERS = 8  # threads that read images ahead: on a parallel file system, opening a small file takes long
@@ -94,7 +95,7 @@ def unpack(source: Path, output: Path, force: bool = False) -> None:
         _copy(class_names_file(source), output / "classes.txt")
     with replacing(listing) as temporary:
         temporary.write_bytes(b"".join(lines))
-    print(f"{listing}: {len(lines)} images")
+    print(f"{listing}: {plural(len(lines), 'image')}")
 
 
 def write_index(folder: Path) -> None:
@@ -111,7 +112,7 @@ def write_index(folder: Path) -> None:
     if not len(index):
         raise UserError(f"the tar files in {folder} hold no image: neither KEY.jpg nor KEY.jpeg nor KEY.png")
     index.write(folder, shards)
-    print(f"{folder / INDEX}: {len(index)} images in {len(shards)} shards")
+    print(f"{folder / INDEX}: {plural(len(index), 'image')} in {plural(len(shards), 'shard')}")
 
 
 def _make_room(output: Path, force: bool) -> None:

@@ -1,7 +1,6 @@
-"""A run's output: a log for people on stdout and in a file, and metrics for programs, see metrics.py.
+"""A run's output: a log for people on the screen and in a file, and metrics for programs, see metrics.py.
 
-Only rank 0 writes. On the other ranks the same calls do nothing, so that all ranks run the same code. Under mpirun,
-stdout is often not a terminal: there are no progress bars, only whole lines.
+Only rank 0 writes. On the other ranks the same calls do nothing, so that all ranks run the same code.
 """
 
 import logging
@@ -27,13 +26,15 @@ class RunLog:
 
     `attempt` counts how often the run has been started, this time included. Each of `listeners` is called with a table's
     name and each row that is added to it. Lines that people were told before the log was opened, `said`, go to the file
-    alone. Raises UserError where the folder can't be written.
+    alone; later ones to `screen`, too, which is stdout unless another is given. Raises UserError where the folder can't be
+    written.
     """
 
-    def __init__(self, folder: Path, enabled: bool, said: Sequence[str] = ()) -> None:
-        self.attempt = 1
+    def __init__(
+        self, folder: Path, enabled: bool, said: Sequence[str] = (), screen: logging.Handler | None = None
+    ) -> None:
+        self.folder, self.enabled, self.attempt = folder, enabled, 1
         self.listeners: list[Callable[[str, Row], None]] = []
-        self._folder = folder
         self._tables: dict[str, RowsFile] = {}
         self._failing: set[str] = set()  # tables that can't be written
         log.handlers.clear()
@@ -43,14 +44,14 @@ class RunLog:
             return
         logging.raiseExceptions = False  # on a full disk, no traceback for each line
         with writing(folder):
-            self._open(folder, said)
+            self._open(folder, said, screen or logging.StreamHandler(sys.stdout))
 
-    def _open(self, folder: Path, said: Sequence[str]) -> None:
+    def _open(self, folder: Path, said: Sequence[str], screen: logging.Handler) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         stamped = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
         # Names of files may not be UTF-8.
         file = logging.FileHandler(folder / "train.log", encoding="utf-8", errors="backslashreplace")
-        for handler in (logging.StreamHandler(sys.stdout), file):
+        for handler in (screen, file):
             handler.setFormatter(
                 stamped if isinstance(handler, logging.FileHandler) else logging.Formatter("%(message)s")
             )
@@ -72,7 +73,7 @@ class RunLog:
             return
         before: list[Row] = []
         with suppress(UserError):  # what can't be read is lost, and not worth more than the run
-            before = read_info(self._folder).get("starts", [])
+            before = read_info(self.folder).get("starts", [])
         starts = [*before, {"attempt": self.attempt, "time": now(), **start}]
         self.replace(INFO, dump_json({**info, "starts": starts}, indent=1) + "\n")
 
@@ -81,7 +82,7 @@ class RunLog:
         if not self._tables:
             return
         try:
-            write_text(self._folder / name, text)
+            write_text(self.folder / name, text)
         except UserError as error:
             log.warning("WARNING: %s. Training goes on without", error)
 

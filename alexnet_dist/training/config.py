@@ -12,6 +12,7 @@ from alexnet_dist.model.parameters import INITIALIZERS
 from alexnet_dist.training.not_finite import ON_NAN
 from alexnet_dist.training.optim import OPTIMIZERS, hyperparameter_owners
 from alexnet_dist.training.schedule import SCHEDULERS, Schedule
+from alexnet_dist.training.screen import SCREENS
 from alexnet_dist.training.strategies import sync_choices
 
 GLOBAL_BATCH = 128  # if neither flag is given
@@ -91,7 +92,9 @@ class TrainingConfig:
     save_minutes: float | None = None
     keep: int = 3
     sample: tuple[str, ...] = ()
-    print_freq: int = 10
+    progress: str = "auto"
+    print_freq: int | None = None
+    summary: bool = False
     validate_every: int = 1
     threads: int | None = None
     sync: str = "auto"
@@ -108,9 +111,17 @@ class TrainingConfig:
         for field in fields(self):
             value = getattr(self, field.name)
             self._require(field.name, not isinstance(value, float) or math.isfinite(value), "a finite number")
-        for name in ("epochs", "print_freq", "keep", "image_size", "accumulate", "validate_every", "min_ranks"):
+        for name in ("epochs", "keep", "image_size", "accumulate", "validate_every", "min_ranks"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("global_batch", "batch_size", "workers", "threads", "num_classes", "lr_reference_batch"):
+        for name in (
+            "global_batch",
+            "batch_size",
+            "workers",
+            "threads",
+            "num_classes",
+            "lr_reference_batch",
+            "print_freq",
+        ):
             value = getattr(self, name)
             self._require(name, value is None or value >= 1, "at least 1")
         for name in ("lr", "head_lr_factor", "width", "lr_step_size", "trust_coefficient", "eps"):
@@ -137,12 +148,9 @@ class TrainingConfig:
         self._require("save_minutes", self.save_minutes is None or self.save_minutes > 0, "more than 0")
         self._require("save_every", self.save_every >= 0, "at least 0 (0: after each epoch only)")
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2**63 - 1")
-        self._require("conv", self.conv in MODES, f"one of {', '.join(MODES)}")
-        self._require("sync", self.sync in sync_choices(), f"one of {', '.join(sync_choices())}")
-        self._require("opt", self.opt in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
-        self._require("init", self.init in INITIALIZERS, f"one of {', '.join(INITIALIZERS)}")
-        self._require("on_nan", self.on_nan in ON_NAN, f"one of {', '.join(ON_NAN)}")
-        self._require("lr_scheduler", self.lr_scheduler in SCHEDULERS, f"one of {', '.join(SCHEDULERS)}")
+        choices_of = {"conv": MODES, "sync": sync_choices(), "opt": OPTIMIZERS, "init": INITIALIZERS, "on_nan": ON_NAN}
+        for name, choices in {**choices_of, "lr_scheduler": SCHEDULERS, "progress": SCREENS}.items():
+            self._require(name, getattr(self, name) in choices, f"one of {', '.join(choices)}")
         self._refuse_contradictions()
         self._check_augmentation()
         self._refuse_idle_hyperparameters()

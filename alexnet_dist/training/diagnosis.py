@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alexnet_dist.support.plural import plural
 from alexnet_dist.training import remedies
 from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.progress import Progress
@@ -120,9 +121,9 @@ class Diagnosis:
             self._once(
                 "guessing",
                 progress,
-                f"not learning: after {progress.step} steps the training loss, {sums.loss / sums.images:.4f}, and top-1, "
-                f"{sums.top1 / sums.images:.2%}, are no better than what guessing by the frequency of the classes gives, "
-                f"{guessing.loss:.4f} and {guessing.top1:.2%}. "
+                f"not learning: after {plural(progress.step, 'step')} the training loss, {sums.loss / sums.images:.4f}, "
+                f"and top-1, {sums.top1 / sums.images:.2%}, are no better than what guessing by the frequency of the classes "
+                f"gives, {guessing.loss:.4f} and {guessing.top1:.2%}. "
                 f"{remedies.for_guessing(self._config, self._update, self._dead)}",
             )
 

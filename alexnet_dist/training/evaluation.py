@@ -16,6 +16,7 @@ from alexnet_dist.kernels.loss import count_correct, cross_entropy
 from alexnet_dist.model.network import AlexNet
 from alexnet_dist.model.predict import mean_over_crops
 from alexnet_dist.support.labels import NO_LABEL
+from alexnet_dist.support.plural import plural
 from alexnet_dist.support.workspace import empty
 from alexnet_dist.training.progress import Sums
 from alexnet_dist.training.share_of_list import ImageRows, Rows, blocks, together
@@ -63,13 +64,15 @@ def evaluate(
     observe: Observer | None = None,
     features: Rows | None = None,
     patience: Patience | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Evaluates the network on the list, each rank on its share of it. On all ranks, raises SharedError if no image could be
     read or the system can't read one for longer than `patience` has, and Interrupted when the patience of one says so.
 
     With `ten_crop`, on the mean probabilities of ten crops of each image. `order` says which of the network's classes is
     each of the list's, where it isn't the same. `observe` is shown every readable image's logits, in the list's classes.
-    `features` are what the network's frozen layers make of these images, if that is known.
+    `features` are what the network's frozen layers make of these images, if that is known. `progress` is told how many of
+    how many images all ranks have evaluated.
 
     A rank takes whole blocks of the list, of as many images as the network takes at once. What is computed together, and
     so how it is rounded, doesn't depend on the number of ranks.
@@ -83,7 +86,7 @@ def evaluate(
     rows: Rows = features or ImageRows(images, pixels)
     patience = patience or Patience()
     mine = blocks(images, rows, block, world, workers, patience=patience)
-    for places, batch in together(mine, world, patience):
+    for number, (places, batch) in enumerate(together(mine, world, patience), 1):
         x = batch.images if features else batch.images.reshape(-1, *pixels.shape)
         logits = mean_over_crops(net.forward(x), pixels.crops)
         logits = logits if order is None else logits[:, order]
@@ -94,9 +97,18 @@ def evaluate(
         broken += zip(places[~readable].tolist(), batch.broken, strict=True)
         if observe is not None:
             observe(places[readable], batch.labels[readable], logits[readable])
+        if progress is not None:
+            progress(min(number * block * world.size, len(images)), len(images))
+    return _together(sums, broken, images, world, classes)
+
+
+def _together(sums: Sums, broken: list[tuple[int, str]], images: ImageSource, world: Ranks, classes: int) -> Evaluation:
+    """Collective: what all ranks have found, from what each has."""
     total = Sums(*world.sum(list(sums)))
     everyone = [json.loads(text) for text in world.all_texts([json.dumps(one) for one in broken])]
     messages = tuple(message for _, message in sorted(everyone))
     if total.images == 0:
-        raise SharedError(f"none of the {len(images)} images of {images.source} could be read; first: {messages[0]}")
+        raise SharedError(
+            f"none of the {plural(len(images), 'image')} of {images.source} could be read; first: {messages[0]}"
+        )
     return Evaluation(total, messages, classes)

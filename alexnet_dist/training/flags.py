@@ -15,6 +15,7 @@ from alexnet_dist.training.not_finite import ON_NAN
 from alexnet_dist.training.optim import OPTIMIZERS, hyperparameter_owners
 from alexnet_dist.training.recipes import FOLDER, recipe_file, recipe_list
 from alexnet_dist.training.schedule import SCHEDULERS
+from alexnet_dist.training.screen import SCREENS
 from alexnet_dist.training.strategies import sync_choices
 
 DESCRIPTION = "Train AlexNet with NumPy on every rank of an MPI run."
@@ -184,7 +185,13 @@ def _add_run(add: _Group) -> None:
     add("--save-minutes", type=float, metavar="M", help="also checkpoint when so long has passed")
     add("--keep", type=int, metavar="N", help="how many checkpoints to keep besides the best weights")
     add("--sample", nargs="+", metavar="IMAGE", help="log after each epoch what these images are taken for")
-    add("--print-freq", type=int, metavar="STEPS", help="steps from one line of progress to the next")
+    add(
+        "--progress",
+        choices=SCREENS,
+        help="on a terminal a live view, elsewhere plain lines (auto); none: only epochs and what happens",
+    )
+    add("--print-freq", type=int, metavar="STEPS", help="a line of progress so often (default: some ten an epoch)")
+    add("--summary", action=argparse.BooleanOptionalAction, help="show the table of layers, which the log's file has")
     add("--validate-every", type=int, metavar="EPOCHS", help="validate after so many epochs, and after the last")
     add("--threads", type=int, metavar="N", help="threads a rank (default: this node's cores shared by its ranks)")
     add(

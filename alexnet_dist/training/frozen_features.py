@@ -25,6 +25,7 @@ from alexnet_dist.runs.log import log
 from alexnet_dist.support.activity import ACTIVITY
 from alexnet_dist.support.labels import NO_LABEL
 from alexnet_dist.support.memory import available_memory
+from alexnet_dist.support.plural import plural
 from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.share_of_list import Block, ImageRows, blocks, together
 
@@ -72,7 +73,7 @@ def keep_features(run: "Run", workers: int, patience: Patience) -> Kept | None:
     size = FLOAT * count * math.prod(net.frozen_shape)
     reason = _why_not(size, run.config, world, max(run.nodes))
     if not reason:
-        log.info("frozen layers compute the features of %d images once (%.0f MB)", count, size / 1e6)
+        log.info("frozen layers compute the features of %s once (%.0f MB)", plural(count, "image"), size / 1e6)
         try:
             node = Node(world)
             values = [node.shared((len(images), *net.frozen_shape)) for images in lists]

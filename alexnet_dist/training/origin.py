@@ -12,6 +12,7 @@ from alexnet_dist.model.architecture import Network, layer_table
 from alexnet_dist.model.parameters import initialize, reorder_classes_
 from alexnet_dist.runs import checkpoint
 from alexnet_dist.runs.folder import followed, naming_whole_states
+from alexnet_dist.support.plural import plural
 from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.progress import Progress
 
@@ -37,11 +38,15 @@ class Origin:
 
     def lines(self, network: Network) -> list[str]:
         """What people should know of it before training begins."""
-        if self.path is None or self.training is not None:
+        if self.path is None:
             return []
+        if self.training is not None:
+            return [f"resuming from {self.path}"]
         lines = [f"weights: {self.path}"]
         if self.new:
-            lines.append(f"a new last layer, for {network.num_classes} classes: the file's is for {self.classes}")
+            lines.append(
+                f"a new last layer, for {plural(network.num_classes, 'class', 'classes')}: the file's is for {self.classes}"
+            )
         if self.order:
             lines.append("the file's classes are put into this list's order, by their names")
         return lines

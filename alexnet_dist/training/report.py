@@ -1,50 +1,54 @@
 """What a run reports while it trains: a log for people, metrics for programs."""
 
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexnet_dist.data.sources import Sources
 from alexnet_dist.errors import UserError
-from alexnet_dist.model.architecture import summary
-from alexnet_dist.model.layers.conv import ConvBlock
 from alexnet_dist.runs.log import RunLog, log
 from alexnet_dist.runs.metrics import PREDICTIONS
 from alexnet_dist.runs.timeline import Timeline, slowest, write_trace
+from alexnet_dist.support.duration import duration
 from alexnet_dist.support.plural import plural
+from alexnet_dist.support.tracking import INTERVAL
 from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.evaluation import Evaluation
 from alexnet_dist.training.not_finite import RESTORES
+from alexnet_dist.training.outcome import what_is_left
+from alexnet_dist.training.pace import Pace
 from alexnet_dist.training.predictions import Prediction, predictions_csv, titles
 from alexnet_dist.training.progress import Progress, Sums
 from alexnet_dist.training.schedule import Plateau
+from alexnet_dist.training.screen import PROGRESS, WIDTH, Place, Screen, Speed, Status
 
 if TYPE_CHECKING:
     from alexnet_dist.training.setup import Run
 
 
 class Report:
-    """The log and the metrics of a run."""
+    """The log and the metrics of a run, and what `screen` shows of it."""
 
-    def __init__(self, out: RunLog, config: TrainingConfig, global_batch: int, num_classes: int) -> None:
+    def __init__(
+        self, out: RunLog, config: TrainingConfig, global_batch: int, num_classes: int, screen: Screen | None = None
+    ) -> None:
         self._out, self._config, self._global_batch, self._num_classes = out, config, global_batch, num_classes
-        self.start_clock()
+        self._screen = screen or Screen()
+        self._pace = Pace(config.print_freq)
+        self._clock = self._told = time.monotonic()
+        out.listeners.append(self._screen.row)
 
     def start_clock(self) -> None:
         """To be called before the first step of an epoch, so that its speed doesn't include what came before."""
-        self._step_mark = self._line_mark = self._epoch_mark = time.perf_counter()
-        self._line_images = self._epoch_images = self._epoch_seconds = 0.0
+        self._pace.start_epoch()
 
     def step(self, progress: Progress, sums: Sums, lr: float, seconds: dict[str, float], steps: int) -> None:
-        """A line of metrics for each step, and one of progress for every --print-freq'th and the last of `steps`."""
-        now = time.perf_counter()
-        took, self._step_mark = now - self._step_mark, now
-        self._epoch_seconds = now - self._epoch_mark
-        self._epoch_images += sums.images
-        self._line_images += sums.images
+        """A row of metrics for each step, and a line of progress when it is due, after the last of `steps` in any case."""
+        pace, config = self._pace, self._config
+        took = pace.step(sums.images)
+        self._told = time.monotonic()
         means = sums.means(self._num_classes)
         self._out.metrics(
             "steps",
@@ -56,30 +60,39 @@ class Report:
             images_per_second=round(sums.images / took, 3),
             **_columns(seconds),
         )
-        if progress.step_in_epoch % self._config.print_freq and progress.step_in_epoch != steps:
-            return
-        speed, epochs = self._line_images / (now - self._line_mark), self._config.epochs
-        left = (steps * (epochs - progress.epoch) - progress.step_in_epoch) * self._global_batch / max(speed, 1e-9)
-        log.info(
-            "epoch %d/%d  step %d/%d  loss %.4f  top-1 %.1f%%  lr %.3g  %.1f images/s  ETA %s",
-            progress.epoch + 1, epochs, progress.step_in_epoch, steps,
-            means["loss"], 100 * means["top1"], lr, speed, duration(left),
-        )  # fmt: skip
-        self._line_mark, self._line_images = now, 0.0
+        left = (steps * (config.epochs - progress.epoch) - progress.step_in_epoch) * self._global_batch
+        status = Status(
+            Place(progress.epoch + 1, config.epochs, progress.step_in_epoch, steps),
+            means,
+            lr,
+            Speed(pace.now, pace.mean, pace.left(left, (config.epochs - progress.epoch) // config.validate_every)),
+        )
+        self._screen.step(status)
+        if pace.due(progress.step_in_epoch, steps):
+            log.info("%s", status, extra=PROGRESS)
+
+    def validating(self, done: int, images: int) -> None:
+        """So many of the validation images have been evaluated, as far as this rank knows."""
+        self._screen.validating(done, images)
+        if time.monotonic() - self._told > INTERVAL and done < images:
+            self._told = time.monotonic()
+            log.info("validating %d of %d", done, images, extra=PROGRESS)
 
     def epoch(self, progress: Progress, lr: float, skipped: int, validation: "Validation | None") -> None:
         """The results of an epoch, in whose last step the learning rate was `lr`; `validation` if there was one."""
-        train = progress.sums.means(self._num_classes)
+        train, pace = progress.sums.means(self._num_classes), self._pace
+        told = f"epoch {progress.epoch + 1}/{self._config.epochs}"
         log.info(
-            "epoch %d/%d  train loss %.4f top-1 %.2f%%  %s",
-            progress.epoch + 1, self._config.epochs, train["loss"], 100 * train["top1"],
-            validation or "not validated",
+            "%s  train loss %.4f  top-1 %.2f%%  lr %.3g  %s",
+            told, train["loss"], 100 * train["top1"], lr, duration(pace.epoch_seconds),
         )  # fmt: skip
+        log.info("%s  %s", told, validation.told(WIDTH - len(told) - 2) if validation else "not validated")
         if skipped:
             log.warning("skipped in this epoch: %s that could not be read", plural(skipped, "image"))
         if progress.void:
             log.warning("so far, %s changed nothing (--on-nan skip, or no image was readable)", _made(progress.void))
         means = validation.result.means() if validation else dict.fromkeys(train)
+        pace.validation = validation.seconds if validation else pace.validation
         self._out.metrics(
             "epochs",
             epoch=progress.epoch + 1,
@@ -88,9 +101,9 @@ class Report:
             **{f"train_{name}": value for name, value in train.items()},
             **{f"val_{name}": value for name, value in means.items()},
             val_images=validation.result.images if validation else None,
-            seconds=round(self._epoch_seconds, 3),
+            seconds=round(pace.epoch_seconds, 3),
             val_seconds=round(validation.seconds, 3) if validation else None,
-            images_per_second=round(self._epoch_images / self._epoch_seconds, 3) if self._epoch_seconds else None,
+            images_per_second=round(pace.of_epoch, 3) if pace.of_epoch else None,
             skipped=skipped,
             void=progress.void,
             best=validation is not None and validation.best,
@@ -110,6 +123,14 @@ class Report:
             return
         names = sources.class_names or [str(number) for number in range(self._num_classes)]
         self._out.replace(PREDICTIONS, predictions_csv(predictions, names, titles(sources.val)))
+
+    def layers(self, lines: Sequence[str]) -> None:
+        """The table of layers and what runs them: for the log's file, and for the screen with --summary."""
+        if not self._config.summary:
+            self._out.note(*lines)
+            return
+        for line in lines:
+            log.info("%s", line)
 
     def diagnosis(self, kind: str, progress: Progress, text: str) -> None:
         """What shows that the run trains badly, and what to do."""
@@ -152,13 +173,20 @@ class Report:
         self._out.describe(info, place)
 
     def complete(self, progress: Progress) -> None:
-        """The end of the run."""
-        log.info("finished after %s and %s", plural(progress.epoch, "epoch"), plural(progress.step, "step"))
+        """The end of the run: what has come of it, and where it is."""
+        done = f"finished after {plural(progress.epoch, 'epoch')} and {plural(progress.step, 'step')}"
+        took = duration(time.monotonic() - self._clock)
+        since = f"in {took}" if self._out.attempt == 1 else f"({took} since the latest start)"
+        speed = f", {self._pace.mean:.1f} images/s in steps" if self._pace.images else ""
+        log.info("%s %s%s", done, since, speed)
         if progress.skipped:
             log.warning("in all epochs together, %s an image could not be read", plural(progress.skipped, "time"))
         if progress.void:
             log.warning("in all, %s changed nothing (--on-nan skip, or no image was readable)", _made(progress.void))
         self._event("complete", progress, skipped=progress.skipped)
+        if self._out.enabled:
+            for line in what_is_left(self._out.folder, self._config):
+                log.info("%s", line)
 
     def _event(self, event: str, progress: Progress, **details: Any) -> None:
         self._out.metrics("events", epoch=_epoch(progress), step=progress.step, event=event, **details)
@@ -172,7 +200,8 @@ class Report:
         self._out.sync()
 
     def close(self) -> None:
-        """Closes the files."""
+        """Leaves the screen, and closes the files."""
+        self._screen.close()
         self._out.close()
 
 
@@ -184,8 +213,14 @@ class Validation:
     seconds: float
     best: bool
 
-    def __str__(self) -> str:
-        return f"validation {self.result}  ({duration(self.seconds)})"
+    def told(self, width: int) -> str:
+        """For people, in a line of so many characters: with the counts of images where there is room for them."""
+        means, counts = self.result.means(), self.result.sums
+        top5 = f"top-5 {means['top5']:.2%}  " if "top5" in means else ""
+        end = f"{top5}loss {means['loss']:.4f}  {duration(self.seconds)}{'  (best so far)' if self.best else ''}"
+        top1 = f"validation top-1 {means['top1']:.2%}"
+        counted = f"{top1} ({counts.top1:.0f} of {counts.images:.0f})  {end}"
+        return counted if len(counted) <= width else f"{top1}  {end}"
 
 
 def _epoch(progress: Progress) -> int:
@@ -199,67 +234,6 @@ def _columns(seconds: dict[str, float]) -> dict[str, float]:
 
 def _made(count: int) -> str:
     return f"{plural(count, 'step')} {'has' if count == 1 else 'have'}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: 47s, 3m05s, 2h07m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-
-
-def log_run_header(run: "Run") -> None:
-    """Logs what people ask about afterwards: the network, the data, batch, ranks, threads and learning rate, and where a
-    resumed run continues."""
-    config, sources, batch, ranks = run.config, run.sources, run.global_batch, run.world.size
-    for line in summary(run.network).splitlines():
-        log.info("%s", line)
-    classes = f"{run.network.num_classes} {'class' if run.network.num_classes == 1 else 'classes'}"
-    log.info("%d training and %s, %s", len(sources.train), plural(len(sources.val), "validation image"), classes)
-    for note in sources.notes:
-        log.info("%s", note)
-    batch_flag = "--batch-size" if config.batch_size else "--global-batch" if config.global_batch else "default"
-    share = "1 image" if batch == ranks else f"{batch / ranks:g} images"
-    parts = f" in {config.accumulate} parts" if config.accumulate > 1 else ""
-    log.info(
-        "%s of %s; global batch %d (%s), %s a rank%s",
-        plural(ranks, "rank"),
-        plural(run.team.size, "thread"),
-        batch,
-        batch_flag,
-        share,
-        parts,
-    )
-    if batch < ranks:
-        log.warning(
-            "WARNING: a step has fewer images (%d) than there are ranks (%d): the others only wait", batch, ranks
-        )
-    scaled = (
-        f"{config.lr:g} scaled from a batch of {config.lr_reference_batch}" if config.lr_reference_batch else "as given"
-    )
-    log.info("learning rate %g for the global batch, not for each rank (%s)", run.schedule.lr, scaled)
-    log.info("output: %s", config.output_dir)
-    log.info("gradients: %s (%s)", run.engine.strategy_name, run.why_strategy)
-    for block in run.engine.net.blocks:
-        if isinstance(block, ConvBlock):
-            log.info("convolution to %s: %s", "x".join(map(str, block.map_shape)), block.convolution.name)
-    if run.resumed is not None:
-        _log_resumption(run, run.resumed)
-
-
-def _log_resumption(run: "Run", state: dict[str, Any]) -> None:
-    """Logs where the run continues, and what has changed: flags, and the list of images."""
-    progress = run.progress
-    log.info("resumed after %s and %s", plural(progress.epoch, "epoch"), plural(progress.step_in_epoch, "step"))
-    for name, value in json.loads(json.dumps(asdict(run.config))).items():
-        before = state["config"].get(name)
-        if name != "resume" and value != before and name in state["config"]:
-            log.info("  with another --%s: %s, before: %s", name.replace("_", "-"), value, before)
-    if state["train list"] != run.train_list:
-        log.warning("the training images are not those the run began with: the epoch may repeat or miss some")
 
 
 def write_timeline(run: "Run") -> None:

@@ -23,9 +23,12 @@ from alexnet_dist.runs.log import RunLog, log, warn
 from alexnet_dist.runs.tensorboard import EventFile, require_tensorboard
 from alexnet_dist.runs.timeline import NullTimeline, Timeline
 from alexnet_dist.support.files import check_writable
+from alexnet_dist.support.plural import plural
 from alexnet_dist.support.threads import Team
 from alexnet_dist.training.config import AUTO, TrainingConfig
 from alexnet_dist.training.engine import Engine, StepSpec
+from alexnet_dist.training.header import first_lines
+from alexnet_dist.training.live import open_screen
 from alexnet_dist.training.not_finite import SkipNotFinite
 from alexnet_dist.training.optim_wrappers import configured_optimizer
 from alexnet_dist.training.origin import Origin, Start, fill, frozen_layers, read_origin
@@ -33,6 +36,7 @@ from alexnet_dist.training.progress import Progress
 from alexnet_dist.training.report import Report
 from alexnet_dist.training.samples import Samples
 from alexnet_dist.training.schedule import Schedule
+from alexnet_dist.training.screen import Screen
 from alexnet_dist.training.shared_tables import share_sources
 from alexnet_dist.training.strategies import STRATEGIES, for_many_ranks
 from alexnet_dist.training.strategy_choice import choose_engine
@@ -140,14 +144,14 @@ def read_inputs(
     with world.shared_errors():
         if len(sources.train) < world.size:
             raise UserError(
-                f"{sources.train.source} has {len(sources.train)} training images for {world.size} ranks: "
+                f"{sources.train.source} has {plural(len(sources.train), 'training image')} for {plural(world.size, 'rank')}: "
                 "start fewer ranks (mpirun -n) or add images"
             )
         network = make_network(config, sources.num_classes)
         share = math.ceil(config.global_batch_on(world.size) / world.size)
         if config.accumulate > share:
             raise UserError(
-                f"--accumulate {config.accumulate} parts are more than the {share} images of a rank in a step"
+                f"--accumulate {config.accumulate} parts are more than the {plural(share, 'image')} of a rank in a step"
             )
         frozen_layers(network, config)
         origin = Origin()
@@ -211,7 +215,7 @@ def _begin(inputs: Inputs, team: Team, memory: Memory | None) -> Run:
     config, world, origin = inputs.config, inputs.world, inputs.origin
     with world.shared_errors():
         samples = Samples(config.sample, inputs.network, world.rank)
-    said = origin.lines(inputs.network)
+    said = [] if memory else [*first_lines(inputs, team.size), *origin.lines(inputs.network)]
     for line in said:
         print(line, flush=True)
     state = world.broadcast_json(origin.training)
@@ -227,10 +231,14 @@ def _begin(inputs: Inputs, team: Team, memory: Memory | None) -> Run:
     nodes = nodes_of(world)[0]
     before = _strategy_before(config, state, nodes)
     sync = "allreduce" if config.elastic else before or config.sync
-    engine, why = choose_engine(sync, spec, world, open_engine)
+    if sync == "measure" and world.rank == 0:
+        print("measuring some steps of each strategy (--sync measure)", flush=True)
+    reason = "what --elastic needs" if config.elastic else "as before" if before else ""
+    engine, why = choose_engine(sync, spec, world, open_engine, reason)
     engine.fill(memory.fill if memory else partial(fill, origin, config, inputs.network))
     with world.shared_errors():
-        out = RunLog(inputs.folder.path, enabled=world.rank == 0, said=said)
+        screen = open_screen(config.progress) if world.rank == 0 else Screen()
+        out = RunLog(inputs.folder.path, enabled=world.rank == 0, said=said, screen=screen.handler)
         if world.rank == 0:
             inputs.folder.begin()
             if config.tensorboard:
@@ -243,13 +251,13 @@ def _begin(inputs: Inputs, team: Team, memory: Memory | None) -> Run:
         schedule=config.schedule(inputs.global_batch),
         nodes=nodes,
         engine=engine,
-        why_strategy="as before" if before == engine.strategy_name else why,
+        why_strategy=why,
         progress=memory.progress if memory else _progress_before(inputs, state),
         resumed=state,
         said=memory.said if memory else "",
         samples=samples,
         timeline=timeline,
-        report=Report(out, config, inputs.global_batch, inputs.network.num_classes),
+        report=Report(out, config, inputs.global_batch, inputs.network.num_classes, screen),
     )
 
 

@@ -30,8 +30,9 @@ class Choice(NamedTuple):
     why: str
 
 
-def choose_engine(name: str, spec: StepSpec, world: World, open_engine: OpenEngine) -> Choice:
-    """Collective: an engine for `spec`, with the strategy that --sync names, which `open_engine` opens.
+def choose_engine(name: str, spec: StepSpec, world: World, open_engine: OpenEngine, reason: str = "") -> Choice:
+    """Collective: an engine for `spec`, with the strategy that --sync names, which `open_engine` opens. If it isn't --sync
+    that names it, `reason` says what does.
 
     Raises SharedError where it is to be deterministic and can't be.
     """
@@ -42,7 +43,7 @@ def choose_engine(name: str, spec: StepSpec, world: World, open_engine: OpenEngi
         return _open_or_fall_back(name, open_engine, why)
     if name == "measure":
         return _fastest(spec, world, open_engine)
-    return _open_or_fall_back(name, open_engine, "as asked for")
+    return _open_or_fall_back(name, open_engine, reason or f"--sync {name}")
 
 
 def _open_or_fall_back(name: str, open_engine: OpenEngine, why: str) -> Choice:

@@ -19,11 +19,12 @@ from alexnet_dist.training.description import describe
 from alexnet_dist.training.diagnosis import Diagnosis, Guessing
 from alexnet_dist.training.evaluation import evaluate
 from alexnet_dist.training.frozen_features import Kept, keep_features
+from alexnet_dist.training.header import log_run_header
 from alexnet_dist.training.not_finite import SKIPS, Diverged
 from alexnet_dist.training.predictions import TOP, Predictions
 from alexnet_dist.training.progress import Progress, Sums
 from alexnet_dist.training.replicas import compare_replicas
-from alexnet_dist.training.report import Validation, log_run_header, write_timeline
+from alexnet_dist.training.report import Validation, write_timeline
 from alexnet_dist.training.restoring import lowered, may_restore, rate, restore
 from alexnet_dist.training.saving import Saver
 from alexnet_dist.training.schedule import Plateau
@@ -85,8 +86,8 @@ class Trainer:
                     log.warning("stopped %s after step %d; --resume continues it", why, self.progress.step)
                     return STOPPED
             self._saver.finish(self.progress)
-        self.report.complete(self.progress)
         write_timeline(self.run_)
+        self.report.complete(self.progress)
         return 0
 
     def _plateau_is_final(self) -> bool:
@@ -190,7 +191,9 @@ class Trainer:
         if self.config.on_nan != "restore":
             raise problem
         if not may_restore(self.progress):
-            raise Diverged(f"{problem}. Going back {self.progress.restores} times (--on-nan restore) has not helped")
+            raise Diverged(
+                f"{problem}. Going back {plural(self.progress.restores, 'time')} (--on-nan restore) has not helped"
+            )
         self._saver.wait()
         self.progress = restore(self.run_, self.progress, saved=self._saver.saved)
         self.report.restored(str(problem), self.progress, lowered(self.run_.schedule.lr, self.progress))
@@ -208,7 +211,7 @@ class Trainer:
                     log.warning("further images that can't be read are counted, and not listed")
         if broken > self.config.max_bad * len(images) or broken == len(images):
             raise SharedError(
-                f"{broken} of the {len(images)} images of {images.source} can't be read, more than --max-bad "
+                f"{broken} of the {plural(len(images), 'image')} of {images.source} can't be read, more than --max-bad "
                 f"{self.config.max_bad:g} allows; the latest: {messages[-1]}"
             )
 
@@ -251,7 +254,7 @@ class Trainer:
         with self.engine.averaged():
             result = evaluate(
                 self.engine.net, self.sources.val, self.world, self._workers,
-                features=features, patience=self._patience, observe=seen.add,
+                features=features, patience=self._patience, observe=seen.add, progress=self.report.validating,
             )  # fmt: skip
             if result.broken:
                 self._report_broken(list(result.broken), len(result.broken), self.sources.val)

@@ -47,7 +47,7 @@ class Job:
         self.process = subprocess.Popen(
             command,
             cwd=cwd,
-            env={**_environment(), **(env or {}), MARK: self._mark},
+            env={**environment(), **(env or {}), MARK: self._mark},
             stdin=subprocess.DEVNULL,
             stdout=self._out,
             stderr=self._err,
@@ -232,7 +232,8 @@ def hashes(folder: Path) -> dict[str, str]:
     }
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Of a command that no mpirun has started, with the programs of this Python."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PMI", "PMIX", "OMPI", "MPI_"))}
     env["PATH"] = f"{BIN}{os.pathsep}{env.get('PATH', os.defpath)}"
     env["PYTHONUNBUFFERED"] = "1"

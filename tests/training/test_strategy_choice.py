@@ -51,7 +51,7 @@ def opened():
 
 @pytest.mark.parametrize("name", MANY)
 def test_what_is_asked_for_is_opened_and_nothing_else(opened, name):
-    assert opened(name) == (name, "as asked for", False, [name])
+    assert opened(name) == (name, f"--sync {name}", False, [name])
 
 
 def test_one_rank_has_nothing_to_choose(opened):

@@ -1,0 +1,62 @@
+"""How far a command has come: a bar on a terminal, else a line now and then."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+from alexnet_dist.support.terminal import STDERR, columns_of, find_terminal
+
+INTERVAL = 10.0  # seconds between lines
+
+Item = TypeVar("Item")
+
+
+class Tracker(Protocol):
+    """Is told how far a command has come."""
+
+    def __call__(self, done: int, total: int) -> None: ...
+
+
+@contextmanager
+def tracking(what: str, shown: bool = True) -> Iterator[Tracker]:
+    """Shows, if `shown`, how many of how many things are done: a bar where stderr is a terminal, also that of mpirun;
+    else a line on stderr now and then."""
+    if not shown:
+        yield lambda done, total: None
+        return
+    terminal = find_terminal(STDERR)
+    if terminal is None:
+        yield _Lines(what)
+        return
+    with terminal:
+        # Imported here, where it is needed: the import takes longer than some commands.
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(file=terminal, force_terminal=True, width=columns_of(terminal))
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True, refresh_per_second=4) as bar:
+            task: Any = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def track(items: Sequence[Item], what: str, shown: bool = True) -> Iterator[Item]:
+    """The items, one after the other; shows how many have been taken, if `shown`."""
+    with tracking(what, shown) as tracker:
+        for number, item in enumerate(items):
+            tracker(number, len(items))
+            yield item
+
+
+class _Lines:
+    """A line on stderr, when so much time has passed."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._last = what, time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        if time.monotonic() - self._last >= INTERVAL:
+            print(f"{self._what}: {done} of {total}", file=sys.stderr, flush=True)
+            self._last = time.monotonic()
