@@ -26,7 +26,8 @@ def open_browser() -> Iterator[Any]:
     """A browser of its own with an empty profile: a Selenium WebDriver, whose logs `browser` (the console) and
     `performance` (what DevTools tells, requests among it) can be read with get_log."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="the package selenium is missing")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium, driver = next(filter(None, map(shutil.which, names)), None), shutil.which("chromedriver")
     if not chromium or not driver:
         pytest.skip("there is no chromium with chromedriver (Debian: apt-get install chromium chromium-driver)")
     options = webdriver.ChromeOptions()

@@ -1,4 +1,4 @@
-""".ci/run: the checks run whatever comes of installing an sshd. Fakes stand in for programs; nothing is installed."""
+""".ci/run: the checks run whatever comes of installing what some tests want. Nothing is: programs are fakes."""
 
 import os
 import shutil
@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 INSTALLS = os.geteuid() == 0 and not Path("/run/systemd/system").exists()
 UPDATED, INSTALLED = "apt-get update", "apt-get install"
+WANTED = dict.fromkeys(("ip", "sshd", "ssh", "munged", "slurmctld", "slurmd", "sbatch", "chromedriver"), "")
 
 
 @pytest.fixture
@@ -41,15 +42,17 @@ def calls(tmp_path, monkeypatch):
 
 
 def test_what_is_there_is_not_installed(calls):
-    assert calls(ip="", sshd="", ssh="") == (0, ["checks"])
+    assert calls(**WANTED) == (0, ["checks"])
 
 
-def test_sshd_is_installed_where_that_is_possible(calls):
-    assert calls() == (0, [*([UPDATED, INSTALLED] if INSTALLS else []), "checks"])
+@pytest.mark.parametrize("lacking", WANTED)
+def test_what_lacks_is_installed_where_that_is_possible(calls, lacking):
+    there = {name: script for name, script in WANTED.items() if name != lacking}
+    assert calls(**there) == (0, [*([UPDATED, INSTALLED] if INSTALLS else []), "checks"])
 
 
 @pytest.mark.parametrize("failing", ["update", "install"])
-def test_checks_run_without_sshd_too(calls, failing):
+def test_checks_run_without_them_too(calls, failing):
     tried = {"update": [UPDATED], "install": [UPDATED, INSTALLED]}[failing] if INSTALLS else []
     assert calls(apt_get=f'[[ "$*" != *" {failing}"* ]]') == (0, [*tried, "checks"])
 
