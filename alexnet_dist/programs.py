@@ -6,6 +6,7 @@ PROGRAMS = {
     "layout": "measure how many ranks of how many threads are fastest here",
     "evaluate": "measure a trained network on a list of images",
     "inference": "classify images, or write what a layer yields for them",
+    "report": "one page on what has come of a run, or of several",
     "serve": "classify images on a page of this machine",
     "prepare": "write the lists that training reads, from folders, archives, IDX files",
     "convert": "weights to and from torchvision's .pth and ONNX",

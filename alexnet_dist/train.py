@@ -2,11 +2,14 @@
 
 import argparse
 import signal
+import sys
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alexnet_dist import cli
+from alexnet_dist.errors import UserError
 from alexnet_dist.support.signals import StopSignals
 from alexnet_dist.support.starting import PROGRAM, TRAIN, has_started
 from alexnet_dist.training.config import TrainingConfig
@@ -25,7 +28,12 @@ def body(signals: StopSignals, world: "Ranks", args: argparse.Namespace) -> int:
 
     config = configured(world, args)
     with Watchdog(config.stall_timeout, world) as watchdog:
-        return train(config, world, signals, watchdog)
+        code = train(config, world, signals, watchdog)
+    if code == 0 and config.report:
+        world.part()  # the others need not wait for the report
+        if world.rank == 0:
+            report(Path(config.output_dir))
+    return code
 
 
 def configured(world: "Ranks", args: argparse.Namespace) -> TrainingConfig:
@@ -42,6 +50,19 @@ def configured(world: "Ranks", args: argparse.Namespace) -> TrainingConfig:
         before = world.broadcast_json(mine)
         with world.shared_errors():
             return continued(before, given)
+
+
+def report(run: Path) -> None:
+    """Writes the report of a run that has ended. What goes wrong is said: the run itself is whole."""
+    from alexnet_dist.reporting.making import PAGE, write_report
+
+    try:
+        write_report([run], run / PAGE)
+        print(f"report: {run / PAGE}", flush=True)
+    except UserError as error:
+        print(f"no {PAGE}: {error}", flush=True)
+    except Exception as error:
+        print(f"WARNING: no {PAGE}: {error!r}; alexnet-report {run} tries again", file=sys.stderr, flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,14 +2,14 @@
 # From nothing but python3 to a trained AlexNet: launch/demo.sh [flags of alexnet_dist.train]
 #
 # Makes a virtual environment, draws scikit-learn's handwritten digits as images, trains the full network on 2 ranks,
-# measures it on images that it has never seen, and classifies one of them. All of it stays in .venv and demo/; another
+# measures it on images that it has never seen, classifies one of them, and makes a page on the run. All of it stays in .venv and demo/; another
 # folder than demo/ is named by ALEXNET_DEMO.
 
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")/common.sh"
 
 help_if_asked "$@"
-set_up demo
+set_up demo report
 
 demo=$(realpath -m -- "${ALEXNET_DEMO:-$root/demo}")
 run=$demo/run-$(date +%Y%m%d-%H%M%S)
@@ -40,6 +40,7 @@ cat <<END
 
 Best weights      $run/best.safetensors
 Last checkpoint   $run/latest.safetensors
+Report            $run/report.html (open it in a browser)
 Log, metrics      $run/train.log, $run/steps.jsonl, $run/epochs.jsonl
 
 To train on images of your own (images.list: \`class_id image_path\` a line), in their folder:

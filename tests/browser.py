@@ -1,10 +1,11 @@
-"""A headless Chromium for tests, with what its console has said; the test is skipped where there is none."""
+"""A real browser for tests: headless Chromium by Selenium. Where there is none, the test is skipped and says so."""
 
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -15,25 +16,27 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--disable-dev-shm-usage",  # in containers it is often too small
+    "--force-device-scale-factor=1",
 )
 
 
 @contextmanager
-def chromium(width: int = 1000, height: int = 900) -> Iterator["object"]:
-    """A Selenium driver, with a profile of its own that is removed at the end."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="Selenium is not installed")
-    binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not binary or not driver:
-        pytest.skip("there is no Chromium with chromedriver (Debian: chromium, chromium-driver)")
+def open_browser(width: int = 1000, height: int = 900) -> Iterator[Any]:
+    """A browser of its own with an empty profile: a Selenium WebDriver, whose logs `browser` (the console) and
+    `performance` (what DevTools tells, requests among it) can be read with get_log."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="the package selenium is missing")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium, driver = next(filter(None, map(shutil.which, names)), None), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("there is no chromium with chromedriver (Debian: apt-get install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        options = webdriver.ChromeOptions()
-        options.binary_location = binary
-        for flag in (*FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}"):
+        size = f"--window-size={width},{height}"
+        for flag in (*FLAGS, size, f"--user-data-dir={profile}", *(["--no-sandbox"] if os.geteuid() == 0 else [])):
             options.add_argument(flag)
-        if os.geteuid() == 0:
-            options.add_argument("--no-sandbox")
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
         try:
             yield browser
@@ -41,6 +44,6 @@ def chromium(width: int = 1000, height: int = 900) -> Iterator["object"]:
             browser.quit()
 
 
-def complaints(browser) -> list[str]:
+def complaints(browser: Any) -> list[str]:
     """What the console has said since the last call, warnings and errors."""
     return [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("WARNING", "SEVERE")]

@@ -30,6 +30,7 @@ BELOW_PROGRAMS = {
     "weights",
     "supervision",
     "machine",
+    "reporting",
 }
 # Module or folder -> what it may import, from this package and others, besides the standard library. The rule with the
 # longest name that fits a module counts; a folder stands for all that is in it.
@@ -61,6 +62,7 @@ RULES = {
     "serving.turns": {"numpy", "model.explain"},
     "weights": {"numpy", "torch", "onnx", "weights", "errors", "model", "runs", "support", "data.augment"},
     "runs": {"numpy", "safetensors", "runs", "errors", "model", "support"},
+    "runs.tensorboard": {"tensorboardX", "runs", "errors", "support"},
     "runs.checkpoint": {"numpy", "safetensors", "runs", "errors", "model", "support", "data.augment"},
     "comm.ranks": {"numpy", "errors", "support"},
     "machine": {"numpy", "threadpoolctl", "machine", "errors", "support"},
@@ -70,6 +72,13 @@ RULES = {
     "training.live": {"rich", "training.screen", "runs", "support"},
     "training.screen": {"support.duration"},
     "preparation.digits": {"numpy", "PIL", "sklearn", "preparation", "errors", "support"},
+    "reporting": {"reporting", "errors", "runs", "support"},
+    "reporting.predictions": {"numpy", "errors"},
+    "reporting.pictures": {"numpy", "PIL", "data", "errors", "model.architecture", "runs.checkpoint"},
+    "reporting.figures": {"altair", "vl_convert", "reporting", "support"},
+    "reporting.curves": {"altair", "reporting", "runs"},
+    "reporting.classes": {"altair", "reporting"},
+    "reporting.page": {"altair", "vl_convert", "jinja2", "reporting", "errors", "runs", "support"},
     "training": {"numpy", "training", "comm", "data", "errors", "kernels", "model", "runs", "support"},
     "supervision": {"supervision", "errors", "support"},
     "supervision.command": {"supervision", "errors", "support", "training.config", "training.flags"},

@@ -158,6 +158,11 @@ class World(Ranks):
 
         return once_a_node(self, make)
 
+    def part(self) -> None:
+        if not self.broken:  # MPI would wait for the ranks that are lost
+            flush_output()
+            MPI.Finalize()
+
     def leave(self, exit_code: int) -> int:
         if self.broken:  # MPI would wait for the ranks that are lost
             flush_output()

@@ -103,6 +103,8 @@ class TrainingConfig:
     elastic: bool = False
     min_ranks: int = 1
     timeline: str | None = None
+    report: bool = True
+    tensorboard: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

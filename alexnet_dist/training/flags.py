@@ -64,6 +64,7 @@ def add_flags(parser: cli.Parser, shown: bool = True) -> None:
     _add_optimisation(_Group(parser, "optimisation", shown))
     _add_learning_rate(_Group(parser, "learning rate", shown))
     _add_run(_Group(parser, "run", shown))
+    _add_views(_Group(parser, "pictures of the run", shown))
 
 
 def _add_data(add: _Group) -> None:
@@ -225,6 +226,19 @@ def _add_run(add: _Group) -> None:
     add("--min-ranks", type=int, metavar="N", help="elastic: end when fewer are left")
     add("--timeline", metavar="FILE", help="at the end, write what each rank did when, as a trace for chrome://tracing")
     add("--seed", type=int, help="of initial weights, order, crops and dropout")
+
+
+def _add_views(add: _Group) -> None:
+    add(
+        "--report",
+        action=argparse.BooleanOptionalAction,
+        help="at the end, write report.html, as alexnet-report does, if what that needs is installed (default: yes)",
+    )
+    add(
+        "--tensorboard",
+        action=argparse.BooleanOptionalAction,
+        help="also write steps and epochs as TensorBoard reads them, to tensorboard in --output-dir",
+    )
 
 
 def parse_config(argv: Iterable[str]) -> TrainingConfig:

@@ -7,6 +7,7 @@ from pathlib import Path
 from alexnet_dist.errors import UserError
 from alexnet_dist.runs.folder import RunFolder
 from alexnet_dist.runs.metrics import INFO, PREDICTIONS, TABLES, read_info, read_rows
+from alexnet_dist.runs.tensorboard import FOLDER as TENSORBOARD
 from alexnet_dist.training.config import TrainingConfig
 
 
@@ -60,6 +61,7 @@ def _files(folder: Path, config: TrainingConfig) -> list[tuple[Path, str]]:
         (folder / PREDICTIONS, "what the best weights say of each validation image"),
         (folder / "train.log", "this log"),
         *((folder / f"{table}.jsonl", f"a row for each {WHAT[table]}") for table in TABLES),
+        (folder / TENSORBOARD if config.tensorboard else None, "the same for TensorBoard (--logdir)"),
         (folder / INFO, "flags, versions, machines, data"),
         (Path(config.timeline) if config.timeline else None, "what each rank did when"),
     ]

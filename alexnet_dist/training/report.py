@@ -10,12 +10,14 @@ from alexnet_dist.data.sources import Sources
 from alexnet_dist.errors import UserError
 from alexnet_dist.runs.log import RunLog, log
 from alexnet_dist.runs.metrics import PREDICTIONS
+from alexnet_dist.runs.tensorboard import EventFile
 from alexnet_dist.runs.timeline import Timeline, slowest, write_trace
 from alexnet_dist.support.duration import duration
 from alexnet_dist.support.plural import plural
 from alexnet_dist.support.tracking import INTERVAL
 from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.evaluation import Evaluation
+from alexnet_dist.training.live import open_screen
 from alexnet_dist.training.not_finite import RESTORES
 from alexnet_dist.training.outcome import what_is_left
 from alexnet_dist.training.pace import Pace
@@ -25,7 +27,7 @@ from alexnet_dist.training.schedule import Plateau
 from alexnet_dist.training.screen import PROGRESS, WIDTH, Place, Screen, Speed, Status
 
 if TYPE_CHECKING:
-    from alexnet_dist.training.setup import Run
+    from alexnet_dist.training.setup import Inputs, Run
 
 
 class Report:
@@ -221,6 +223,19 @@ class Validation:
         top1 = f"validation top-1 {means['top1']:.2%}"
         counted = f"{top1} ({counts.top1:.0f} of {counts.images:.0f})  {end}"
         return counted if len(counted) <= width else f"{top1}  {end}"
+
+
+def open_report(inputs: "Inputs", said: Sequence[str]) -> Report:
+    """Opens the screen, the log and the metrics; on other ranks than 0, a report that says nothing. Raises UserError.
+
+    Lines that people were told before, `said`, go to the log's file.
+    """
+    config, first = inputs.config, inputs.world.rank == 0
+    screen = open_screen(config.progress) if first else Screen()
+    out = RunLog(inputs.folder.path, enabled=first, said=said, screen=screen.handler)
+    if first and config.tensorboard:
+        out.listeners.append(EventFile(inputs.folder.path, out.attempt).add)
+    return Report(out, config, inputs.global_batch, inputs.network.num_classes, screen)
 
 
 def _epoch(progress: Progress) -> int:

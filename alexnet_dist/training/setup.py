@@ -18,7 +18,8 @@ from alexnet_dist.errors import SharedError, UserError
 from alexnet_dist.model.architecture import Network, layer_table
 from alexnet_dist.runs.folder import RunFolder, weights_in
 from alexnet_dist.runs.lock import RunLock
-from alexnet_dist.runs.log import RunLog, log, warn
+from alexnet_dist.runs.log import log, warn
+from alexnet_dist.runs.tensorboard import require_tensorboard
 from alexnet_dist.runs.timeline import NullTimeline, Timeline
 from alexnet_dist.support.files import check_writable
 from alexnet_dist.support.plural import plural
@@ -26,16 +27,14 @@ from alexnet_dist.support.threads import Team
 from alexnet_dist.training.config import AUTO, TrainingConfig
 from alexnet_dist.training.engine import Engine, StepSpec
 from alexnet_dist.training.header import first_lines
-from alexnet_dist.training.live import open_screen
 from alexnet_dist.training.not_finite import SkipNotFinite
 from alexnet_dist.training.optim_wrappers import configured_optimizer
 from alexnet_dist.training.origin import Origin, Start, fill, frozen_layers, read_origin
 from alexnet_dist.training.progress import Progress
-from alexnet_dist.training.report import Report
+from alexnet_dist.training.report import Report, open_report
 from alexnet_dist.training.resumed_flags import state_of
 from alexnet_dist.training.samples import Samples
 from alexnet_dist.training.schedule import Schedule
-from alexnet_dist.training.screen import Screen
 from alexnet_dist.training.shared_tables import share_sources
 from alexnet_dist.training.strategies import STRATEGIES, for_many_ranks
 from alexnet_dist.training.strategy_choice import choose_engine
@@ -161,6 +160,8 @@ def read_inputs(
         origin = Origin()
         if world.rank == 0 and memory is None:
             folder.check(resuming=config.resume is not None)
+            if config.tensorboard:
+                require_tensorboard()
             for file in (config.save, config.timeline):
                 if file:
                     check_writable(Path(file))
@@ -239,8 +240,7 @@ def _begin(inputs: Inputs, team: Team, memory: Memory | None) -> Run:
     engine, why = choose_engine(sync, spec, world, open_engine, reason)
     engine.fill(memory.fill if memory else partial(fill, origin, config, inputs.network))
     with world.shared_errors():
-        screen = open_screen(config.progress) if world.rank == 0 else Screen()
-        out = RunLog(inputs.folder.path, enabled=world.rank == 0, said=said, screen=screen.handler)
+        report = open_report(inputs, said)
         if world.rank == 0:
             inputs.folder.begin()
             if origin.training is not None and origin.path is not None:
@@ -257,7 +257,7 @@ def _begin(inputs: Inputs, team: Team, memory: Memory | None) -> Run:
         said=memory.said if memory else "",
         samples=samples,
         timeline=timeline,
-        report=Report(out, config, inputs.global_batch, inputs.network.num_classes, screen),
+        report=report,
     )
 
 

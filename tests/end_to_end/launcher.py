@@ -28,7 +28,11 @@ MPIRUN = shutil.which("mpirun", path=str(BIN)) or shutil.which("mpirun")
 needs_mpirun = pytest.mark.skipif(MPIRUN is None, reason="there is no mpirun, neither beside Python nor on PATH")
 
 # A strategy that is given, for the same bits from run to run; the others have tests of their own.
-SMALL = ("--width", "0.0625", "--image-size", "67", "--threads", "1", "--workers", "1", "--sync", "allreduce")
+# And no report, which takes longer than such a run.
+SMALL = (
+    *("--width", "0.0625", "--image-size", "67", "--threads", "1", "--workers", "1", "--sync", "allreduce"),
+    "--no-report",
+)
 
 
 class Job:

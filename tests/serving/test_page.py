@@ -4,7 +4,7 @@ import time
 
 import detector
 import pytest
-from browser import chromium, complaints
+from browser import complaints, open_browser
 from served import RED, SIZE
 
 WAIT = 30  # seconds for an answer, on a busy machine
@@ -12,7 +12,7 @@ WAIT = 30  # seconds for an answer, on a busy machine
 
 @pytest.fixture(scope="module")
 def browser(server):
-    with chromium() as browser:
+    with open_browser() as browser:
         yield browser
 
 

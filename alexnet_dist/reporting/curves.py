@@ -1,0 +1,178 @@
+"""Figures of how training went, for one run or several: loss, accuracy, learning rate, speed, and the work of each rank."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import altair as alt
+
+from alexnet_dist.reporting.figures import Figure
+from alexnet_dist.reporting.series import Rows, epoch_points, lr_drops, rank_seconds, step_points
+from alexnet_dist.runs.metrics import RunRecord
+
+RANKS = 40  # that a chart shows; of more, those that worked longest
+WAITING = "wait"  # the phase that is no work
+TALL, LOW = 280, 180  # pixels
+STEPS, TRAINING, VALIDATION = "training, steps", "training, epoch", "validation"
+AT = alt.X("at:Q", title="epoch", scale=alt.Scale(zero=True), axis=alt.Axis(grid=False, tickMinStep=1, format="~g"))
+
+
+def training_figures(runs: Mapping[str, RunRecord]) -> list[Figure]:
+    """The figures of these runs by name that have anything to show."""
+    made = [_loss(runs), _accuracy(runs, "top1", "Top-1 accuracy"), _accuracy(runs, "top5", "Top-5 accuracy")]
+    made += [_learning_rate(runs), _speed(runs)]
+    return [figure for figure in made if figure.rows]
+
+
+def work_figure(name: str, run: RunRecord) -> Figure | None:
+    """Where the time of each rank went; None if nothing is known."""
+    rows = rank_seconds(run)
+    if not rows:
+        return None
+    totals: dict[int, float] = {}
+    for row in rows:
+        row["place"] = f"rank {row['rank']}" + (f", {row['host']}" if row["host"] else "")
+        totals[row["rank"]] = totals.get(row["rank"], 0.0) + row["seconds"] * (row["phase"] != WAITING)
+    shown = set(sorted(totals, key=lambda rank: -totals[rank])[:RANKS])
+    phases = list(dict.fromkeys(row["phase"] for row in rows))
+    chart = (
+        alt.Chart(
+            alt.Data(values=[{**row, "order": phases.index(row["phase"])} for row in rows if row["rank"] in shown])
+        )
+        .mark_bar(cornerRadius=0)
+        .encode(
+            alt.Y("place:N", title=None, sort=alt.EncodingSortField("rank", order="ascending")),
+            alt.X("seconds:Q", title="seconds in all epochs"),
+            alt.Color("phase:N", sort=phases),
+            alt.Order("order:Q"),
+            tooltip=["place:N", "phase:N", alt.Tooltip("seconds:Q", format=",.1f")],
+        )
+        .properties(height=26 * len(shown))
+    )
+    longest, least = max(totals, key=lambda rank: totals[rank]), min(totals, key=lambda rank: totals[rank])
+    text = f"Seconds by phase. Rank {longest} worked longest, {totals[longest]:,.1f} s"
+    text += f"; rank {least} least, {totals[least]:,.1f} s." if len(totals) > 1 else "."
+    if len(totals) > RANKS:
+        text += f" The {RANKS} ranks that worked longest of {len(totals)}."
+    return Figure(name, "Where the time went", text, chart, rows)
+
+
+def _loss(runs: Mapping[str, RunRecord]) -> Figure:
+    rows = _curve(runs, "loss", steps=len(runs) == 1)
+    return Figure(
+        "loss",
+        "Loss",
+        _said(runs, "val_loss", min, ".4f"),
+        _lines(rows, "loss", runs, "~g").properties(height=TALL),
+        rows,
+    )
+
+
+def _accuracy(runs: Mapping[str, RunRecord], name: str, title: str) -> Figure:
+    rows = _curve(runs, name, steps=False)
+    chart = _lines(rows, name, runs, "~%").properties(height=TALL if name == "top1" else LOW)
+    return Figure(name, title, _said(runs, f"val_{name}", max, ".2%"), chart, rows)
+
+
+def _learning_rate(runs: Mapping[str, RunRecord]) -> Figure:
+    rows = [{"run": name, **_only(row, "lr")} for name, run in runs.items() for row in step_points(run)]
+    drops = _drops(runs)
+    falls = {0: "", 1: " It falls once, at the dotted line."}.get(
+        len(drops), f" It falls {len(drops)} times, at the dotted lines."
+    )
+    text = f"The rate of each step.{falls}"
+    scale = alt.Scale(type="log", nice=False) if drops and all(row["lr"] for row in rows) else alt.Scale()
+    line = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_line(interpolate="step-before")
+        .encode(AT, alt.Y("lr:Q", title=None, scale=scale, axis=alt.Axis(format="~g", grid=False)), **_colour(runs))
+        .encode(tooltip=["run:N", "step:Q", alt.Tooltip("lr:Q", format="~g")])
+    )
+    return Figure("learning-rate", "Learning rate", text, alt.layer(*_marks(runs), line).properties(height=LOW), rows)
+
+
+def _speed(runs: Mapping[str, RunRecord]) -> Figure:
+    name = "images_per_second"
+    rows = [{"run": run, **_only(row, name)} for run, record in runs.items() for row in step_points(record)]
+    chart = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_line(strokeWidth=1.5)
+        .encode(
+            AT, alt.Y(f"{name}:Q", title=None, axis=alt.Axis(tickCount=5), scale=alt.Scale(zero=True)), **_colour(runs)
+        )
+        .encode(tooltip=["run:N", "step:Q", alt.Tooltip(f"{name}:Q", format=",.1f")])
+        .properties(height=LOW)
+    )
+    each = max((row["steps"] for row in rows), default=1)
+    text = "Images a second of all ranks together" + (
+        f", means of up to {each} steps." if each > 1 else ", step by step."
+    )
+    return Figure("throughput", "Throughput", text, chart, rows)
+
+
+def _curve(runs: Mapping[str, RunRecord], name: str, steps: bool) -> Rows:
+    """The points of a curve of training and validation, and of the steps if wanted."""
+    rows = []
+    for run, record in runs.items():
+        if steps:
+            rows += [{"run": run, "of": STEPS, **_only(row, name)} for row in step_points(record) if name in row]
+        for row in epoch_points(record):
+            for prefix, of in (("train", TRAINING), ("val", VALIDATION)):
+                if row.get(f"{prefix}_{name}") is not None:
+                    rows.append(
+                        {"run": run, "of": of, "at": row["at"], "step": row["step"], name: row[f"{prefix}_{name}"]}
+                    )
+    return rows
+
+
+def _only(row: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: row[key] for key in ("at", "step", "steps", name)}
+
+
+def _lines(rows: Rows, name: str, runs: Mapping[str, RunRecord], form: str) -> alt.LayerChart:
+    """One run: a colour for what is measured. Several: a colour for each run, and the validation dashed."""
+    found = [of for of in (VALIDATION, TRAINING, STEPS) if any(row["of"] == of for row in rows)]
+    encoding: dict[str, Any] = {
+        "x": AT,
+        "y": alt.Y(f"{name}:Q", title=None, axis=alt.Axis(format=form, tickCount=6), scale=alt.Scale(zero=False)),
+        "tooltip": ["run:N", "of:N", alt.Tooltip("at:Q", title="epoch", format=".2f"), "step:Q", f"{name}:Q"],
+    }
+    if len(runs) > 1:
+        dashes = alt.Scale(domain=found, range=[[1, 0], [4, 4], [1, 3]][: len(found)])
+        encoding |= {**_colour(runs), "strokeDash": alt.StrokeDash("of:N", scale=dashes, title=None)}
+    else:
+        encoding["color"] = alt.Color("of:N", sort=found)
+    data = alt.Chart(alt.Data(values=rows)).encode(**encoding)
+    faint = data.transform_filter(alt.datum.of == STEPS).mark_line(strokeWidth=1, opacity=0.6)
+    clear = data.transform_filter(alt.datum.of != STEPS).mark_line(point=alt.OverlayMarkDef(size=30))
+    layers = [faint, clear] if STEPS in found else [clear]
+    return alt.layer(*_marks(runs), *layers)
+
+
+def _marks(runs: Mapping[str, RunRecord]) -> list[alt.Chart]:
+    """Lines where a learning rate has fallen, if any has."""
+    drops = _drops(runs)
+    texts = [alt.Tooltip("lr:Q", title="learning rate", format="~g"), alt.Tooltip("before:Q", format="~g"), "run:N"]
+    return [alt.Chart(alt.Data(values=drops)).mark_rule().encode(AT, tooltip=texts)] if drops else []
+
+
+def _drops(runs: Mapping[str, RunRecord]) -> Rows:
+    return [{"run": name, **drop} for name, run in runs.items() for drop in lr_drops(run)]
+
+
+def _colour(runs: Mapping[str, RunRecord]) -> dict[str, Any]:
+    return {"color": alt.Color("run:N", sort=list(runs), legend=alt.Legend() if len(runs) > 1 else None)}
+
+
+def _said(runs: Mapping[str, RunRecord], column: str, best: Any, form: str) -> str:
+    """The best and the last value of each run, in words."""
+    sentences = []
+    for name, run in runs.items():
+        rows = [row for row in run.epochs if row.get(column) is not None]
+        if rows:
+            chosen = best(rows, key=lambda row: row[column])
+            whose = f"{name}: " if len(runs) > 1 else ""
+            last = f"{rows[-1][column]:{form}} at the end"
+            sentences.append(
+                f"{whose}best in validation {chosen[column]:{form}}, after epoch {chosen['epoch']}; {last}."
+            )
+    return " ".join(text[0].upper() + text[1:] if len(runs) == 1 else text for text in sentences)
