@@ -67,22 +67,26 @@ def build_parser() -> cli.Parser:
     add(
         "--output", type=Path, metavar="FILE.npy", help="where to write them: a row an image, whose path is in FILE.txt"
     )
-    add(
+    _add_explain(parser)
+    add("--batch-size", type=int, default=32, metavar="N", help="images in one pass (default: %(default)s)")
+    add("--threads", type=int, metavar="N", help="threads (default: one a core)")
+    add("--json", action="store_true", help="print one JSON object a line for each image")
+    return parser
+
+
+def _add_explain(parser: cli.Parser) -> None:
+    parser.add_argument(
         "--explain",
         type=Path,
         metavar="FILE.png",
         help=f"draw where the network has looked, beside the image (of up to {MOST} images)",
     )
-    add(
+    parser.add_argument(
         "--explain-by",
         choices=EXPLAINERS,
         metavar="HOW",
         help="how to find that: grad-cam (default), from the gradient at the last convolution, or occlusion, hiding each part",
     )
-    add("--batch-size", type=int, default=32, metavar="N", help="images in one pass (default: %(default)s)")
-    add("--threads", type=int, metavar="N", help="threads (default: one a core)")
-    add("--json", action="store_true", help="print one JSON object a line for each image")
-    return parser
 
 
 def find_images(inputs: list[str]) -> list[str]:

@@ -6,15 +6,14 @@ import time
 from contextlib import closing
 from dataclasses import asdict, replace
 
-from alexnet_dist.data.decode import LISTED
 from alexnet_dist.data.loader import Batch, Interrupted, Loader
-from alexnet_dist.data.source import ImageSource
 from alexnet_dist.data.storage import Patience
-from alexnet_dist.errors import STOPPED, SharedError
+from alexnet_dist.errors import STOPPED
 from alexnet_dist.runs.log import log
 from alexnet_dist.support.activity import ACTIVITY
 from alexnet_dist.support.plural import plural
 from alexnet_dist.support.signals import StopSignals
+from alexnet_dist.training.broken_images import BrokenImages
 from alexnet_dist.training.description import describe
 from alexnet_dist.training.diagnosis import Diagnosis, Guessing
 from alexnet_dist.training.evaluation import evaluate
@@ -48,7 +47,7 @@ class Trainer:
         self._patience = Patience(run.config.io_patience, run.warn, lambda: self.signals.received)
         self._saver = Saver(run)
         self._features: Kept | None = None  # of frozen layers, once they are computed
-        self._reported: set[str] = set()  # messages about broken images that have been logged
+        self._broken = BrokenImages(run.config)
         self._seconds = dict.fromkeys(run.engine.watch.seconds, 0.0)  # this rank's by phase in this epoch
 
     def run(self) -> int:
@@ -114,7 +113,7 @@ class Trainer:
                     return f"({self.world.all_texts(failure)[0]})" if failures else "by a signal"
                 if broken:
                     self.progress = replace(self.progress, broken=self.progress.broken + int(broken))
-                    self._report_broken(self.world.all_texts(batch.broken), self.progress.broken, self.sources.train)
+                    self._broken.report(self.world.all_texts(batch.broken), self.progress.broken, self.sources.train)
                 if global_count:
                     self._step(batch, int(global_count), loader.steps)
                 else:
@@ -198,23 +197,6 @@ class Trainer:
         self.progress = restore(self.run_, self.progress, saved=self._saver.saved)
         self.report.restored(str(problem), self.progress, lowered(self.run_.schedule.lr, self.progress))
 
-    def _report_broken(self, messages: list[str], broken: int, images: ImageSource) -> None:
-        """Logs images that could not be read, `broken` in all so far; raises SharedError if that is too many."""
-        if self.config.strict:
-            raise SharedError(messages[0])
-        for message in messages:
-            if message not in self._reported:
-                self._reported.add(message)
-                if len(self._reported) <= LISTED:
-                    log.warning("skipped: %s", message)
-                if len(self._reported) == LISTED:
-                    log.warning("further images that can't be read are counted, and not listed")
-        if broken > self.config.max_bad * len(images) or broken == len(images):
-            raise SharedError(
-                f"{broken} of {plural(len(images), 'image')} of {images.source} can't be read, more than --max-bad "
-                f"{self.config.max_bad:g} allows; the latest: {messages[-1]}"
-            )
-
     def _to_be_validated(self) -> bool:
         """Whether it is this epoch's turn."""
         epoch = self.progress.epoch + 1
@@ -259,7 +241,7 @@ class Trainer:
                 features=features, patience=self._patience, observe=seen.add, progress=self.report.validating,
             )  # fmt: skip
             if result.broken:
-                self._report_broken(list(result.broken), len(result.broken), self.sources.val)
+                self._broken.report(list(result.broken), len(result.broken), self.sources.val)
             after = before.observe(result.error, self.run_.schedule)
             best = after.best < before.best or not self.folder.best.exists()
             decision, best = self.world.broadcast_json([asdict(after), best])

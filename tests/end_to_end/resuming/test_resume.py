@@ -18,7 +18,7 @@ from launcher import (
 )
 from two_ranks import EPOCH, EPOCHS, STOP_SIGNALS, assert_same_run, flags
 
-from alexnet_dist.training.trainer import LISTED
+from alexnet_dist.data.decode import LISTED
 
 pytestmark = needs_mpirun
 
