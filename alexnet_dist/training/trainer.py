@@ -121,9 +121,9 @@ class Trainer:
                     self._pass_over()
                 if save:
                     self._save_state(optional=True)
-        # Validation may take long, or fail: what has been learned so far is saved first.
+        # The only state at this step: validation may take long, or fail, and who resumes can do it again.
         self._compare_replicas()
-        if self._to_be_validated() and self.progress.step != self._saver.saved_step:
+        if self.progress.step != self._saver.saved_step:
             self._save_state()
         return ""
 
@@ -221,14 +221,17 @@ class Trainer:
         return epoch % self.config.validate_every == 0 or epoch == self.config.epochs
 
     def _finish_epoch(self) -> str:
-        """Validates, if it is this epoch's turn; the epoch is reported and saved. What has stopped validation, or "" """
-        plateau, skipped, best = self.progress.plateau, self.progress.broken, False
+        """Validates, if it is this epoch's turn, saves the weights if they are the best so far, and reports the epoch. What has
+        stopped validation, or "" """
+        plateau, skipped = self.progress.plateau, self.progress.broken
         if self._to_be_validated():
             try:
                 plateau, broken, best = self._validate()
             except Interrupted:  # it is done again by who resumes
                 return "by a signal"
             skipped += broken
+            if best:
+                self._saver.save_best(self.progress.step)
         else:
             self._report_epoch(skipped, None)
         self._diagnosis.after_epoch(self.progress)
@@ -242,7 +245,6 @@ class Trainer:
             skipped=self.progress.skipped + skipped,
             plateau=plateau,
         )
-        self._save_state(best)
         return ""
 
     def _validate(self) -> tuple[Plateau, int, bool]:
@@ -282,15 +284,15 @@ class Trainer:
         self._seconds = dict.fromkeys(self._seconds, 0.0)
         self.report.ranks(self.progress, everyone, self.world.all_hosts())
 
-    def _save_state(self, best: bool = False, optional: bool = False) -> None:
-        """A training state, and the weights alone if they are the best so far. Raises Diverged rather than save NaN.
+    def _save_state(self, optional: bool = False) -> None:
+        """A training state. Raises Diverged rather than save NaN.
 
         An `optional` one is left out while the one before can't be written, so that training goes on.
         """
         start = time.perf_counter()
         if optional and not self._saver.ready():
             return
-        if not self._saver.save(self.progress, best):
+        if not self._saver.save(self.progress):
             raise self._divergence("a weight is not finite")
         self.report.saved(self.progress, time.perf_counter() - start)
 
