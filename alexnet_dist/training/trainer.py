@@ -190,9 +190,7 @@ class Trainer:
         if self.config.on_nan != "restore":
             raise problem
         if not may_restore(self.progress):
-            raise Diverged(
-                f"{problem}. Going back {plural(self.progress.restores, 'time')} (--on-nan restore) has not helped"
-            )
+            raise Diverged(f"{problem}. Going back {self.progress.restores} times (--on-nan restore) has not helped")
         self._saver.wait()
         self.progress = restore(self.run_, self.progress, saved=self._saver.saved)
         self.report.restored(str(problem), self.progress, lowered(self.run_.schedule.lr, self.progress))
