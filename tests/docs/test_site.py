@@ -1,6 +1,5 @@
 """The site of docs/ is built without a warning, needs nothing from the network, and has every program and every flag."""
 
-import argparse
 import html
 import importlib.util
 import os
@@ -89,20 +88,9 @@ def test_every_program_and_flag_is_in_the_reference(site: Path) -> None:
     assert {name for name in installed if name.startswith("alexnet-")} <= parts.keys()
     for name, program in flags.programs().items():
         if program.parser.prog == name:
-            for option in options(program.parser):
+            for option in flags.options(program.parser):
                 assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", parts[name]), f"{name} {option}"
     assert str(ROOT) not in text
-
-
-def options(parser: argparse.ArgumentParser) -> set[str]:
-    """The flags of a parser and of its subcommands that --help has."""
-    found = set()
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            found |= set().union(*map(options, action.choices.values()))
-        elif action.help != argparse.SUPPRESS:
-            found |= set(action.option_strings) - {"-h", "--help"}
-    return found
 
 
 def test_the_reference_has_the_docstrings(site: Path) -> None:
