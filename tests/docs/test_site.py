@@ -113,3 +113,17 @@ def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path) -> None:
     result = build(tmp_path / "site", "--config-file", tmp_path / "mkdocs.yml")
     assert result.returncode == 1
     assert "#nowhere" in result.stderr
+
+
+def test_a_link_to_a_file_of_the_project_holds(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "a.sh").write_text("echo hello\n")
+    page, settings = tmp_path / "docs" / "index.md", tmp_path / "mkdocs.yml"
+    settings.write_text(f"site_name: A\nnav: [index.md]\nhooks: ['{ROOT / 'docs/scripts/links.py'}']\n")
+    page.write_text("# A\n\n[one](../a.sh) and [again](../a.sh)\n")
+    result = build(tmp_path / "site", "--config-file", settings)
+    assert result.returncode == 0, result.stderr
+    assert 'href="project/a.sh"' in (tmp_path / "site/index.html").read_text()
+    assert (tmp_path / "site/project/a.sh").read_text() == "echo hello\n"
+    page.write_text("# A\n\n[one](../b.sh)\n")
+    assert build(tmp_path / "site", "--config-file", settings).returncode == 1
