@@ -32,6 +32,17 @@ def programs() -> dict[str, Program]:
     return found
 
 
+def options(parser: argparse.ArgumentParser) -> set[str]:
+    """The flags of a parser and of its subcommands that --help has."""
+    found = set()
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found |= set().union(*map(options, action.choices.values()))
+        elif action.help != argparse.SUPPRESS:
+            found |= set(action.option_strings) - {"-h", "--help"}
+    return found
+
+
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by mkdocs with the text of each page."""
     if MARK not in markdown:

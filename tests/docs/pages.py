@@ -56,7 +56,7 @@ def run(script: str, folder: Path, code: int = 0) -> str:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     result = subprocess.run(
         ["bash", "-c", f"source {settings}; set +e; {script}"],
-        cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+        cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert result.returncode == code, f"$ {script}\n{result.stdout}\n{result.stderr}"
     return result.stdout + result.stderr

@@ -1,13 +1,16 @@
 """The site of docs/ is built without a warning, needs nothing from the network, and has every program and every flag."""
 
+import html
 import importlib.util
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 
+import flags
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -79,17 +82,15 @@ def test_what_is_loaded_from_elsewhere_is_noticed() -> None:
 
 
 def test_every_program_and_flag_is_in_the_reference(site: Path) -> None:
-    import html
-
-    from flags import parsers
-
     text = html.unescape((site / "programs.html").read_text(encoding="utf-8"))
-    assert parsers()
-    for name, parser in parsers().items():
-        assert f'<h2 id="{name}">' in text, f"docs/programs.md lacks {name}"
-        for action in parser._actions:
-            for option in set(action.option_strings) - {"-h", "--help"}:
-                assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", text), f"{name} {option}"
+    parts = dict(re.findall(r'<h2 id="(alexnet[\w-]*)">(.*?)(?=<h2|</article>)', text, re.S))
+    installed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    assert {name for name in installed if name.startswith("alexnet-")} <= parts.keys()
+    for name, program in flags.programs().items():
+        if program.parser.prog == name:
+            for option in flags.options(program.parser):
+                assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", parts[name]), f"{name} {option}"
+    assert str(ROOT) not in text
 
 
 def test_the_reference_has_the_docstrings(site: Path) -> None:
@@ -112,3 +113,17 @@ def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path) -> None:
     result = build(tmp_path / "site", "--config-file", tmp_path / "mkdocs.yml")
     assert result.returncode == 1
     assert "#nowhere" in result.stderr
+
+
+def test_a_link_to_a_file_of_the_project_holds(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "a.sh").write_text("echo hello\n")
+    page, settings = tmp_path / "docs" / "index.md", tmp_path / "mkdocs.yml"
+    settings.write_text(f"site_name: A\nnav: [index.md]\nhooks: ['{ROOT / 'docs/scripts/links.py'}']\n")
+    page.write_text("# A\n\n[one](../a.sh) and [again](../a.sh)\n")
+    result = build(tmp_path / "site", "--config-file", settings)
+    assert result.returncode == 0, result.stderr
+    assert 'href="project/a.sh"' in (tmp_path / "site/index.html").read_text()
+    assert (tmp_path / "site/project/a.sh").read_text() == "echo hello\n"
+    page.write_text("# A\n\n[one](../b.sh)\n")
+    assert build(tmp_path / "site", "--config-file", settings).returncode == 1

@@ -1,6 +1,7 @@
 """The tutorial does what it says: its own blocks, in their order, with few pictures and a small network."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,12 @@ def test_what_it_reads_out_is_there(done: tuple[Path, list[str]]) -> None:
 def test_no_block_is_passed_over() -> None:
     assert PAGE.count("```") == 2 * len(blocks(PAGE))
     assert {block.language for block in blocks(PAGE)} == {"text", "python", "bash", "toml"}
+
+
+def test_the_start_pages_commands_are_the_readmes() -> None:
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    lines = "".join(block.text for block in blocks((DOCS / "index.md").read_text(encoding="utf-8"))).splitlines()
+    told = [line.split("  #")[0].strip() for line in lines]
+    assert len(told) == 3
+    for command in told:
+        assert re.search(rf"^{re.escape(command)}( |$)", readme, re.M), command
