@@ -1,4 +1,4 @@
-""".ci/run: the checks run whatever comes of installing an sshd. Fakes stand in for programs; nothing is installed."""
+""".ci/run: the checks run whatever comes of installing an sshd and a zsh. Fakes stand in for programs; nothing is installed."""
 
 import os
 import shutil
@@ -41,7 +41,7 @@ def calls(tmp_path, monkeypatch):
 
 
 def test_what_is_there_is_not_installed(calls):
-    assert calls(ip="", sshd="", ssh="") == (0, ["checks"])
+    assert calls(ip="", sshd="", ssh="", zsh="") == (0, ["checks"])
 
 
 def test_sshd_is_installed_where_that_is_possible(calls):
