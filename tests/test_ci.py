@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 INSTALLS = os.geteuid() == 0 and not Path("/run/systemd/system").exists()
 UPDATED, INSTALLED = "apt-get update", "apt-get install"
-WANTED = dict.fromkeys(("ip", "sshd", "ssh", "munged", "slurmctld", "slurmd", "sbatch", "chromedriver"), "")
+WANTED = dict.fromkeys(("ip", "sshd", "ssh", "munged", "slurmctld", "slurmd", "sbatch", "chromedriver", "zsh"), "")
 
 
 @pytest.fixture

@@ -55,6 +55,8 @@ COVERED = {
     "pip install '.[serve]'": "the extra `test` has the same; the extra is checked below",
     "python -m alexnet_dist.serve --load runs/flowers": "tests/serving; it runs until it is stopped",
     "curl --data-binary @photo.jpg 'http://127.0.0.1:8000/predict?topk=3'": "tests/serving sends the same",
+    "alexnet doctor": "tests/programs/test_doctor.py, with a small network",
+    "alexnet --version": "tests/programs/test_one_command.py",
     LAYOUT: "test_launch.py starts it with a fake mpirun, test_layout.py measures for real",
     "python -m alexnet_dist.convert alexnet-owt-7be5be79.pth imagenet.safetensors": "tests/weights; it needs PyTorch",
     "python -m alexnet_dist.convert runs/flowers/best.safetensors flowers.onnx": "tests/weights; it needs onnx",
@@ -73,9 +75,9 @@ def readme_commands() -> list[str]:
 
 def programs(text: str) -> list[tuple[str, list[str]]]:
     """The names of our programs in a text of commands, each with its arguments."""
-    ours = r"python -m alexnet_dist\.(\w+)|launch/(?:(?:local|supervise)\.sh N?\d*|slurm\.sbatch)"
-    found = re.findall(rf"(?:{ours})(?: ([^`\n#]*))?", text)
-    return [(name or "train", shlex.split(arguments)) for name, arguments in found]
+    ways = r"python -m alexnet_dist\.(\w+)|(?<![\w(-])alexnet ([a-z]\w+)|launch/(?:(?:local|supervise)\.sh N?\d*|slurm\.sbatch)"
+    found = re.findall(rf"(?:{ways})(?: ([^`\n#]*))?", text)
+    return [(module or word or "train", shlex.split(arguments)) for module, word, arguments in found]
 
 
 WALK = [command for command in readme_commands() if command not in COVERED]
@@ -166,7 +168,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(command: str) -> str:
     """The command for a small network, so that the walk takes seconds."""
     if "--resume" in command:
-        return f"{command} {SMALL.replace('--epochs 1', '--epochs 2')}"
+        return command  # it takes the flags of the run
     return f"{command} {SMALL}" if "alexnet_dist.train" in command or ".sh 2" in command else command
 
 

@@ -3,9 +3,11 @@
 import os
 import re
 import shutil
+import sys
 
 import pytest
 from commands import inference, predictions
+from launcher import alone
 from toy_images import PER_CLASS
 
 
@@ -86,3 +88,30 @@ def test_an_output_whose_name_is_not_utf_8(site, tmp_path):
     job = inference(site, *flags, env={"PYTHONIOENCODING": "utf-8:strict"}).ok()
     assert f"caf\\udce9.npy: fc7 of {PER_CLASS} images" in job.out
     assert os.path.exists(output)
+
+
+def test_a_folder_of_class_folders(site, tmp_path):
+    """All below it, but what is hidden, as prepare takes it."""
+    for color in ("red", "blue"):
+        shutil.copytree(site / color, tmp_path / "album" / "deeper" / color)
+    shutil.copy(site / "red" / "image 1.png", tmp_path / "album" / "deeper" / "._image 1.png")
+    (tmp_path / "album" / ".thumbs").mkdir()
+    (tmp_path / "album" / ".thumbs" / "x.png").write_text("no image")
+    job = inference(site, "--input", tmp_path / "album", "--json").ok()
+    assert len(predictions(job)) == 2 * PER_CLASS
+    assert job.err == ""
+
+
+@pytest.mark.parametrize(
+    ("program", "flags"),
+    [
+        ("inference", ("--input", "red", "--load", "theirs.pth")),
+        ("evaluate", ("--data", "val.list", "--load", "theirs.pth")),
+        ("train", ("--config", "recipe.toml", "--output-dir", "from-theirs", "--load-pretrained", "theirs.pth")),
+    ],
+)
+def test_weights_of_pytorch_are_answered_with_the_line_that_converts_them(site, program, flags):
+    (site / "theirs.pth").write_bytes(b"PK\x03\x04")
+    job = alone([sys.executable, "-m", f"alexnet_dist.{program}", *flags], site)
+    assert (job.code, len(job.err.splitlines())) == (2, 1), str(job)
+    assert "must be converted first: alexnet-convert theirs.pth theirs.safetensors" in job.err
