@@ -50,25 +50,25 @@ def job(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "ranks", "per_node", "threads"),
+    ("given", "ranks", "per_node", "threads", "cpus"),
     [
-        ({}, 4, 2, 8),  # one a socket
-        ({"SLURM_NTASKS_PER_NODE": 4}, 8, 4, 4),
-        ({"SLURM_NTASKS": 6}, 6, 3, 5),
-        ({"SLURM_NTASKS": 3}, 3, 2, 8),  # two on one node, one on the other
-        ({"SLURM_NTASKS_PER_NODE": 1, "SLURM_CPUS_PER_TASK": 16}, 2, 1, 16),
-        ({"SLURM_CPUS_ON_NODE": 4}, 4, 2, 2),  # a part of a node
-        ({"SLURM_CPUS_ON_NODE": 1, "SLURM_NTASKS": 4}, 4, 2, 1),
+        ({}, 4, 2, 8, 16),  # one a socket
+        ({"SLURM_NTASKS_PER_NODE": 4}, 8, 4, 4, 8),
+        ({"SLURM_NTASKS": 6}, 6, 3, 5, 10),
+        ({"SLURM_NTASKS": 3}, 3, 2, 8, 16),  # two on one node, one on the other
+        ({"SLURM_NTASKS_PER_NODE": 1, "SLURM_CPUS_PER_TASK": 16}, 2, 1, 16, 16),
+        ({"SLURM_CPUS_ON_NODE": 4}, 4, 2, 2, 2),  # a part of a node
+        ({"SLURM_CPUS_ON_NODE": 1, "SLURM_NTASKS": 4}, 4, 2, 1, 1),
     ],
     ids=str,
 )
-def test_slurm_says_how_many_ranks_and_threads(job, given, ranks, per_node, threads):
+def test_slurm_says_how_many_ranks_and_threads(job, given, ranks, per_node, threads, cpus):
     done, _ = job("slurm.sbatch", "--data", "my images.list", **given)
     assert done.returncode == 0, done
     train = rf"python -m alexnet_dist.train --threads {threads} --data my\ images.list"
     assert f"-- mpirun -n {ranks} -ppn {per_node} {train}\n" in done.stdout
     done, _ = job("slurm.sbatch", **given, ALEXNET_SRUN="--mpi=pmix --quiet")
-    srun = f"srun --mpi=pmix --quiet -n {ranks} --ntasks-per-node={per_node} --cpus-per-task={threads} python"
+    srun = f"srun --mpi=pmix --quiet -n {ranks} --ntasks-per-node={per_node} --cpus-per-task={cpus} python"
     assert srun in done.stdout
     done, _ = job("slurm.sbatch", **given, MPIRUN="mpirun (Open MPI) 5.0.11")
     assert f"-n {ranks} --map-by ppr:{per_node}:node:oversubscribe --bind-to none -x PATH python" in done.stdout
