@@ -116,6 +116,16 @@ def test_slurm_does_not_requeue_for_ever(job):
     assert "requeued 3 times" in done.stderr
 
 
+@pytest.mark.parametrize(("script", "variable"), [("slurm.sbatch", "SLURM_SUBMIT_DIR"), ("pbs.sh", "PBS_O_WORKDIR")])
+def test_the_folder_of_submission_is_taken_for_the_project_s(job, script, variable):
+    done, _ = job(script, ALEXNET_HOME="", **{variable: LAUNCH.parent})
+    assert done.returncode == 0, done
+    done, _ = job(script, ALEXNET_HOME="")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"{script}: " in done.stderr
+    assert "is not the project's folder" in done.stderr
+
+
 @pytest.mark.parametrize("script", ["slurm.sbatch", "pbs.sh"])
 def test_what_is_not_installed_is_said(job, tmp_path, script):
     (tmp_path / "tools" / "python").write_text("#!/bin/sh\nexit 1\n")
