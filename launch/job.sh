@@ -2,7 +2,7 @@
 # Sourced by the batch systems' job scripts beside it: `train N PER_NODE THREADS FLAG...` runs alexnet-supervise on so many
 # ranks until the run is complete or the job's time is up, and leaves its exit code in `status`. Where the batch system gives
 # no warning, `limit` says after how many seconds the run has to stop; where mpirun doesn't ask it for hosts, `hostfile`
-# names them.
+# names them. `cpus` is what srun gives a rank, hardware threads as Slurm counts them.
 #
 #   ALEXNET_VENV  the environment (default: .venv in the project; without one, what is on PATH)
 #   ALEXNET_SRUN  srun's flags, such as --mpi=pmi2: ranks are started by srun then, and not by mpirun
@@ -19,14 +19,14 @@ python -c 'import alexnet_dist' 2>/dev/null ||
 count_sockets() { lscpu --online --parse=SOCKET | grep -v '^#' | sort -u | wc -l; }
 count_cores() { lscpu --online --parse=CORE,SOCKET | grep -v '^#' | sort -u | wc -l; }
 
-limit=0 hostfile=
+limit=0 hostfile="" cpus=1
 
-# What starts the ranks: `launcher N PER_NODE THREADS` fills the array of that name.
+# What starts the ranks: `launcher N PER_NODE` fills the array of that name.
 launcher() {
     if [[ ${ALEXNET_SRUN:-} ]]; then
         # Since Slurm 22.05, srun doesn't take a job's --cpus-per-task over.
         # shellcheck disable=SC2206  # some words
-        launcher=(srun $ALEXNET_SRUN -n "$1" --ntasks-per-node="$2" --cpus-per-task="$3")
+        launcher=(srun $ALEXNET_SRUN -n "$1" --ntasks-per-node="$2" --cpus-per-task="$cpus")
     elif is_open_mpi; then
         launcher=(mpirun ${hostfile:+--hostfile "$hostfile"} -n "$1" --map-by "ppr:$2:node:oversubscribe" --bind-to none -x PATH)
     else
@@ -48,7 +48,7 @@ trap 'heed USR1' USR1
 trap 'heed TERM' TERM
 
 train() {
-    launcher "$1" "$2" "$3"
+    launcher "$1" "$2"
     local command
     # shellcheck disable=SC2206  # some words
     command=(python -m alexnet_dist.supervise ${ALEXNET_SUPERVISE:-} -- "${launcher[@]}")

@@ -22,8 +22,12 @@
 # PBS runs a copy of this script: it can't look beside itself.
 cd -- "$PBS_O_WORKDIR" || exit
 home=${ALEXNET_HOME:-$PBS_O_WORKDIR}
+[[ -f $home/launch/job.sh ]] || {
+    echo "pbs.sh: $home is not the project's folder: hand the job in from there, or name it with ALEXNET_HOME" >&2
+    exit 1
+}
 # shellcheck source=launch/job.sh
-source "$home/launch/job.sh" || exit
+source "$home/launch/job.sh"
 
 # What PBS knows of this job: of_job Resource_List.walltime. (Its long lines go on after a tab.)
 of_job() { qstat -f "$PBS_JOBID" | sed ':a; N; $!ba; s/\n\t//g' | sed -n "s/^ *$1 = //p"; }

@@ -50,25 +50,25 @@ def job(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "ranks", "per_node", "threads"),
+    ("given", "ranks", "per_node", "threads", "cpus"),
     [
-        ({}, 4, 2, 8),  # one a socket
-        ({"SLURM_NTASKS_PER_NODE": 4}, 8, 4, 4),
-        ({"SLURM_NTASKS": 6}, 6, 3, 5),
-        ({"SLURM_NTASKS": 3}, 3, 2, 8),  # two on one node, one on the other
-        ({"SLURM_NTASKS_PER_NODE": 1, "SLURM_CPUS_PER_TASK": 16}, 2, 1, 16),
-        ({"SLURM_CPUS_ON_NODE": 4}, 4, 2, 2),  # a part of a node
-        ({"SLURM_CPUS_ON_NODE": 1, "SLURM_NTASKS": 4}, 4, 2, 1),
+        ({}, 4, 2, 8, 16),  # one a socket
+        ({"SLURM_NTASKS_PER_NODE": 4}, 8, 4, 4, 8),
+        ({"SLURM_NTASKS": 6}, 6, 3, 5, 10),
+        ({"SLURM_NTASKS": 3}, 3, 2, 8, 16),  # two on one node, one on the other
+        ({"SLURM_NTASKS_PER_NODE": 1, "SLURM_CPUS_PER_TASK": 16}, 2, 1, 16, 16),
+        ({"SLURM_CPUS_ON_NODE": 4}, 4, 2, 2, 2),  # a part of a node
+        ({"SLURM_CPUS_ON_NODE": 1, "SLURM_NTASKS": 4}, 4, 2, 1, 1),
     ],
     ids=str,
 )
-def test_slurm_says_how_many_ranks_and_threads(job, given, ranks, per_node, threads):
+def test_slurm_says_how_many_ranks_and_threads(job, given, ranks, per_node, threads, cpus):
     done, _ = job("slurm.sbatch", "--data", "my images.list", **given)
     assert done.returncode == 0, done
     train = rf"python -m alexnet_dist.train --threads {threads} --data my\ images.list"
     assert f"-- mpirun -n {ranks} -ppn {per_node} {train}\n" in done.stdout
     done, _ = job("slurm.sbatch", **given, ALEXNET_SRUN="--mpi=pmix --quiet")
-    srun = f"srun --mpi=pmix --quiet -n {ranks} --ntasks-per-node={per_node} --cpus-per-task={threads} python"
+    srun = f"srun --mpi=pmix --quiet -n {ranks} --ntasks-per-node={per_node} --cpus-per-task={cpus} python"
     assert srun in done.stdout
     done, _ = job("slurm.sbatch", **given, MPIRUN="mpirun (Open MPI) 5.0.11")
     assert f"-n {ranks} --map-by ppr:{per_node}:node:oversubscribe --bind-to none -x PATH python" in done.stdout
@@ -114,6 +114,16 @@ def test_slurm_does_not_requeue_for_ever(job):
     done, calls = job("slurm.sbatch", **given, SLURM_RESTART_COUNT=3)
     assert (done.returncode, calls.count("requeue")) == (1, 1)
     assert "requeued 3 times" in done.stderr
+
+
+@pytest.mark.parametrize(("script", "variable"), [("slurm.sbatch", "SLURM_SUBMIT_DIR"), ("pbs.sh", "PBS_O_WORKDIR")])
+def test_the_folder_of_submission_is_taken_for_the_project_s(job, script, variable):
+    done, _ = job(script, ALEXNET_HOME="", **{variable: LAUNCH.parent})
+    assert done.returncode == 0, done
+    done, _ = job(script, ALEXNET_HOME="")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"{script}: " in done.stderr
+    assert "is not the project's folder" in done.stderr
 
 
 @pytest.mark.parametrize("script", ["slurm.sbatch", "pbs.sh"])

@@ -1,10 +1,13 @@
 """docs/clusters.md: the two hosts of its transcript do what it shows, with its command lines and hostfiles."""
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 from launcher import Job, needs_mpirun, open_mpi
+
+from alexnet_dist.training.flags import parse_config
 
 pytestmark = needs_mpirun
 
@@ -21,6 +24,14 @@ def transcripts() -> list[tuple[str, str, list[str]]]:
         listing, command, output = re.fullmatch(r"\$ cat hostfile\n(.*?)\$ (mpirun .*?)\n(.*)", block, re.S).groups()
         found.append((listing, command, output.splitlines()))
     return found
+
+
+def test_its_jobs_flags_are_understood():
+    commands = "\n".join(re.findall(r"^```bash\n(.*?)^```", PAGE, re.M | re.S))
+    flags = re.findall(r'launch/(?:slurm\.sbatch|local\.sh \d+) (--.*)|ALEXNET_FLAGS="(.*?)"', commands)
+    assert len(flags) == 5
+    for words in map(shlex.split, map("".join, flags)):
+        parse_config(words)
 
 
 def test_there_is_one_for_each_mpi():

@@ -98,10 +98,10 @@ def test_a_job_on_two_nodes(slurm, site, srun):
     name = f"nodes{srun}"
     if not (site / "alone").exists():
         train(1, [*DATA, "--epochs", 2, "--output-dir", "alone"], site).ok()
-    options = ["--nodes=2", "--ntasks-per-node=1"]
+    options = ["--nodes=2", "--ntasks=4", "--ntasks-per-node=2"]
     number = submit(slurm, site, name, "--epochs", 2, "--sync", "auto", options=options, ALEXNET_SRUN=srun)
     assert wait(slurm, site, name, number, "COMPLETED", "FAILED")["JobState"] == "COMPLETED", said(site, name)
-    assert (f"srun {srun} -n 2" in said(site, name)) == bool(srun)
+    assert (f"srun {srun} -n 4 --ntasks-per-node=2" in said(site, name)) == bool(srun)
     assert "each of 2 nodes sends" in said(site, name)
     assert list(steps(site / name).values()) == pytest.approx(list(steps(site / "alone").values()), rel=1e-4)
 
