@@ -90,6 +90,22 @@ def test_a_full_queue_says_when_to_come_again(weights, picture):
         assert server.ask(body=small)[0] == 200
 
 
+def test_an_image_that_takes_long_delays_nobody(server, picture):
+    """It is decoded by one of two threads; small ones are answered meanwhile."""
+    large, small = encoded(Image.new("RGB", (9900, 9900))), encoded(picture)
+
+    def answered_meanwhile():
+        with ThreadPoolExecutor(1) as client:
+            long = client.submit(lambda: server.ask(body=large)[0])
+            server.job.until(lambda: long.done() or server.ask("GET", "/health")[2]["waiting"] == 1, "it has come")
+            assert server.ask(body=small)[0] == 200
+            meanwhile = not long.done()
+            assert long.result() == 200
+            return meanwhile
+
+    assert any(answered_meanwhile() for _ in range(5)), "small ones wait for the large one"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_cleanly(weights, picture, number):
     with serving(weights) as server, connected(server) as idle, connected(server) as slow:
