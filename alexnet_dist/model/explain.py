@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alexnet_dist.model.architecture import Conv2d, MaxPool2d, Network, layer_table
+from alexnet_dist.model.architecture import AdaptiveAvgPool2d, Conv2d, MaxPool2d, Network, ReLU, layer_table
 from alexnet_dist.model.layers.conv import ConvBlock
 from alexnet_dist.model.layers.linear import LinearBlock
 from alexnet_dist.model.network import AlexNet
@@ -62,20 +62,19 @@ def grad_cam(net: AlexNet, x: np.ndarray, labels: Sequence[int] | None = None) -
 
     Each channel of the last convolution's map, after the ReLU and before the pooling, is weighted with the mean over its
     places of the class's logit's gradient; what is positive in the sum speaks for the class. Raises ValueError for a
-    network without convolutions, or whose classifier isn't of fully connected layers.
+    network without convolutions, with other layers than ReLU and poolings after the last of them, or whose classifier isn't
+    of fully connected layers.
     """
+    centres = _centres(net.network)
     logits, chosen = _forward(net, x, labels)
     blocks = net.features.blocks
-    last = max((index for index, block in enumerate(blocks) if isinstance(block, ConvBlock)), default=None)
-    block = None if last is None else blocks[last]
-    if last is None or not isinstance(block, ConvBlock):
-        raise ValueError("Grad-CAM needs a network with a convolution")
+    last, block = [(index, block) for index, block in enumerate(blocks) if isinstance(block, ConvBlock)][-1]
     maps = block.unpooled(blocks[last - 1].y[: len(x)] if last else x)
     # Max-pooling passes each gradient on to one place, average pooling divides it among some: summed over the places, it is
     # the same after them as before. Divided by P Q it would be the mean; maps are scaled anyway.
     weights = classifier_gradient(net, chosen).sum(axis=(1, 2))
     heat = np.maximum(np.einsum("npqk,nk->npq", maps, weights, optimize=True), 0)
-    return Explained(logits, chosen, _scaled(heat), _centres(net.network), net.network.image_size)
+    return Explained(logits, chosen, _scaled(heat), centres, net.network.image_size)
 
 
 def occlusion(net: AlexNet, x: np.ndarray, labels: Sequence[int] | None = None) -> Explained:
@@ -144,9 +143,14 @@ def _scaled(heat: np.ndarray) -> np.ndarray:
 
 
 def _centres(network: Network) -> np.ndarray:
-    """At which pixels of the crop, from 0, the rows of the last convolution's map lie: the middles of what they see."""
+    """At which pixels of the crop, from 0, the rows of the last convolution's map lie: the middles of what they see.
+
+    Raises ValueError as `grad_cam`.
+    """
     layers = layer_table(network).features
-    last = max(index for index, layer in enumerate(layers) if isinstance(layer.layer, Conv2d))
+    last = max((index for index, layer in enumerate(layers) if isinstance(layer.layer, Conv2d)), default=-1)
+    if last < 0 or not all(isinstance(one.layer, ReLU | MaxPool2d | AdaptiveAvgPool2d) for one in layers[last + 1 :]):
+        raise ValueError("Grad-CAM needs a network whose features end with a convolution, ReLU and poolings")
     first, spacing = 0.0, 1
     for layer in (placed.layer for placed in layers[: last + 1]):
         if isinstance(layer, Conv2d | MaxPool2d):

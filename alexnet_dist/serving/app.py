@@ -151,19 +151,22 @@ def _options(request: Request, classes: int) -> tuple[int, bool]:
 
 
 def _drawn(explained: Explained, index: int, upload: Upload) -> dict[str, Any]:
-    """The map over the whole image as a PNG file to be laid over it, and where it is largest, as shares of both sides."""
+    """The map over the whole image as a PNG file to be laid over it, and where it is largest, as shares of both sides; nowhere
+    if nothing in the image speaks for the class."""
     scale = MAP_PIXELS / max(upload.width, upload.height)
     width, height = (max(1, round(extent * scale)) for extent in (upload.width, upload.height))
     heat = explained.over(index, width, height, upload.seen)
     file = BytesIO()
     colours(heat).save(file, "PNG")
     row, column = np.unravel_index(heat.argmax(), heat.shape)
+    x, y = round((int(column) + 0.5) / width, 3), round((int(row) + 0.5) / height, 3)
+    anywhere = bool(heat.any())
     return {
         "map": {
             "by": EXPLAIN,
             "png": f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}",
-            "x": round((int(column) + 0.5) / width, 3),
-            "y": round((int(row) + 0.5) / height, 3),
+            "x": x if anywhere else None,
+            "y": y if anywhere else None,
         }
     }
 

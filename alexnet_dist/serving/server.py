@@ -13,7 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from alexnet_dist.errors import UserError
 
-HEADER_SECONDS = 10.0  # in which a request's headers must be complete
+HEADER_SECONDS = 5.0  # in which a request's headers must be complete
 IDLE_SECONDS = 5  # that a connection may wait for its next request
 ENDING_SECONDS = 3  # that requests have to end after Ctrl-C
 CONNECTIONS = 250  # beyond them, requests are refused: a process may have 1024 files open as a rule

@@ -24,7 +24,7 @@ class Limits:
 
     body: int = 16_000_000
     seconds: float = 20.0
-    uploads: int = 64
+    uploads: int = 32
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from small import SMALL, images, make_net
 from whole import forward64
 
 from alexnet_dist.data.augment import normalize
-from alexnet_dist.model.architecture import MaxPool2d, Network, layer_table
+from alexnet_dist.model.architecture import Conv2d, Dropout, Linear, MaxPool2d, Network, layer_table
 from alexnet_dist.model.explain import OCCLUDERS, Explained, _centres, classifier_gradient, grad_cam, occlusion
 from alexnet_dist.model.layers.linear import LinearBlock
 from alexnet_dist.model.network import AlexNet
@@ -153,6 +153,16 @@ def test_where_the_rows_of_a_map_lie():
     assert _centres(Network()).tolist() == [
         15 + 16 * row for row in range(13)
     ]  # what its receptive fields are centred on
+
+
+@pytest.mark.parametrize("features", [[], [Conv2d(4, kernel=3), Dropout()]], ids=["no convolution", "another layer"])
+def test_a_network_that_grad_cam_does_not_fit(features):
+    class Other(Network):
+        def layers(self):
+            return features, [Linear(self.num_classes)]
+
+    with pytest.raises(ValueError, match="end with a convolution"):
+        _centres(Other(num_classes=2, image_size=9))
 
 
 def test_a_map_over_a_picture():

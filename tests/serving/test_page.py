@@ -5,7 +5,11 @@ import time
 import detector
 import pytest
 from browser import complaints, open_browser
-from served import RED, SIZE
+from served import RED, SIZE, serving
+
+from alexnet_dist.model.architecture import parameter_map
+from alexnet_dist.runs import checkpoint
+from alexnet_dist.support.workspace import zeros
 
 WAIT = 30  # seconds for an answer, on a busy machine
 
@@ -69,6 +73,19 @@ def test_a_file_is_chosen(page, album):
     assert "in the middle" in text(page, "caption")
     assert "300 x 200 pixels, answered in" in text(page, "took")
     assert "<b>red.png: red" in text(page, "status")
+
+
+def test_a_map_of_nothing(browser, album, tmp_path):
+    """A network whose weights are all 0 is not said to look at the top left."""
+    parameters = parameter_map(detector.NETWORK)
+    header = checkpoint.Header(detector.NETWORK, detector.NAMES)
+    checkpoint.save(tmp_path / "nothing.safetensors", parameters, zeros((parameters.size,)), {}, header)
+    with serving(tmp_path / "nothing.safetensors") as server:
+        browser.get(f"http://127.0.0.1:{server.port}/")
+        choose(browser, album / "<b>red.png")
+        until(lambda: text(browser, "best") == "red, 50.0 %")
+        assert text(browser, "caption").startswith("No part of the image speaks for red")
+        assert complaints(browser) == []
 
 
 def test_another_file_takes_its_place(page, album):

@@ -70,7 +70,9 @@ async function show(file, answer) {
   await Promise.allSettled([part("picture").decode(), part("map").decode()]);
   part("best").textContent = `${best.class}, ${percent(best.probability)}`;
   part("caption").textContent =
-    `Coloured: what the network has looked at to say ${best.class}, most of all ${whereabouts(answer.map)}.` +
+    (answer.map.x === null
+      ? `No part of the image speaks for ${best.class}: the other classes are less probable still.`
+      : `Coloured: what the network has looked at to say ${best.class}, most of all ${whereabouts(answer.map)}.`) +
     " What is outside of the central square it is not given.";
   part("classes").replaceChildren(...answer.predictions.map(row));
   part("took").textContent =

@@ -64,6 +64,7 @@ def test_model_and_inference_import_no_mpi(tmp_path):
         ("train", ("--data", "--resume", "--global-batch", "-batchsize", "images.list", "exit codes")),
         ("evaluate", ("--load", "--data", "--json")),
         ("inference", ("--input", "--load", "--topk", "--json")),
+        ("serve", ("--load", "--host", "--port", "curl")),
         ("convert", ("IN", "OUT", ".onnx", "--class-names")),
         ("prepare", ("folder", "digits", "images.list")),
     ],
