@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_dist import convert, evaluate, inference, prepare, supervise, train
+from alexnet_dist import convert, evaluate, inference, prepare, report, supervise, train
 from alexnet_dist.cli import Parser
 from alexnet_dist.model.architecture import Network, parameter_map
 from alexnet_dist.model.parameters import initialize
@@ -30,6 +30,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "prepare": prepare.build_parser,
     "convert": convert.build_parser,
     "supervise": supervise.build_parser,
+    "report": report.build_parser,
 }
 
 LAYOUT = "launch/local.sh --layout auto --data flowers/images.list --output-dir runs/flowers-auto"
@@ -102,6 +103,7 @@ def test_every_flag_exists() -> None:
         "--shm-size",
         "--with-ft",
         "--mca",
+        "--logdir",
     }
     for build in PARSERS.values():
         known |= option_strings(build())
