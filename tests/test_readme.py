@@ -108,6 +108,7 @@ def test_every_flag_exists() -> None:
         "--with-ft",
         "--mca",
         "--data-binary",
+        "--logdir",
     }
     for build in PARSERS.values():
         known |= option_strings(build())

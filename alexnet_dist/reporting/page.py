@@ -1,8 +1,10 @@
 """The page: everything that is known of some runs, in one HTML file that needs no network."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,7 @@ class Report:
         environment.filters |= {"cell": cell, "columns": columns}
         version = vega_lite_version(altair.SCHEMA_VERSION)
         library = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
-        return environment.get_template("page.html").render(
+        page = environment.get_template("page.html").render(
             report=self,
             title=f"Training of {self.runs[0].name}" if len(self.runs) == 1 else f"{len(self.runs)} runs compared",
             differences=differences({run.name: run.record for run in self.runs}),
@@ -81,6 +83,7 @@ class Report:
             library=library.replace("</script", "<\\/script").replace("<!--", "<\\!--"),
             table_rows=TABLE_ROWS,
         )
+        return page.encode(errors="backslashreplace").decode()  # paths in it may not be UTF-8
 
 
 def read_report(folders: Sequence[Path]) -> Report:
@@ -94,15 +97,14 @@ def read_report(folders: Sequence[Path]) -> Report:
 
 
 def names(folders: Sequence[Path]) -> list[str]:
-    """A short name for each folder: its own, with as much of its path as tells it from the others."""
+    """A short name for each folder: its own, with as much of its path as tells it from the others. Bytes of it that aren't
+    UTF-8 are escaped. Raises UserError for a folder that is given twice."""
     resolved = [folder.resolve() for folder in folders]
     if len(set(resolved)) < len(resolved):
         raise UserError("a run is given twice: leave one of them out")
-    for depth in range(1, max(len(path.parts) for path in resolved)):
-        short = ["/".join(path.parts[-depth:]) for path in resolved]
-        if len(set(short)) == len(short):
-            return short
-    return [str(path) for path in resolved]
+    parts = [os.fsencode(path).decode(errors="backslashreplace").split(os.sep) for path in resolved]
+    depth = next(depth for depth in count(1) if len({tuple(part[-depth:]) for part in parts}) == len(parts))
+    return [os.sep.join(part[-depth:]) for part in parts]
 
 
 def cell(value: Any, column: str) -> str:
@@ -118,7 +120,7 @@ def cell(value: Any, column: str) -> str:
 
 def _view(name: str, folder: Path, record: RunRecord, suffix: str) -> RunView:
     figures: list[Figure | None] = [work_figure(f"ranks{suffix}", record)]
-    notes, filters, count = [], "", 0
+    notes, filters, filter_count = [], "", 0
     predictions = read_predictions(folder / FILE)
     pairs: list[dict[str, Any]] = []
     if predictions:
@@ -131,13 +133,13 @@ def _view(name: str, folder: Path, record: RunRecord, suffix: str) -> RunView:
     pictures, problems = thumbnails(record.info, [one.image for one in (*worst, *best)])
     notes += [f"Image left out: {problem}" for problem in problems]
     try:
-        content, count = filters_png(folder / "best.safetensors")
+        content, filter_count = filters_png(folder / "best.safetensors")
         filters = data_uri(content, "image/png")
     except UserError as error:
         notes.append(f"No filters: {error}")
     return RunView(
         name, folder, record, facts(record), configuration(record), [one for one in figures if one],
-        pairs, best, worst, pictures, filters, count, notes,
+        pairs, best, worst, pictures, filters, filter_count, notes,
     )  # fmt: skip
 
 

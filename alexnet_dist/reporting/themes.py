@@ -28,6 +28,7 @@ def theme(dark: bool = False) -> dict[str, Any]:
         "axis": {**quiet, "gridColor": colour["grid"], "labelLimit": 130},
         "legend": {**text, "orient": "top", "title": None, "labelLimit": 200, "columnPadding": 16},
         "header": text,
+        "title": {"anchor": "start", "color": colour["ink"], "fontSize": 15, "offset": 14},
         "view": {"stroke": None},
         "line": {"strokeWidth": 2, "strokeCap": "round", "strokeJoin": "round"},
         "rule": {"color": colour["muted"], "strokeDash": [2, 3]},

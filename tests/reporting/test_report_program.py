@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from run_folder import CLASSES, make_run
 from alexnet_dist.model.architecture import Network, parameter_map
 from alexnet_dist.reporting.classes import BARS, MATRIX
 from alexnet_dist.reporting.making import write_report
+from alexnet_dist.reporting.page import names
 from alexnet_dist.reporting.pictures import GAP, SCALE, filters_png
 from alexnet_dist.runs import checkpoint
 
@@ -113,6 +115,21 @@ def test_a_run_that_has_just_begun(folder: Path) -> None:
     assert "not finished, 40 steps made" in page
     (folder / "steps.jsonl").unlink()
     assert "no step made" in written(folder)
+
+
+def test_a_folder_s_name_may_be_anything(runs: list[Path], tmp_path: Path) -> None:
+    odd = shutil.copytree(runs[0], tmp_path / os.fsdecode(b"a <run> \xff"))
+    (odd / "best.safetensors").unlink()
+    page = written(odd)
+    assert r"<h1>Training of a &lt;run&gt; \xff</h1>" in page
+    assert r"\udcff/best.safetensors" in page
+    assert specs(page)["loss"]
+
+
+def test_runs_are_told_apart_by_their_paths(tmp_path: Path) -> None:
+    assert names([tmp_path / "a" / "run", tmp_path / "b" / "run"]) == ["a/run", "b/run"]
+    assert names([tmp_path / "a" / "run", tmp_path / "run"]) == ["a/run", f"{tmp_path.name}/run"]
+    assert names([tmp_path / "one", tmp_path / "other"]) == ["one", "other"]
 
 
 def test_many_classes_are_reduced_to_what_can_be_read(tmp_path: Path) -> None:
