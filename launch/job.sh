@@ -42,7 +42,7 @@ warned=0 ended=0 job=0 signalled=0
 heed() {
     signalled=1
     if [[ $1 == USR1 ]]; then warned=1; else ended=1; fi
-    ((job == 0)) || kill -"$1" "$job" 2>/dev/null
+    ((job == 0)) || kill -"$1" "$job" 2>/dev/null || true # it may have ended
 }
 trap 'heed USR1' USR1
 trap 'heed TERM' TERM
@@ -59,7 +59,7 @@ train() {
     "${command[@]}" </dev/null &
     job=$!
     # A signal ends `wait`, not what it waits for; one from before there was a job has told it nothing.
-    ((warned + ended == 0)) || kill -USR1 "$job"
+    ((warned + ended == 0)) || kill -USR1 "$job" || true
     signalled=1
     while ((signalled)); do
         signalled=0 status=0

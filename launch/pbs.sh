@@ -3,8 +3,7 @@
 #
 #   ALEXNET_FLAGS="--data images.list --output-dir runs/one" qsub -v ALEXNET_FLAGS launch/pbs.sh
 #
-# Three minutes before its walltime ends it writes a checkpoint and hands itself in again, as often as it takes:
-# docs/clusters.md.
+# Three minutes before its walltime ends it writes a checkpoint and hands itself in again: docs/clusters.md.
 #
 #PBS -N alexnet
 #PBS -j oe

@@ -96,6 +96,7 @@ def test_without_a_warning_slurm_does_not_requeue(job, code):
         ("USR1", 0, ""),  # complete
         ("USR1", 65, ""),
         ("TERM", 75, ""),  # somebody ends the job
+        ("USR1 USR1", 75, "scontrol requeue 12\n"),
         ("USR1 TERM", 75, "scontrol requeue 12\n"),  # the time was up before the checkpoint was written
         ("USR1", 128 + 10, "scontrol requeue 12\n"),  # too early to be heeded
     ],
