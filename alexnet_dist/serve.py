@@ -62,7 +62,7 @@ def body(args: argparse.Namespace) -> int:
             limits=uploads.Limits(args.max_megabytes * 1_000_000, args.upload_seconds),
         )
         announce(args, listening.getsockname()[:2], settings.loopback)
-        server.run(app.create_app(app.model_of(net, args.load.name), settings), listening)
+        server.run(app.create_app(app.model_of(net, args.load.resolve().name), settings), listening)
     print("alexnet-serve: ended")
     return 0
 

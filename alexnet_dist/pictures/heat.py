@@ -18,5 +18,5 @@ def colours(heat: NDArray[np.float32]) -> Image.Image:
 
 
 def overlaid(picture: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
-    """The picture, in RGB, under its map [height, width] in [0, 1]."""
-    return Image.alpha_composite(picture.convert("RGBA"), colours(heat)).convert("RGB")
+    """The picture in RGB under its map [height, width] in [0, 1]; in grey, so that colours are the map's."""
+    return Image.alpha_composite(picture.convert("L").convert("RGBA"), colours(heat)).convert("RGB")

@@ -1,5 +1,6 @@
 """alexnet-serve under load: slow clients beside fast ones, a full queue, requests that are computed together, and its end."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -36,6 +37,30 @@ def test_a_slow_upload_delays_nobody_and_times_out(server, picture):
         assert " 408 " in answer.splitlines()[0]
         assert "had not arrived after 4 seconds" in answer
     assert server.ask("GET", "/health")[2]["waiting"] == 0
+
+
+def test_so_many_uploads_come_at_once():
+    starlette = pytest.importorskip("starlette.requests", reason="the extra `serve` is not installed")
+    from alexnet_dist.serving.uploads import Limits, Uploads
+
+    async def read_two_of_one():
+        uploads, rest = Uploads(Limits(uploads=1)), asyncio.Event()
+
+        async def receive():
+            await rest.wait()
+            return {"type": "http.request", "body": b"all of it"}
+
+        first, second = (starlette.Request({"type": "http", "headers": []}, receive) for _ in range(2))
+        reading = asyncio.create_task(uploads.read(first))
+        await asyncio.sleep(0)
+        with pytest.raises(starlette.HTTPException) as refusal:
+            await uploads.read(second)
+        rest.set()
+        return await reading, refusal.value, await uploads.read(second)
+
+    first, refusal, again = asyncio.run(read_two_of_one())
+    assert first == again == b"all of it"
+    assert (refusal.status_code, refusal.headers) == (503, {"Retry-After": "1"})
 
 
 def test_headers_that_never_end_are_not_waited_for(server):

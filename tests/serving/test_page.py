@@ -104,6 +104,7 @@ def test_the_colours_fade(page, album):
     strength = element(page, "strength")
     strength.send_keys("\ue011")  # Home
     assert element(page, "map").value_of_css_property("opacity") == "0"
+    assert element(page, "picture").value_of_css_property("filter") == "grayscale(0)"
 
 
 def test_a_file_is_dropped(page, album):

@@ -100,7 +100,9 @@ part("file").addEventListener("change", (event) => {
   if (file) ask(file);
 });
 part("strength").addEventListener("input", (event) => {
-  part("map").style.opacity = event.target.value / 100;
+  const share = event.target.value / 100;
+  part("map").style.opacity = share;
+  part("picture").style.filter = `grayscale(${share})`;
 });
 // Anywhere on the page: a file that misses the box would otherwise take the page's place.
 document.addEventListener("dragover", (event) => {
