@@ -39,7 +39,9 @@ def test_a_bar_on_a_terminal_that_can_show_one(kind):
     done = subprocess.Popen(
         [sys.executable, "-c", PROGRAM],
         stdin=other,
+        stdout=subprocess.PIPE,
         stderr=other,
+        text=True,
         env={**os.environ, "TERM": kind},
         start_new_session=True,
     )
