@@ -13,7 +13,7 @@ import pyte
 import pytest
 
 from alexnet_dist.support.plural import plural, share
-from alexnet_dist.training import pace
+from alexnet_dist.training import live, pace
 from alexnet_dist.training.live import LiveScreen
 from alexnet_dist.training.pace import Pace
 from alexnet_dist.training.screen import PROGRESS, WIDTH, Place, Screen, Speed, Status
@@ -107,6 +107,10 @@ class Terminal:
         self.screen = pyte.Screen(columns, 24)
         self.live = LiveScreen(os.fdopen(other, "w"))
 
+    def vanish(self):
+        """Its window is closed."""
+        os.close(self._main)
+
     def shows(self, *words):
         """Whether it shows all of these before long."""
         stream, end = pyte.ByteStream(self.screen), time.monotonic() + 10
@@ -123,13 +127,13 @@ class Terminal:
 
 def test_the_view_shows_what_it_was_told():
     terminal = Terminal(80)
-    live = terminal.live
-    live.row("epochs", {"epoch": 2, "best": True, "val_top1": 0.5})
-    live.row("epochs", {"epoch": 3, "best": False, "val_top1": 0.4})
+    view = terminal.live
+    view.row("epochs", {"epoch": 2, "best": True, "val_top1": 0.5})
+    view.row("epochs", {"epoch": 3, "best": False, "val_top1": 0.4})
     for rank, work in enumerate((1.0, 3.0)):
-        live.row("ranks", {"epoch": 2, "rank": rank, **dict.fromkeys(SECONDS, work)})
-    live.row("events", {"event": "checkpoint", "step": 17})
-    live.step(LARGE)
+        view.row("ranks", {"epoch": 2, "rank": rank, **dict.fromkeys(SECONDS, work)})
+    view.row("events", {"event": "checkpoint", "step": 17})
+    view.step(LARGE)
     assert terminal.shows(
         "epoch 12 of 90, step 10000 of 10009",
         "loss 6.9000  top-1 12.3%  top-5 40.0%  lr 0.00123",
@@ -138,15 +142,39 @@ def test_the_view_shows_what_it_was_told():
         "2 ranks: 4.0 to 12.0 s of work, rank 1 the most",
         "checkpoint after step 17",
     )
-    live.validating(5, 60)
+    view.validating(5, 60)
     assert terminal.shows("validating 5 of 60")
-    live.close()
-    live.close()  # as often as one likes
+    view.close()
+    view.close()  # as often as one likes
     assert not terminal.shows("images/s")
     assert not terminal.screen.cursor.hidden
 
 
+def test_a_run_that_begins_with_its_validation():
+    """As one does that was stopped in it."""
+    terminal = Terminal(80)
+    terminal.live.validating(5, 60)
+    assert terminal.shows("validating 5 of 60")
+    terminal.live.close()
+
+
 SECONDS = ("seconds_data", "seconds_forward", "seconds_backward", "seconds_update")
+
+
+def test_a_terminal_that_is_gone_does_not_end_the_run(capfd, monkeypatch):
+    monkeypatch.setattr(live, "REFRESHES", 20)
+    terminal = Terminal(80)
+    logger = logging.getLogger("a test of a window that is closed")
+    logger.addHandler(terminal.live.handler)
+    terminal.live.step(SMALL)
+    assert terminal.shows("images/s now")
+    terminal.vanish()
+    for _ in range(3):
+        terminal.live.step(SMALL)
+        logger.warning("something")
+        time.sleep(0.15)  # a refresh
+    terminal.live.close()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_log_scrolls_by_above_the_view():
