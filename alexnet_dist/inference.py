@@ -120,7 +120,7 @@ def write_features(net: Predictor, paths: list[str], args: argparse.Namespace) -
         for part in parts:
             writer.add(net.activations(part, args.features))
         if not parts.read:
-            raise UserError(f"none of the {len(paths)} images could be read, so {output} is not written")
+            raise UserError(f"none of the images could be read, so {output} is not written")
         writer.finish()
         write_text(output.with_suffix(".txt"), "".join(f"{printable(path)}\n" for path in parts.read))
     print(f"{output}: {args.features} of {plural(writer.count, 'image')}, named in {output.with_suffix('.txt')}")

@@ -19,6 +19,7 @@ from alexnet_dist import cli
 from alexnet_dist.errors import BAD_INPUT, DIVERGED, PARTED, STOPPED, StorageError, UserError
 from alexnet_dist.runs.folder import RunFolder
 from alexnet_dist.runs.lock import NAME as LOCK
+from alexnet_dist.runs.lock import PATIENCE
 from alexnet_dist.supervision.command import Attempt, Command
 from alexnet_dist.supervision.leftovers import MARK, kill_processes_of, remove_segments, segments, working_processes_of
 from alexnet_dist.support.hosts import answers
@@ -75,6 +76,8 @@ class Supervisor:
                     return 0
                 failures = 1 if newest != before else failures + 1
                 pause = self._pause if newest != before else min(2 * pause, LONGEST_PAUSE)
+                if self._is_held(code):  # the attempts that are left shall last until a dead owner's lock is void
+                    pause = max(pause, PATIENCE / max(self._restarts - 1, 1))
                 if why := self._must_end(code, failures):
                     self._say(f"attempt {self._attempts} {ended(code)}: {why}")
                     return STOPPED if self._signals else code or 1
@@ -86,12 +89,16 @@ class Supervisor:
         """Why there is no other attempt; "" if there is one."""
         if self._signals:
             return "a signal has asked to stop"
-        # A folder that another process holds is bad input as well; after a host is lost, it is held for some minutes.
-        if code in FINAL and not (code == BAD_INPUT and (self._folder.path / LOCK).exists()):
+        if code in FINAL and not self._is_held(code):
             return f"{FINAL[code]}, which another attempt doesn't mend"
         if failures > self._restarts:
             return f"given up after {plural(failures, 'attempt')} without a new state (--restarts {self._restarts})"
         return ""
+
+    def _is_held(self, code: int) -> bool:
+        """Whether an attempt may have ended since another process holds the folder, which is bad input as well. After a
+        host is lost, it is held for some minutes."""
+        return code == BAD_INPUT and (self._folder.path / LOCK).exists()
 
     def _attempt(self, hostfile: Path) -> int:
         """Runs the command once, to its end; returns its exit code, negative for a signal."""

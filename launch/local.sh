@@ -56,7 +56,7 @@ else
         cores=$((quota > period ? quota / period : 1))
     fi
     threads=$((cores > ranks ? cores / ranks : 1))
-    ((ranks <= cores)) || echo "${0##*/}: $ranks ranks take turns on $cores cores, and are slower than $cores would be" >&2
+    ((ranks <= cores)) || echo "${0##*/}: $ranks ranks take turns on $cores core$( ((cores == 1)) || echo s), and are slower than $cores would be" >&2
 
     command=(mpirun)
     is_open_mpi && command+=(--bind-to none)

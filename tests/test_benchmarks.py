@@ -54,6 +54,14 @@ def test_ops(part, batches):
             assert ("times_c_program" in item) == (part == "scenes")
 
 
+def test_observing():
+    result = last_line("observing.py", "--batch", "1", "--threads", "1", "--steps", "1", "--rounds", "2")
+    assert result["parts"][:3] == ["metrics", "log", "live view"]
+    for clock in ("wall", "processor"):
+        assert len(result[clock]["pairs"]) == 2
+        assert min(result[clock]["pairs"]) <= result[clock]["cost"] <= max(result[clock]["pairs"])
+
+
 def test_breakdown():
     result = last_line("breakdown.py", "--batch", "1", "--threads", "2", "--steps", "1")
     rows = {(entry["block"], entry["part"]): entry["ms"] for entry in result["parts"]}

@@ -4,6 +4,7 @@ mpi4py is imported in this folder only. Nothing is pickled: messages are arrays,
 their core: an MPI library spins while it waits, and would take the core from the ranks that still compute.
 """
 
+import faulthandler
 import json
 import os
 import time
@@ -27,6 +28,9 @@ def _mismatch(problem: object) -> UserError:
 
 
 require_room_for_mpi()
+# MPI's start waits for all ranks, for ever if one is stopped, and no thread of Python runs meanwhile, so no watchdog.
+START = 600.0  # seconds
+faulthandler.dump_traceback_later(START, exit=True)
 try:
     with warnings.catch_warnings():
         # mpi4py warns when mpirun and the library are of different MPIs: each rank would be alone in a world of one.
@@ -47,6 +51,7 @@ if not MPI.Is_initialized():
     if "Open MPI" not in MPI.Get_library_version():
         raise _mismatch(f"mpirun is Open MPI's, the library is {MPI.Get_library_version().splitlines()[0]}")
     MPI.Init_thread(MPI.THREAD_MULTIPLE)
+faulthandler.cancel_dump_traceback_later()
 
 PIECE = 1 << 26  # bytes
 

@@ -24,6 +24,7 @@ from alexnet_dist.data.table import ImageTable
 from alexnet_dist.errors import StorageError, UserError
 from alexnet_dist.support.files import replacing, writing
 from alexnet_dist.support.plural import plural
+from alexnet_dist.support.tracking import track
 
 MEGABYTE = 1_000_000
 READERS = 8  # threads that read images ahead: on a parallel file system, opening a small file takes long
@@ -84,7 +85,9 @@ def unpack(source: Path, output: Path, force: bool = False) -> None:
     if listing.exists() and not force:
         raise UserError(f"{output} already has images.list; choose another --output, or overwrite with --force")
     lines = []
-    for number, content in enumerate(_contents(shards)):
+    contents = _contents(shards)
+    for number in track(range(len(shards)), "images"):
+        content = next(contents)
         path = _path_of(shards, number)
         file = output / path
         with writing(file):

@@ -1,6 +1,7 @@
 """How far a command has come: a bar on a terminal, else a line now and then."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from alexnet_dist.support.terminal import STDERR, columns_of, find_terminal
 
 INTERVAL = 10.0  # seconds between lines
+SLOW = 2.0  # seconds after which people wonder
 
 Item = TypeVar("Item")
 
@@ -48,6 +50,19 @@ def track(items: Sequence[Item], what: str, shown: bool = True) -> Iterator[Item
         for number, item in enumerate(items):
             tracker(number, len(items))
             yield item
+
+
+@contextmanager
+def saying_if_slow(what: str, shown: bool = True) -> Iterator[None]:
+    """Says on stdout what is being done, if `shown`, when it has taken some seconds: people need not hear of what is quick."""
+    timer = threading.Timer(SLOW, lambda: print(what, flush=True))
+    timer.daemon = True
+    if shown:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class _Lines:

@@ -16,7 +16,6 @@ from alexnet_dist.kernels.loss import count_correct, cross_entropy
 from alexnet_dist.model.network import AlexNet
 from alexnet_dist.model.predict import mean_over_crops
 from alexnet_dist.support.labels import NO_LABEL
-from alexnet_dist.support.plural import plural
 from alexnet_dist.support.workspace import empty
 from alexnet_dist.training.progress import Sums
 from alexnet_dist.training.share_of_list import ImageRows, Rows, blocks, together
@@ -108,7 +107,5 @@ def _together(sums: Sums, broken: list[tuple[int, str]], images: ImageSource, wo
     everyone = [json.loads(text) for text in world.all_texts([json.dumps(one) for one in broken])]
     messages = tuple(message for _, message in sorted(everyone))
     if total.images == 0:
-        raise SharedError(
-            f"none of the {plural(len(images), 'image')} of {images.source} could be read; first: {messages[0]}"
-        )
+        raise SharedError(f"none of the images of {images.source} could be read; first: {messages[0]}")
     return Evaluation(total, messages, classes)

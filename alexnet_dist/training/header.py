@@ -26,9 +26,7 @@ def first_lines(inputs: "Inputs", threads: int) -> list[str]:
     if inputs.world.rank:
         return []
     classes = plural(inputs.network.num_classes, "class", "classes")
-    images = (
-        f"{plural(len(sources.train), 'training image')}, {plural(len(sources.val), 'validation image')}, {classes}"
-    )
+    images = f"{len(sources.train)} training and {plural(len(sources.val), 'validation image')}, {classes}"
     batch_flag = "--batch-size" if config.batch_size else "--global-batch" if config.global_batch else "default"
     parts = f" in {plural(config.accumulate, 'part')}" if config.accumulate > 1 else ""
     of_ranks = f"{plural(ranks, 'rank')} of {plural(threads, 'thread')}"

@@ -4,8 +4,10 @@ The log's lines scroll by above it, through the same console: mpirun hands stdou
 """
 
 import logging
+import threading
 import time
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 from alexnet_dist.runs.log import log
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 REFRESHES = 1.0  # a second: each takes some milliseconds from the step
 EVENTS = 3  # the latest ones are shown
+GONE = (OSError, ValueError)  # what is raised of a terminal that is gone, or closed
 
 
 def open_screen(mode: str) -> Screen:
@@ -45,6 +48,8 @@ class LiveScreen(Screen):
             file=terminal, force_terminal=True, width=columns_of(terminal), highlight=False
         )
         self._live: Live | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._draw, name="live view", daemon=True)
         self._status: Status | None = None
         self._validated: tuple[int, int] | None = None
         self._best = ""
@@ -56,12 +61,12 @@ class LiveScreen(Screen):
     def step(self, status: Status) -> None:
         """Shows it with the next refresh."""
         self._status, self._validated = status, None
-        if self._live is None:
-            self._start()
+        self._start()
 
     def validating(self, done: int, images: int) -> None:
         """Shows it with the next refresh, until the next step."""
         self._validated = (done, images)
+        self._start()
 
     def row(self, table: str, row: dict[str, Any]) -> None:
         """Takes what it shows from the metrics: the ranks' work, the best epoch, events."""
@@ -75,26 +80,42 @@ class LiveScreen(Screen):
 
     def close(self) -> None:
         """Takes the picture away; the log's lines stay, and the terminal is as it was."""
+        self._closing.set()
         if self._live is not None:
-            self._live.stop()
+            self._thread.join()
+            with suppress(*GONE):
+                self._live.stop()
             self._live = None
-        if not self._terminal.closed:
-            log.removeHandler(self.handler)
+        log.removeHandler(self.handler)
+        with suppress(*GONE):
             self._terminal.close()
 
     def _start(self) -> None:
+        """Begins to draw, if it hasn't yet."""
+        if self._live is not None:
+            return
         from rich.live import Live
 
         self._live = Live(
             get_renderable=self._picture,
             console=self._console,
-            refresh_per_second=REFRESHES,
+            auto_refresh=False,
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._live.start()
-        self._console.show_cursor(True)  # if the run is killed, nobody brings it back
+        with suppress(*GONE):
+            self._live.start()
+            self._console.show_cursor(True)  # if the run is killed, nobody brings it back
+        self._thread.start()
+
+    def _draw(self) -> None:
+        """The thread: draws anew until the end, or until the terminal is gone."""
+        while self._live is not None and not self._closing.wait(1 / REFRESHES):
+            try:
+                self._live.refresh()
+            except GONE:
+                return
 
     def _picture(self) -> "RenderableType":
         """What is drawn, from the status of this moment."""
@@ -105,25 +126,24 @@ class LiveScreen(Screen):
         from rich.text import Text
 
         self._console.width = columns_of(self._terminal)
-        status = self._status
-        if status is None:
-            return Text("")
-        place, means, speed = status.place, status.means, status.speed
-        accuracies = "  ".join(f"top-{k} {means[f'top{k}']:.1%}" for k in (1, 5) if f"top{k}" in means)
-        where = f"epoch {place.epoch} of {place.epochs}, step {place.step} of {place.steps}"
-        done, total = self._validated or (place.step, place.steps)
-        if self._validated:
-            where = f"epoch {place.epoch} of {place.epochs}, validating {done} of {total}"
+        status, validated = self._status, self._validated
+        where, what, done, total, lines = "", "", 0, 1, []
+        if status is not None:
+            place, means, speed = status.place, status.means, status.speed
+            accuracies = "  ".join(f"top-{k} {means[f'top{k}']:.1%}" for k in (1, 5) if f"top{k}" in means)
+            where = f"epoch {place.epoch} of {place.epochs}, "
+            lines = [
+                f"loss {means['loss']:.4f}  {accuracies}  lr {status.lr:.3g}",
+                f"{speed.now:.1f} images/s now, {speed.mean:.1f} on average  ETA {duration(speed.left)}",
+            ]
+            what, done, total = "step", place.step, place.steps
+        if validated is not None:
+            what, (done, total) = "validating", validated
         bar = Table.grid()  # for the line break after it
         bar.add_row(ProgressBar(total=total, completed=done, width=min(60, self._console.width)))
-        lines: list[RenderableType] = [
-            Text(where, style="bold"),
-            bar,
-            Text(f"loss {means['loss']:.4f}  {accuracies}  lr {status.lr:.3g}"),
-            Text(f"{speed.now:.1f} images/s now, {speed.mean:.1f} on average  ETA {duration(speed.left)}"),
-        ]
         notes = [note for note in (self._best, self._balance(), *self._events) if note]
-        return Group(Rule(style="dim"), *lines, *(Text(note, style="dim") for note in notes))
+        told = (*map(Text, lines), *(Text(note, style="dim") for note in notes))
+        return Group(Rule(style="dim"), Text(f"{where}{what} {done} of {total}", style="bold"), bar, *told)
 
     def _balance(self) -> str:
         """How evenly the ranks worked in the latest epoch."""
@@ -148,5 +168,5 @@ class ConsoleHandler(logging.Handler):
         try:
             style = "yellow" if record.levelno >= logging.WARNING else None
             self._console.print(self.format(record), style=style, markup=False, highlight=False, soft_wrap=True)
-        except (OSError, ValueError):
-            self.handleError(record)
+        except GONE:
+            log.removeHandler(self)

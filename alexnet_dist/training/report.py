@@ -113,6 +113,8 @@ class Report:
 
     def ranks(self, progress: Progress, seconds: list[dict[str, float]], hosts: list[str]) -> None:
         """Each rank's seconds by phase in the epoch that ends, and its host; and which rank the others have waited for."""
+        if not any(sum(by_phase.values()) for by_phase in seconds):  # this start has only validated the epoch again
+            return
         for rank, (by_phase, host) in enumerate(zip(seconds, hosts, strict=True)):
             place = {"epoch": progress.epoch + 1, "step": progress.step, "rank": rank, "host": host}
             self._out.metrics("ranks", **place, **_columns(by_phase))

@@ -90,23 +90,30 @@ class Saver:
         """Not collective: whether rank 0 has given up writing."""
         return self._written is not None and self._written.done() and self._written.exception() is not None
 
-    def save(self, progress: Progress, best: bool = False) -> bool:
-        """Rank 0 begins to write a training state, and the weights alone (those that are validated) if they are the best
-        so far. Waits for the state before it, and while the parameters are copied.
+    def save(self, progress: Progress) -> bool:
+        """Rank 0 begins to write a training state. Waits for the file before it, and while the parameters are copied.
 
         Nothing is written, and False returned, if a weight isn't finite.
         """
-        run = self._run
+        if not self._begin(progress.step, partial(self._write_state, progress)):
+            return False
+        self.saved_step, self.saved, self._clock = progress.step, True, time.monotonic()
+        return True
+
+    def save_best(self, step: int) -> None:
+        """Rank 0 begins to write the weights alone, those that are validated, as `save` does."""
+        self._begin(step, self._write_best)
+
+    def _begin(self, step: int, write: Callable[[Snapshot], None]) -> bool:
         self.wait()
-        snapshot, in_background = self._take(progress.step)
+        snapshot, in_background = self._take(step)
         # All ranks wait here until the copy is made: they share what is copied.
-        if run.world.sum([snapshot is not None and not _is_finite(snapshot.values)])[0]:
+        if self._run.world.sum([snapshot is not None and not _is_finite(snapshot.values)])[0]:
             return False
         if snapshot is not None:
-            self._written = self._thread.submit(self._persist, partial(self._write, progress, snapshot, best))
+            self._written = self._thread.submit(self._persist, partial(write, snapshot))
         if not in_background:
             self.wait()
-        self.saved_step, self.saved, self._clock = progress.step, True, time.monotonic()
         return True
 
     def ready(self) -> bool:
@@ -198,11 +205,11 @@ class Saver:
         state, weights = bytes_of_files(self._run.engine)
         return f"Free {-(-(state + weights) // 10**6)} MB, for a state and the best weights"
 
-    def _write(self, progress: Progress, snapshot: Snapshot, best: bool) -> None:
+    def _write_best(self, snapshot: Snapshot) -> None:
+        self._save_weights(self._run.folder.best, self._validated(snapshot.values, snapshot.state))
+
+    def _write_state(self, progress: Progress, snapshot: Snapshot) -> None:
         run = self._run
-        # The best weights first: a run that is killed in between repeats the end of this epoch.
-        if best:
-            self._save_weights(run.folder.best, self._validated(snapshot.values, snapshot.state))
         training = {
             "progress": asdict(progress),
             "seed": run.config.seed,

@@ -25,6 +25,7 @@ from alexnet_dist.runs.timeline import NullTimeline, Timeline
 from alexnet_dist.support.files import check_writable
 from alexnet_dist.support.plural import plural
 from alexnet_dist.support.threads import Team
+from alexnet_dist.support.tracking import saying_if_slow
 from alexnet_dist.training.config import AUTO, TrainingConfig
 from alexnet_dist.training.engine import Engine, StepSpec
 from alexnet_dist.training.header import first_lines
@@ -138,7 +139,8 @@ def read_inputs(
 ) -> Inputs:
     """Collective: reads the lists, unless `sources` are given, and checks that the run can write. Raises SharedError."""
     folder = RunFolder(Path(config.output_dir), config.keep)
-    sources = memory.sources if memory else sources or share_sources(world, partial(open_sources, config))
+    with saying_if_slow(f"reading {config.data}", world.rank == 0):
+        sources = memory.sources if memory else sources or share_sources(world, partial(open_sources, config))
     with world.shared_errors():
         if len(sources.train) < world.size:
             raise UserError(

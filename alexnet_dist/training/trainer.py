@@ -121,9 +121,9 @@ class Trainer:
                     self._pass_over()
                 if save:
                     self._save_state(optional=True)
-        # Validation may take long, or fail: what has been learned so far is saved first.
+        # The only state at this step: validation may take long, or fail, and who resumes can do it again.
         self._compare_replicas()
-        if self._to_be_validated() and self.progress.step != self._saver.saved_step:
+        if self.progress.step != self._saver.saved_step:
             self._save_state()
         return ""
 
@@ -191,9 +191,7 @@ class Trainer:
         if self.config.on_nan != "restore":
             raise problem
         if not may_restore(self.progress):
-            raise Diverged(
-                f"{problem}. Going back {plural(self.progress.restores, 'time')} (--on-nan restore) has not helped"
-            )
+            raise Diverged(f"{problem}. Going back {self.progress.restores} times (--on-nan restore) has not helped")
         self._saver.wait()
         self.progress = restore(self.run_, self.progress, saved=self._saver.saved)
         self.report.restored(str(problem), self.progress, lowered(self.run_.schedule.lr, self.progress))
@@ -211,7 +209,7 @@ class Trainer:
                     log.warning("further images that can't be read are counted, and not listed")
         if broken > self.config.max_bad * len(images) or broken == len(images):
             raise SharedError(
-                f"{broken} of the {plural(len(images), 'image')} of {images.source} can't be read, more than --max-bad "
+                f"{broken} of {plural(len(images), 'image')} of {images.source} can't be read, more than --max-bad "
                 f"{self.config.max_bad:g} allows; the latest: {messages[-1]}"
             )
 
@@ -221,14 +219,17 @@ class Trainer:
         return epoch % self.config.validate_every == 0 or epoch == self.config.epochs
 
     def _finish_epoch(self) -> str:
-        """Validates, if it is this epoch's turn; the epoch is reported and saved. What has stopped validation, or "" """
-        plateau, skipped, best = self.progress.plateau, self.progress.broken, False
+        """Validates, if it is this epoch's turn, saves the weights if they are the best so far, and reports the epoch. What has
+        stopped validation, or "" """
+        plateau, skipped = self.progress.plateau, self.progress.broken
         if self._to_be_validated():
             try:
                 plateau, broken, best = self._validate()
             except Interrupted:  # it is done again by who resumes
                 return "by a signal"
             skipped += broken
+            if best:
+                self._saver.save_best(self.progress.step)
         else:
             self._report_epoch(skipped, None)
         self._diagnosis.after_epoch(self.progress)
@@ -242,7 +243,6 @@ class Trainer:
             skipped=self.progress.skipped + skipped,
             plateau=plateau,
         )
-        self._save_state(best)
         return ""
 
     def _validate(self) -> tuple[Plateau, int, bool]:
@@ -282,15 +282,15 @@ class Trainer:
         self._seconds = dict.fromkeys(self._seconds, 0.0)
         self.report.ranks(self.progress, everyone, self.world.all_hosts())
 
-    def _save_state(self, best: bool = False, optional: bool = False) -> None:
-        """A training state, and the weights alone if they are the best so far. Raises Diverged rather than save NaN.
+    def _save_state(self, optional: bool = False) -> None:
+        """A training state. Raises Diverged rather than save NaN.
 
         An `optional` one is left out while the one before can't be written, so that training goes on.
         """
         start = time.perf_counter()
         if optional and not self._saver.ready():
             return
-        if not self._saver.save(self.progress, best):
+        if not self._saver.save(self.progress):
             raise self._divergence("a weight is not finite")
         self.report.saved(self.progress, time.perf_counter() - start)
 

@@ -26,7 +26,7 @@ def run(pictures, tmp_path_factory):
         output = ["--output-dir", name, "--save", f"{name}.safetensors"]
         train(ranks, [*BASE, *output, *flags], folder).ok()
         of_steps = [[row["loss"], row["top1"]] for row in rows(folder / name, "steps")]
-        measured = [of_steps, epoch_results(folder / name)]
+        measured = [*of_steps, *epoch_results(folder / name)]
         arrays = load_file(folder / f"{name}.safetensors")
         return measured, {key: array.tobytes() for key, array in arrays.items()}
 

@@ -52,6 +52,24 @@ def test_a_rank_that_is_stopped_before_they_know_each_other(site):
     assert not (site / "early").exists()
 
 
+# For rank 0, MPI's start may take seconds instead of minutes; the others stop before theirs.
+HASTY = f"""import faulthandler, os, signal
+if os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK")) != "0":
+    os.kill(os.getpid(), signal.SIGSTOP)
+later = faulthandler.dump_traceback_later
+faulthandler.dump_traceback_later = lambda seconds, exit: later(min(seconds, {TIMEOUT}), exit=exit)
+from alexnet_dist.train import main
+raise SystemExit(main())"""
+
+
+def test_a_rank_that_is_stopped_before_mpi_has_started(site):
+    with Job([MPIRUN, "-n", "2", sys.executable, "-c", HASTY, *flags("before")[2:]], site) as job:
+        job.wait(TIMEOUT + PROMPT)
+    assert job.code not in (0, 75), str(job)
+    assert "world.py" in job.err, str(job)  # the stack of rank 0
+    assert not (site / "before").exists()
+
+
 def test_reading_may_take_long_and_a_rank_that_is_stopped_meanwhile_is_named(site):
     """The list is a pipe, which never ends."""
     timeout, grace = 1, 6

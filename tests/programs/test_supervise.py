@@ -15,6 +15,7 @@ import pytest
 from alexnet_dist import supervise as supervise_module
 from alexnet_dist.errors import StorageError
 from alexnet_dist.runs.folder import RunFolder
+from alexnet_dist.runs.lock import PATIENCE
 from alexnet_dist.supervise import Supervisor
 from alexnet_dist.supervision import leftovers
 from alexnet_dist.supervision.command import Attempt, Command
@@ -74,8 +75,17 @@ def test_what_another_attempt_does_not_mend_ends_it(tmp_path, code, why):
 
 
 def test_a_folder_that_is_still_held_is_tried_again(tmp_path):
-    code, _ = ended(supervise(tmp_path, "touch run/.lock; exit 2", "rm run/.lock; touch run/complete"))
+    flags = [*FAST, "--restarts", "100000"]  # so that a pause is short
+    code, _ = ended(supervise(tmp_path, "touch run/.lock; exit 2", "rm run/.lock; touch run/complete", flags=flags))
     assert (code, attempts(tmp_path)) == (0, 2)
+
+
+def test_the_attempts_last_until_a_lost_host_no_longer_holds_the_folder(tmp_path):
+    process = supervise(tmp_path, "touch run/.lock; exit 2", flags=[*FAST, "--restarts", "5"])
+    assert process.stderr.readline().endswith("in 75 s\n")  # the first of four such pauses
+    assert PATIENCE <= 4 * 75
+    process.terminate()
+    assert ended(process)[0] == 75
 
 
 def test_it_gives_up_without_a_new_state(tmp_path):

@@ -96,9 +96,9 @@ def test_names_are_readable_and_numbers_are_json(tmp_path):
 
 def test_pandas_reads_them_in_one_line(tmp_path):
     attempt(tmp_path, "start", 0, range(1, 7)).close()
-    steps = pandas.read_json(tmp_path / "steps.jsonl", lines=True, convert_dates=["time"])
+    steps = pandas.read_json(tmp_path / "steps.jsonl", lines=True)
     assert steps["loss"].tolist() == [101, 102, 103, 104, 105, 106]
-    assert str(steps["time"].dtype).startswith("datetime64")
+    assert pandas.to_datetime(steps["time"]).is_monotonic_increasing
 
 
 def test_listeners_are_told_of_each_row(tmp_path):

@@ -115,7 +115,7 @@ def test_all_ranks_make_as_many_passes(images):
 def test_nothing_readable(images):
     with Team(1) as team:
         net, _ = make_net(team, training=False)
-        with pytest.raises(SharedError, match=r"none of the 1 images .*gone\.png is missing"):
+        with pytest.raises(SharedError, match=r"none of the images .*gone\.png is missing"):
             observed(net, images.subset(np.array([3])))
 
 
@@ -223,3 +223,13 @@ def test_predictions_are_collected_in_the_lists_order():
     assert (first.place, first.label, first.classes) == (2, 0, [0, 2])
     assert (second.place, second.label, second.classes) == (7, 1, [1, 2])
     assert second.probabilities == pytest.approx([0.6, 0.3])
+
+
+@pytest.mark.parametrize(("ranks", "told"), [(Ranks(), [5, 10, 12]), (OneOfThree(1), [12])])
+def test_how_far_it_has_come(images, ranks, told):
+    """Of all ranks together."""
+    heard = []
+    with Team(1) as team:
+        net, _ = make_net(team, batch=5, training=False)
+        observed(net, images, ranks, progress=lambda done, total: heard.append((done, total)))
+    assert heard == [(done, 12) for done in told]

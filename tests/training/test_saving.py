@@ -57,7 +57,7 @@ def test_a_state_is_there_when_all_that_led_to_it_is(saver, tmp_path, monkeypatc
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", rename)
-    saver._write(Progress(step=3), snapshot, best=False)
+    saver._write_state(Progress(step=3), snapshot)
     here, state = f"/{tmp_path.name}", "checkpoint-00000003.safetensors"
     tables = [f"flush {here}/{table}.jsonl" for table in sorted(TABLES)]
     assert sorted(calls[:5]) == [*tables, f"flush {here}/train.log"]

@@ -1,14 +1,20 @@
 """alexnet-train learns, tells people and machines how it goes, saves its weights, and takes the C program's flags."""
 
+import csv
 import json
 import math
 import re
 import shutil
 import struct
+import sys
 
+import numpy as np
+import pytest
 from commands import EPOCHS, STEPS_AN_EPOCH, predictions
 from launcher import BIN, alone, epoch_results, events, needs_mpirun, rows, steps, train
 from toy_images import Pictures
+
+from alexnet_dist.runs.metrics import read_run
 
 PHASES = [f"seconds_{phase}" for phase in ("data", "forward", "backward", "wait", "update")]
 
@@ -22,18 +28,90 @@ def test_training_learns(site):
 
 def test_log_is_for_people(site):
     out = (site / "stdout").read_text()
-    progress = re.findall(r"^epoch \d+/12  step 3/3  loss [\d.]+ .* [\d.]+ images/s  ETA \S+$", out, re.MULTILINE)
+    progress = re.findall(r"^epoch \d+/12 step 3/3  loss [\d.]+ .* [\d.]+ images/s  ETA \S+$", out, re.MULTILINE)
     assert len(progress) == EPOCHS  # once, not once a rank
     for text in (
         "2 ranks of 1 thread;",
         "global batch 12 (--global-batch)",
         "learning rate 0.003",
-        "finished after 12 epochs and 36 steps",
+        "finished after 12 epochs and 36 steps in ",
     ):
         assert out.count(text) == 1
     log = (site / "runs" / "train.log").read_text()
+    for text in ("Conv2d-1 ", "convolution to "):  # the layers are in the file alone
+        assert text in log
+        assert text not in out
     for line in progress:
         assert line in log
+
+
+def test_the_end_says_what_has_come_of_it_and_where_it_is(site):
+    end = (site / "stdout").read_text().split("finished after")[1]
+    (best,) = re.findall(r"^best: epoch (\d+), validation top-1 ([\d.]+)%, loss [\d.]+$", end, re.MULTILINE)
+    top1 = {row["epoch"]: row["val_top1"] for row in epoch_results(site / "runs")}
+    assert 100 * max(top1.values()) == pytest.approx(float(best[1]), abs=0.01)
+    assert top1[int(best[0])] == max(top1.values())
+    named = set(re.findall(r"^  (\S+)  +\S", end.split("to go on:")[0], re.MULTILINE))
+    there = {f"runs/{path.name}" for path in (site / "runs").iterdir()}
+    assert there - named == {"runs/complete"} | {name for name in there if "checkpoint-" in name}
+    assert named - there == {"weights.safetensors"}
+    assert "alexnet-evaluate --load runs/best.safetensors --data val.list" in end
+
+
+def test_run_json_says_how_it_was_made(site):
+    info = read_run(site / "runs").info
+    assert info["flags"]["epochs"] == EPOCHS
+    assert info["flags"]["lr"] == 0.003
+    assert (info["ranks"], info["threads"], len(info["hosts"])) == (2, 1, 2)
+    assert info["class_names"] == ["blue", "green", "red"]
+    assert info["images"]["validation"] == {"count": 9, "source": "val.list"}
+    assert info["global_batch"] == 12
+    assert info["versions"]["numpy"] == np.__version__
+    assert info["processor"]
+    assert [(start["attempt"], start["step"]) for start in info["starts"]] == [(1, 0)]
+
+
+def test_each_rank_has_a_row_an_epoch(site):
+    told = rows(site / "runs", "ranks")
+    assert [(row["epoch"], row["rank"]) for row in told] == [
+        (epoch, rank) for epoch in range(1, EPOCHS + 1) for rank in (0, 1)
+    ]
+    assert all(row["host"] and all(row[phase] >= 0 for phase in PHASES) for row in told)
+    # Rank 0's are the sums of its steps'.
+    for phase in PHASES:
+        of_steps = sum(row[phase] for row in rows(site / "runs", "steps"))
+        assert sum(row[phase] for row in told if row["rank"] == 0) == pytest.approx(of_steps, abs=1e-3)
+
+
+def test_predictions_are_those_of_the_best_weights(site):
+    flags = ["--load", "runs/best.safetensors", "--data", "val.list", "--predictions", "told.csv", "--threads", 1]
+    alone([sys.executable, "-m", "alexnet_dist.evaluate", *flags], site).ok()
+    files = (site / "runs" / "predictions.csv", site / "told.csv")
+    ours, theirs = (list(csv.DictReader(file.read_text().splitlines())) for file in files)
+    assert len(ours) == 9
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.keys() == other.keys()
+        assert [one[name] for name in ("image", "class", "predicted_1")] == [
+            other[name] for name in ("image", "class", "predicted_1")
+        ]
+        assert float(one["probability_1"]) == pytest.approx(float(other["probability_1"]), rel=1e-3)
+
+
+def test_the_header_comes_first_and_layers_when_they_are_wanted(site):
+    given = ["--data", "images.list", "--epochs", 1, "--global-batch", 5, "--output-dir", "header", "--summary"]
+    out = train(2, [*given, "--sync", "measure", "--threads", 8], site).ok().out
+    order = [
+        "output: header",
+        "2 ranks of 8 threads; global batch 5 (--global-batch), 2 or 3 images a rank",
+        "they take turns",
+        "measuring some steps of each strategy (--sync measure)",
+        "gradients: ",
+        "Conv2d-1 ",
+        "epoch 1/1 step ",
+    ]
+    places = [out.index(text) for text in order]
+    assert places == sorted(places)
+    assert "share" in out.split("they take turns")[0].splitlines()[-1]
 
 
 def test_samples_are_watched(site):

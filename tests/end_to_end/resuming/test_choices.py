@@ -73,3 +73,15 @@ def test_states_by_the_clock(site, whole, ranks):
     if ranks == 2:
         assert steps(folder) == steps(whole)
     assert len(list(folder.glob("checkpoint-*"))) == 3
+
+
+def test_what_nobody_asked_for_is_not_said_to_be_asked_for(site):
+    """The strategy that the rule picked, and that a resumed run keeps."""
+    auto = ["--data", "train.list", "--val", "val.list", "--num-classes", 4, "--sync", "auto", "--output-dir", "kept"]
+    first = train(2, [*auto, "--epochs", 1], site).ok()
+    assert "gradients: hybrid (on one node, ranks share memory" in first.out
+    again = train(2, [*auto, "--epochs", 2, "--resume"], site).ok()
+    assert "gradients: hybrid (as before)" in again.out
+    assert "resuming from kept/checkpoint-" in again.out
+    asked = train(2, [*auto, "--epochs", 3, "--resume", "--sync", "sharded"], site).ok()
+    assert "gradients: sharded (--sync sharded)" in asked.out

@@ -30,9 +30,21 @@ def test_stopped_in_validation(site, pictures, more):
     assert epoch_results(folder) == epoch_results(again)
 
 
-def test_an_epoch_without_validation_is_saved_once(site):
+def test_an_epoch_is_saved_once(site):
+    """Before it is validated, and also if it isn't."""
     folder = site / "every-second"
     train(2, flags(folder.name, "--validate-every", 2, "--save-every", 0, epochs=3), site).ok()
     saved = [(entry["epoch"], entry["step"]) for entry in events(folder, "checkpoint")]
-    # Before validation, and after it; the third epoch is the last.
-    assert saved == [(1, EPOCH), (2, 2 * EPOCH), (2, 2 * EPOCH), (3, 3 * EPOCH), (3, 3 * EPOCH)]
+    assert saved == [(1, EPOCH), (2, 2 * EPOCH), (3, 3 * EPOCH)]
+
+
+def test_a_kill_after_validation_leads_to_the_same_validation(site):
+    """The state at the epoch's end is that before it: who resumes validates again, and comes to the same."""
+    folder = site / "validated-twice"
+    with start_training(2, flags(folder.name, "--save-every", 0, epochs=2), site, fault=f"halt@{EPOCH + 2}") as job:
+        job.until(lambda: len(steps(folder)) == EPOCH + 1, "a step of the second epoch is done")
+        job.kill()
+    assert latest_step(folder) == EPOCH
+    train(2, flags(folder.name, "--save-every", 0, "--resume", epochs=2), site).ok()
+    first, again, _ = epoch_results(folder)
+    assert again == first
