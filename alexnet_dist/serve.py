@@ -7,7 +7,6 @@ from pathlib import Path
 from alexnet_dist import cli
 from alexnet_dist.errors import UserError
 from alexnet_dist.predictor import Predictor
-from alexnet_dist.runs.folder import weights_of
 
 PACKAGES = ("uvicorn", "starlette", "h11", "anyio")
 
@@ -49,10 +48,9 @@ def body(args: argparse.Namespace) -> int:
             raise
         raise UserError(f"this needs {error.name}: pip install 'alexnet_dist[serve]'") from error
 
-    weights = weights_of(args.load)
     with (
         server.listen(args.host, args.port) as listening,
-        Predictor(weights, batch_size=args.batch_size, threads=args.threads) as net,
+        Predictor(args.load, batch_size=args.batch_size, threads=args.threads) as net,
     ):
         settings = app.Settings(
             batch=args.batch_size,

@@ -187,17 +187,3 @@ def _step(state: Path) -> int:
         raise
     except (UserError, KeyError, TypeError, ValueError):
         return -1
-
-
-def weights_of(path: Path) -> Path:
-    """The file of weights that a path means: itself, or of a run's folder the best weights, or else the latest state.
-
-    Raises UserError for a folder that has neither.
-    """
-    if not path.is_dir():
-        return path
-    folder = RunFolder(path, keep=1)
-    found = folder.best if folder.best.is_file() else folder.latest_state()
-    if found is None:
-        raise UserError(f"{path} is a folder without best.safetensors, so it is no run's that could be loaded")
-    return found

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from launcher import SMALL, Job, events, latest_step, needs_mpirun, open_mpi, steps
+from launcher import SMALL, Job, latest_step, needs_mpirun, open_mpi, rows, steps
 
 pytestmark = needs_mpirun
 
@@ -96,7 +96,7 @@ def test_a_job_that_was_handed_in_too_often_is_not_again(pbs, tmp_path):
 
 def test_who_deletes_a_job_does_not_get_it_back(pbs, tmp_path):
     with pbs("--epochs", HOURS) as job:
-        job.until(lambda: events(tmp_path / "a run", "step"), "a step")
+        job.until(lambda: rows(tmp_path / "a run", "steps"), "a step")
         for pid in job.alive():  # PBS tells all of them
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hosts import Impossible
-from launcher import SMALL, events, latest_step, needs_mpirun, open_mpi, steps, train
+from launcher import SMALL, latest_step, needs_mpirun, open_mpi, rows, steps, train
 from safetensors.numpy import load_file
 from slurm import Slurm
 
@@ -77,7 +77,7 @@ def test_bad_input_is_not_requeued(slurm, site):
 def test_who_cancels_a_job_does_not_get_it_back(slurm, site):
     number = submit(slurm, site, "cancelled", "--epochs", HOURS)
     end = time.monotonic() + END
-    while not events(site / "cancelled", "step"):
+    while not rows(site / "cancelled", "steps"):
         assert time.monotonic() < end, said(site, "cancelled")
         time.sleep(0.1)
     slurm.ask("scancel", number)
