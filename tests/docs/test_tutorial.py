@@ -39,7 +39,7 @@ def test_what_it_reads_out_is_there(done: tuple[Path, list[str]]) -> None:
         rows = list(csv.reader(file))
     assert len(rows) == 1 + len(CLASSES)
     assert [row[0] for row in rows[1:]] == CLASSES
-    assert sum(name in printed[-2] for name in CLASSES) == 3  # inference, --topk 3
+    assert sum(name in printed[-3] for name in CLASSES) == 3  # inference, --topk 3
     assert printed[-1].count("[(") == 2  # the program, k=2 of two pictures
     assert printed[-1].count("('") == 4
 
@@ -53,6 +53,6 @@ def test_the_start_pages_commands_are_the_readmes() -> None:
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
     lines = "".join(block.text for block in blocks((DOCS / "index.md").read_text(encoding="utf-8"))).splitlines()
     told = [line.split("  #")[0].strip() for line in lines]
-    assert len(told) == 3
+    assert len(told) == 4
     for command in told:
         assert re.search(rf"^{re.escape(command)}( |$)", readme, re.M), command
