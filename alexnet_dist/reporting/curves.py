@@ -13,6 +13,7 @@ RANKS = 40  # that a chart shows; of more, those that worked longest
 WAITING = "wait"  # the phase that is no work
 TALL, LOW = 280, 180  # pixels
 STEPS, TRAINING, VALIDATION = "training, steps", "training, epoch", "validation"
+STROKES = alt.Legend(symbolType="stroke", symbolStrokeWidth=2)
 AT = alt.X("at:Q", title="epoch", scale=alt.Scale(zero=True), axis=alt.Axis(grid=False, tickMinStep=1, format="~g"))
 
 
@@ -138,9 +139,9 @@ def _lines(rows: Rows, name: str, runs: Mapping[str, RunRecord], form: str) -> a
     }
     if len(runs) > 1:
         dashes = alt.Scale(domain=found, range=[[1, 0], [4, 4], [1, 3]][: len(found)])
-        encoding |= {**_colour(runs), "strokeDash": alt.StrokeDash("of:N", scale=dashes, title=None)}
+        encoding |= {**_colour(runs), "strokeDash": alt.StrokeDash("of:N", scale=dashes, legend=STROKES)}
     else:
-        encoding["color"] = alt.Color("of:N", sort=found)
+        encoding["color"] = alt.Color("of:N", sort=found, legend=STROKES)
     data = alt.Chart(alt.Data(values=rows)).encode(**encoding)
     faint = data.transform_filter(alt.datum.of == STEPS).mark_line(strokeWidth=1, opacity=0.6)
     clear = data.transform_filter(alt.datum.of != STEPS).mark_line(point=alt.OverlayMarkDef(size=30))
@@ -160,7 +161,7 @@ def _drops(runs: Mapping[str, RunRecord]) -> Rows:
 
 
 def _colour(runs: Mapping[str, RunRecord]) -> dict[str, Any]:
-    return {"color": alt.Color("run:N", sort=list(runs), legend=alt.Legend() if len(runs) > 1 else None)}
+    return {"color": alt.Color("run:N", sort=list(runs), legend=STROKES if len(runs) > 1 else None)}
 
 
 def _said(runs: Mapping[str, RunRecord], column: str, best: Any, form: str) -> str:

@@ -28,7 +28,8 @@ def require_tensorboard() -> None:
 class EventFile:
     """The scalars of steps and epochs, under TABLE/COLUMN, in one file for each attempt. A listener of RunLog.
 
-    Where the run goes back, as it does when it is resumed, TensorBoard is told to forget what came after. Each row is one
+    Where the run goes back, as it does when it is resumed, TensorBoard is told to forget what came after. (An epoch whose
+    validation is done again then is there twice, at the same place.) Each row is one
     event, written at once: tensorboardX's own SummaryWriter would queue them, and training would wait forever for its
     thread where that has met a full disk. Raises UserError.
     """

@@ -49,7 +49,8 @@ def test_a_report_and_tensorboard_s_files(training, tmp_path: Path) -> None:
     losses = {one.step: one.value for one in accumulator.Scalars("steps/loss")}
     assert losses == pytest.approx(steps(tmp_path / "run"), rel=1e-6)
     assert sorted(losses) == [1, 2, 3, 4]
-    assert [one.step for one in accumulator.Scalars("epochs/val_top1")] == [2, 4]
+    # The state at the first epoch's end, from which the run goes on, was written before its validation.
+    assert {one.step for one in accumulator.Scalars("epochs/val_top1")} == {2, 4}
 
 
 @pytest.mark.parametrize(
