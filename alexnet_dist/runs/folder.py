@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 
 from alexnet_dist.errors import StorageError, UserError
@@ -105,10 +106,18 @@ class RunFolder:
         """The training states, the last written first; after a resumption from an earlier one, the highest step may be old."""
         written = {}
         with reading(self.path):
-            for path in self.path.glob("checkpoint-*.safetensors"):
-                with suppress(FileNotFoundError):  # removed meanwhile
-                    written[path] = path.stat().st_mtime_ns
+            for name in self._names():
+                if fnmatch(name, "checkpoint-*.safetensors"):
+                    with suppress(FileNotFoundError):  # removed meanwhile
+                        written[self.path / name] = (self.path / name).stat().st_mtime_ns
         return sorted(written, key=lambda path: written[path], reverse=True)
+
+    def _names(self) -> list[str]:
+        """What the folder holds. Raises OSError, other than Path.glob, which from Python 3.13 on takes a folder that can't be
+        read now for an empty one: a run would begin anew."""
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            return os.listdir(self.path)
+        return []
 
     def state(self, step: int) -> Path:
         """The path of the training state after `step` steps."""

@@ -1,6 +1,7 @@
 """Whatever is wrong with a file is an ImageError that says why, soon and without eating the memory."""
 
 import os
+import re
 import resource
 import time
 import warnings
@@ -33,7 +34,7 @@ def test_bad_files_and_their_reasons(tmp_path):
     bad.write_text("<html>404 not found</html>")
     assert reason(bad) == "is not a JPEG or PNG image"
     assert reason(bad / "x.jpg") == "is missing"
-    assert reason(Path("a\0b")).startswith("is damaged (embedded null byte")
+    assert re.match(r"is damaged \(.*embedded null", reason(Path("a\0b")))  # Pythons differ in the rest
     Image.fromarray(gradient()).save(tmp_path / "a.gif")
     assert reason(tmp_path / "a.gif") == "is not a JPEG or PNG image"
 

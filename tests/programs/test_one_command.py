@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 import pytest
-from end_to_end.launcher import BIN, MPIRUN, SMALL, alone, needs_mpirun
+from end_to_end.launcher import BIN, MPIRUN, SMALL, alone, needs_mpirun, open_mpi
 
 import alexnet_dist
 from alexnet_dist.__main__ import main
@@ -114,6 +114,6 @@ def test_a_missing_flag_that_is_only_misspelt_is_named(capsys):
 def test_ranks_are_started_by_it(way, tmp_path):
     """That all ranks of mpirun are there is seen by what they say once."""
     job = alone([MPIRUN, "-n", "2", *WAYS[way], "train", *SMALL, "--data", "none.list"], tmp_path)
-    assert job.code == 2, str(job)
+    assert job.code == 2 or (open_mpi() and job.code), str(job)
     assert job.err.count("alexnet train: error: ") == 1, str(job)
     assert "none.list" in job.err
