@@ -3,25 +3,25 @@
 import re
 from xml.etree import ElementTree
 
+import draw
 import numpy as np
-import pictures
 import pytest
 from PIL import Image
 
 from alexnet_dist.kernels.conv_winograd import Winograd, points
 
-FOLDER = pictures.DOCS / "pictures"
+FOLDER = draw.DOCS / "pictures"
 SVG = "{http://www.w3.org/2000/svg}"
 BY_HAND = {"filters-change.png"}  # what exercise 3 has drawn, after a training of minutes
 
 
-@pytest.mark.parametrize("name", pictures.PICTURES)
+@pytest.mark.parametrize("name", draw.PICTURES)
 def test_it_is_drawn_anew(name: str) -> None:
-    drawn = str(pictures.PICTURES[name]())
-    assert (FOLDER / name).read_text(encoding="utf-8") == drawn, "run python docs/scripts/pictures.py"
+    drawn = str(draw.PICTURES[name]())
+    assert (FOLDER / name).read_text(encoding="utf-8") == drawn, "run python docs/scripts/draw.py"
 
 
-@pytest.mark.parametrize("name", pictures.PICTURES)
+@pytest.mark.parametrize("name", draw.PICTURES)
 def test_it_can_be_read(name: str) -> None:
     """It has a title for who can't see it, both colour schemes, and no text that leaves the card."""
     root = ElementTree.fromstring((FOLDER / name).read_text(encoding="utf-8"))
@@ -36,26 +36,26 @@ def test_it_can_be_read(name: str) -> None:
 
 
 def test_figures_come_from_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = str(pictures.winograd_tiles())
-    monkeypatch.setitem(pictures.ALGORITHMS, 3, Winograd(4, 3, points(0, 1, -1, 2, -2)))
-    after = str(pictures.winograd_tiles())
+    before = str(draw.winograd_tiles())
+    monkeypatch.setitem(draw.ALGORITHMS, 3, Winograd(4, 3, points(0, 1, -1, 2, -2)))
+    after = str(draw.winograd_tiles())
     assert "7 x 7 inputs" in before
     assert "6 x 6 inputs" in after
-    monkeypatch.setattr(pictures, "Network", lambda: pictures.layer_table.__globals__["Network"](num_classes=10))
-    assert str(pictures.network()) != (FOLDER / "network.svg").read_text(encoding="utf-8")
-    assert str(pictures.wire()) != (FOLDER / "wire.svg").read_text(encoding="utf-8")
+    monkeypatch.setattr(draw, "Network", lambda: draw.layer_table.__globals__["Network"](num_classes=10))
+    assert str(draw.network()) != (FOLDER / "network.svg").read_text(encoding="utf-8")
+    assert str(draw.wire()) != (FOLDER / "wire.svg").read_text(encoding="utf-8")
 
 
 def test_the_tutorials_pictures_are_its_programs() -> None:
     with Image.open(FOLDER / "patterns.jpg") as there:
-        drawn = pictures.patterns()
+        drawn = draw.patterns()
         assert there.size == drawn.size
         difference = np.abs(np.asarray(there, np.float64) - np.asarray(drawn, np.float64))
     assert difference.mean() < 8  # of 255: JPEG's
 
 
 def test_every_picture_is_used_and_drawn() -> None:
-    text = "".join(page.read_text(encoding="utf-8") for page in pictures.DOCS.glob("*.md"))
+    text = "".join(page.read_text(encoding="utf-8") for page in draw.DOCS.glob("*.md"))
     used = set(re.findall(r"\(pictures/([\w.-]+)\)", text))
     there = {path.name for path in FOLDER.iterdir()}
-    assert used == there == {*pictures.PICTURES, "patterns.jpg"} | BY_HAND
+    assert used == there == {*draw.PICTURES, "patterns.jpg"} | BY_HAND

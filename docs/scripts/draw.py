@@ -1,4 +1,4 @@
-"""python docs/scripts/pictures.py: draws the pictures of the pages anew, from the package's own figures, into docs/pictures.
+"""python docs/scripts/draw.py: draws the pictures of the pages anew, from the package's own figures, into docs/pictures.
 
 A test compares them with those that are there.
 """
