@@ -39,7 +39,9 @@ def tracking(what: str, shown: bool = True) -> Iterator[Tracker]:
 
         console = Console(file=terminal, force_terminal=True, width=columns_of(terminal))
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True, refresh_per_second=4) as bar:
+        # Results go to stdout as they are, which may be a file.
+        with Progress(*columns, console=console, transient=True, refresh_per_second=4, redirect_stdout=False) as bar:
+            console.show_cursor(True)  # if the command is killed, nobody brings it back
             task: Any = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -5,7 +5,7 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from alexnet_dist.comm.world import World
+from alexnet_dist.comm.ranks import Ranks
 from alexnet_dist.model.architecture import summary
 from alexnet_dist.model.layers.conv import ConvBlock
 from alexnet_dist.runs.log import log
@@ -45,7 +45,7 @@ def first_lines(inputs: "Inputs", threads: int) -> list[str]:
     return [*lines, f"learning rate {lr:g} for the global batch, not for each rank ({rate})"]
 
 
-def _crowded(world: World, threads: int) -> list[str]:
+def _crowded(world: Ranks, threads: int) -> list[str]:
     """Collective: a line for each host on which ranks take turns on too few cores."""
     cores = sorted(os.sched_getaffinity(0))
     mine = json.dumps([os.uname().nodename, cores, min(available_cores(), len(cores)), threads])

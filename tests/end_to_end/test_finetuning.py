@@ -141,8 +141,8 @@ def test_classes_of_other_numbers_are_matched_by_their_names(site, resumed):
         job = finetune(site, f"{lists}-{resumed}", *start, "--lr", 1e-9, "--no-flip", lists=f"{lists}/").ok()
         assert ("put into this list's order, by their names" in job.out) == (lists == "mixed" and not resumed)
         runs[lists] = list(validations(site / f"{lists}-{resumed}").values())[-1]
-    assert runs["mixed"]["top1"] == runs["three"]["top1"] > 0.5  # chance is a third
-    assert runs["mixed"]["loss"] == pytest.approx(runs["three"]["loss"], rel=1e-5)
+    assert runs["mixed"]["val_top1"] == runs["three"]["val_top1"] > 0.5  # chance is a third
+    assert runs["mixed"]["val_loss"] == pytest.approx(runs["three"]["val_loss"], rel=1e-5)
     one, other = (load_file(site / f"{lists}-{resumed}.safetensors")["classifier.6.bias"] for lists in runs)
     np.testing.assert_allclose(other, one[list(OTHER_ORDER)], rtol=0, atol=1e-6)
 

@@ -13,6 +13,7 @@ PROGRAM = """
 import time
 from alexnet_dist.support.tracking import track
 for number in track(range(3), "images"):
+    print("a result of more columns than the terminal has: " + 50 * "x ")
     time.sleep(0.3)
 """
 
@@ -38,7 +39,9 @@ def test_a_bar_on_a_terminal_that_can_show_one(kind):
     done = subprocess.Popen(
         [sys.executable, "-c", PROGRAM],
         stdin=other,
+        stdout=subprocess.PIPE,
         stderr=other,
+        text=True,
         env={**os.environ, "TERM": kind},
         start_new_session=True,
     )
@@ -49,6 +52,9 @@ def test_a_bar_on_a_terminal_that_can_show_one(kind):
             shown += part
     except OSError:  # its other end is closed
         pass
-    assert done.wait() == 0
+    results, _ = done.communicate()
+    assert results.splitlines() == 3 * ["a result of more columns than the terminal has: " + 50 * "x "]
+    assert done.returncode == 0
+    assert shown.count(b"\x1b[?25l") == shown.count(b"\x1b[?25h") - (kind == "xterm")  # the cursor is there meanwhile
     assert (b"/3" in shown) == (kind == "xterm")
     assert (b"images" in shown) == (kind == "xterm")
