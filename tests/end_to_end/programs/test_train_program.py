@@ -52,6 +52,7 @@ def test_the_end_says_what_has_come_of_it_and_where_it_is(site):
     assert 100 * max(top1.values()) == pytest.approx(float(best[1]), abs=0.01)
     assert top1[int(best[0])] == max(top1.values())
     named = set(re.findall(r"^  (\S+)  +\S", end.split("to go on:")[0], re.MULTILINE))
+    named |= set(re.findall(r"^report: (.*)$", end, re.MULTILINE))
     there = {f"runs/{path.name}" for path in (site / "runs").iterdir()}
     assert there - named == {"runs/complete"} | {name for name in there if "checkpoint-" in name}
     assert named - there == {"weights.safetensors"}
