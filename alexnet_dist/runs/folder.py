@@ -113,8 +113,8 @@ class RunFolder:
         return sorted(written, key=lambda path: written[path], reverse=True)
 
     def _names(self) -> list[str]:
-        """What the folder holds. Raises OSError, other than Path.glob, which from Python 3.13 on takes a folder that can't be
-        read now for an empty one: a run would begin anew."""
+        """What the folder holds. Raises OSError, other than Path.glob of Python 3.12 and 3.13, which takes a folder that can't
+        be read now for an empty one: a run would begin anew."""
         with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             return os.listdir(self.path)
         return []

@@ -280,6 +280,10 @@ def parsed(values: Mapping[str, object], where: str = "") -> dict[str, object]:
         if isinstance(value, bool):
             flags.append(f"--{flag}" if value else f"--no-{flag}")
         elif isinstance(value, list):
+            if taken := [item for item in value if isinstance(item, str) and item.startswith("-")]:
+                raise UserError(
+                    f"{where} has {taken[0]!r} in {name!r}, which begins as a flag does: write ./{taken[0]}"
+                )
             flags += [f"--{flag}", *map(str, value)] if value else []
         elif value is not None:
             flags.append(f"--{flag}={value}")

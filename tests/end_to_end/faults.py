@@ -108,7 +108,7 @@ FAULTS: dict[str, tuple[Any, str, Callable[..., None], bool]] = {  # where, what
     "exception": (Engine, "step", raise_exception, True),
     "exit": (Engine, "step", leave, True),
     "kill": (Engine, "step", die, True),
-    "stop": (train, "read_config", stop, True),
+    "stop": (train, "given_flags", stop, True),
     "spoil": (Engine, "step", spoil, True),
     "flip": (Engine, "step", flip, True),
     "thread": (Engine, "step", raise_in_thread, True),

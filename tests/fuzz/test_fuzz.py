@@ -17,6 +17,7 @@ from mutations import JUNK, damaged, draw, fuzz, twisted
 from PIL import Image
 
 from alexnet_dist import evaluate, inference, prepare, supervise
+from alexnet_dist.cli import ABOUT
 from alexnet_dist.data.augment import load_for_evaluation, load_for_training
 from alexnet_dist.data.sources import SourcePaths, read_sources
 from alexnet_dist.errors import UserError
@@ -29,6 +30,7 @@ from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.flags import build_parser, read_config
 from alexnet_dist.training.origin import Start, read_origin
 from alexnet_dist.training.progress import Progress
+from alexnet_dist.training.resumed_flags import continued, flags_before
 
 SIZE = 32
 
@@ -131,6 +133,9 @@ def read_state(path):
         checkpoint.verify(path)
     with contextlib.suppress(UserError):
         checkpoint.load_weights(path)
+    with contextlib.suppress(UserError):
+        given = {"resume": str(path), "data": os.devnull}
+        continued(flags_before(given, 1), given)
     config = TrainingConfig(global_batch=8)
     origin = read_origin(config, Start(path, resuming=True), Network(3, 64, width=0.03125), ["a", "b", "c"], 8)
     assert origin.training is not None
@@ -193,7 +198,7 @@ def test_config_files(tmp_path):
         read_config(build_parser().parse_args(["--config", str(tmp_path / "x.toml")]))
 
     values = damaged(TOML) | st.lists(entry, max_size=3).map(b"".join) | st.binary(max_size=40)
-    fuzz(values, check, b"help = []", b'config = "x"')
+    fuzz(values, check, b"help = []", b'config = "x"', b"version = true", b'sample = ["--help"]')
 
 
 PARSERS = {
@@ -208,14 +213,14 @@ PARSERS = {
 @pytest.mark.parametrize("program", PARSERS)
 def test_flags(program):
     actions = PARSERS[program]()._actions
-    flags = [name for action in actions for name in action.option_strings if name not in ("-h", "--help")]
+    flags = [name for action in actions for name in action.option_strings if name not in ABOUT]
     values = st.sampled_from(["", "0", "-1", "1", "1e400", "nan", "x", "inf", "--", "auto", "9" * 5000]) | st.text(
         max_size=5
     )
     words = st.lists(st.sampled_from(flags) | values, max_size=6) if flags else st.lists(values, max_size=6)
 
     def check(argv):
-        if {"-h", "--help"} & set(argv):
+        if ABOUT & set(argv):
             return
         args = PARSERS[program]().parse_args(argv)
         if program == "train":
