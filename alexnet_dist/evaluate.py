@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from alexnet_dist import cli
 from alexnet_dist.data.augment import CROPS
-from alexnet_dist.data.class_names import class_names_beside, is_part, match_classes
+from alexnet_dist.data.class_names import class_names_beside, distinct, is_part, match_classes
 from alexnet_dist.data.decode import LISTED
 from alexnet_dist.data.sources import open_evaluated
 from alexnet_dist.data.storage import Patience
@@ -151,6 +151,7 @@ def write(args: argparse.Namespace, predictions: "list[Prediction]", names: list
     """Writes the files that have been asked for. Raises UserError."""
     from alexnet_dist.training.predictions import confusion, confusion_csv, per_class_csv, predictions_csv
 
+    names = distinct(names)
     if args.predictions:
         write_text(args.predictions, predictions_csv(predictions, names, images.title))
     counts = confusion(predictions, len(names))

@@ -27,7 +27,7 @@ from alexnet_dist.support.files import check_writable, replacing, write_text
 from alexnet_dist.support.npy import RowsWriter
 from alexnet_dist.support.plural import plural
 from alexnet_dist.support.readable_json import dump_json
-from alexnet_dist.support.tracking import tracking
+from alexnet_dist.support.tracking import track, tracking
 
 
 def build_parser() -> cli.Parser:
@@ -167,7 +167,7 @@ def explain(net: Predictor, told: list[Told], count: int, args: argparse.Namespa
         raise UserError(f"no image could be read, so {args.explain} is not written")
     by, edge = args.explain_by or next(iter(EXPLAINERS)), side(len(told))
     entries = []
-    for path, label, text in told:
+    for path, label, text in track(told, "explaining"):
         try:
             picture = decode(path)
         except ImageError as error:  # read before, but gone meanwhile

@@ -25,7 +25,7 @@ def build_parser() -> cli.Parser:
         "--load",
         required=True,
         type=Path,
-        metavar="FILE",
+        metavar="RUN",
         help="a checkpoint, torchvision's weights, or a run's folder",
     )
     add("--host", default="127.0.0.1", help="the address to listen at (default: %(default)s, this machine alone)")

@@ -2,8 +2,8 @@
 # From nothing but python3 to a trained AlexNet: launch/demo.sh [flags of alexnet_dist.train]
 #
 # Makes a virtual environment, draws scikit-learn's handwritten digits as images, trains the full network on 2 ranks,
-# measures it on images that it has never seen, classifies one of them, and makes a page on the run. All of it stays in .venv and demo/; another
-# folder than demo/ is named by ALEXNET_DEMO.
+# measures it on images that it has never seen, classifies one of them, and makes a page on the run. All of it stays in
+# .venv and demo/; another folder than demo/ is named by ALEXNET_DEMO.
 
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")/common.sh"

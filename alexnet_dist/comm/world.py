@@ -158,10 +158,11 @@ class World(Ranks):
 
         return once_a_node(self, make)
 
-    def part(self) -> None:
+    def part(self) -> bool:
         if not self.broken:  # MPI would wait for the ranks that are lost
             flush_output()
             MPI.Finalize()
+        return not self.broken
 
     def leave(self, exit_code: int) -> int:
         if self.broken:  # MPI would wait for the ranks that are lost
@@ -171,5 +172,7 @@ class World(Ranks):
 
     def abort(self, exit_code: int = 1) -> None:
         flush_output()
+        if MPI.Is_finalized():
+            os._exit(exit_code)
         time.sleep(0.1)  # until mpirun has forwarded the output; MPICH's Abort can overtake it
         self.comm.Abort(exit_code)

@@ -18,6 +18,11 @@ def read_class_names(path: str | Path) -> list[str]:
     return [name.strip() for name in names.rstrip().split("\n")]
 
 
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, those that several classes have with the class's number: in tables each stands for one class."""
+    return [f"{name} ({number})" if names.count(name) > 1 else name for number, name in enumerate(names)]
+
+
 def class_names_file(images: str | Path) -> Path:
     """Where the names of a list's or of a folder's classes are, if anywhere."""
     path = Path(images)

@@ -2,12 +2,11 @@
 
 import os
 import resource
-from contextlib import suppress
-from pathlib import Path
 
 from alexnet_dist.machine.finding import Finding
 from alexnet_dist.support.memory import SHARED_MEMORY, available_memory
 from alexnet_dist.support.plural import plural
+from alexnet_dist.support.processor import processor
 from alexnet_dist.support.threads import available_cores
 
 FEW_FILES = 256  # open at once: lists, shards and their readers, checkpoints, and what MPI keeps
@@ -25,15 +24,6 @@ def cores() -> Finding:
     why = f" ({', '.join(limits)})" if limits else ""
     text = f"{usable} of {plural(there, 'core')} may be used{why}, {processor()}"
     return Finding("cores", text, {"usable": usable, "there": there, "processor": processor()})
-
-
-def processor() -> str:
-    """The name that Linux has for it."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return f"a processor of the kind {os.uname().machine}"
 
 
 def memory() -> Finding:

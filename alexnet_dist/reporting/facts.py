@@ -5,6 +5,7 @@ from typing import Any
 
 from alexnet_dist.reporting.series import best_epoch, images_per_second
 from alexnet_dist.runs.metrics import RunRecord
+from alexnet_dist.support.duration import duration
 
 STARTS = "starts"
 
@@ -18,13 +19,15 @@ def facts(run: RunRecord) -> dict[str, str]:
         if best.get("val_top5") is not None:
             found["Top-5 there"] = f"{best['val_top5']:.2%}"
         found["Best epoch"] = f"{best['epoch']} of {_planned(run)}"
-        found["Validation loss there"] = f"{best['val_loss']:.4f}"
+        loss = best["val_loss"]
+        found["Validation loss there"] = "not finite" if loss is None else f"{loss:.4f}"
     else:
         found["Epochs"] = f"{len(run.epochs)} of {_planned(run)}"
     if run.steps:
         found["Steps"] = f"{run.steps[-1]['step']:,}"
-    if run.epochs:
-        found["Time"] = duration(sum((row.get("seconds") or 0) + (row.get("val_seconds") or 0) for row in run.epochs))
+    if run.steps:  # a row of an epoch counts one start of the run alone
+        training = sum(row["images"] / row["images_per_second"] for row in run.steps if row["images_per_second"])
+        found["Time"] = duration(training + sum(row.get("val_seconds") or 0 for row in run.epochs))
     if speed:
         found["Images a second"] = f"{speed:,.1f}"
     found["State"] = state(run)
@@ -66,14 +69,6 @@ def differences(runs: Mapping[str, RunRecord]) -> list[dict[str, str]]:
         for flag, row in zip(every, rows, strict=True)
         if len(set(row.values())) > 1
     ]
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: 47 s, 3 min 5 s, 2 h 7 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _planned(run: RunRecord) -> str:

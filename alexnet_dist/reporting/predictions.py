@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_dist.data.class_names import distinct
 from alexnet_dist.errors import UserError
 
 FILE = "predictions.csv"
@@ -87,6 +88,8 @@ def read_predictions(file: Path) -> list[Predicted]:
         k = (len(header) - 2) // 2
         if header[:3] != ["image", "class", "predicted_1"]:
             raise ValueError("its columns are others")
+        if any(len(row) < 2 + 2 * k for row in rows):
+            raise ValueError("a row lacks columns")
         return [
             Predicted(image, label, tuple(rest[0 : 2 * k : 2]), tuple(float(value) for value in rest[1 : 2 * k : 2]))
             for image, label, *rest in rows
@@ -102,6 +105,7 @@ def read_predictions(file: Path) -> list[Predicted]:
 def confusion(predictions: Sequence[Predicted], names: Sequence[str] | None) -> Confusion:
     """The counts of all predictions. Without `names`, the classes are those that occur, numbers in their order."""
     occurring = {name for one in predictions for name in (one.label, one.classes[0])}
+    names = None if names is None else distinct(names)
     if names is None or not occurring <= set(names):
         names = sorted(occurring, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
     place = {name: index for index, name in enumerate(names)}

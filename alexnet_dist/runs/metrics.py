@@ -10,6 +10,7 @@ from alexnet_dist.support.files import reading
 
 TABLES = ("steps", "epochs", "ranks", "events")  # each in a file NAME.jsonl
 INFO, PREDICTIONS = "run.json", "predictions.csv"
+COMMON = ("time", "attempt", "epoch", "step")  # columns of every table
 GOES_BACK = ("start", "resume", "restored")  # events after which the run goes on from their step
 
 Row = dict[str, Any]
@@ -74,10 +75,11 @@ def read_rows(folder: Path, table: str) -> list[Row]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            if not isinstance(row, dict):
+            if not isinstance(row, dict) or not row.keys() >= {*COMMON}:
                 raise ValueError
         except ValueError as error:
-            raise UserError(f"{path}:{number} is no JSON object: {line[:60]!r}. Remove this line") from error
+            wanted = f"no JSON object with {', '.join(COMMON)}"
+            raise UserError(f"{path}:{number} is {wanted}: {line[:60]!r}. Remove this line") from error
         rows.append(row)
     return rows
 

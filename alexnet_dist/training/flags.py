@@ -27,7 +27,6 @@ EXAMPLES = """examples:
 exit codes: 0 finished, 2 bad input, 65 diverged, 69 stalled, 71 replicas parted, 74 storage failed, 75 stopped after writing
 a checkpoint (--resume goes on), other: a rank has died"""
 
-
 BATCHES = {"global_batch", "batch_size"}
 
 

@@ -78,9 +78,11 @@ def _log_resumption(run: "Run", state: dict[str, Any]) -> None:
     """Logs where the run continues, and what has changed: flags, and the list of images."""
     progress = run.progress
     log.info("resumed after %s and %s", plural(progress.epoch, "epoch"), plural(progress.step_in_epoch, "step"))
+    same_batch = state["global-batch"] == run.global_batch  # in whatever shares the ranks have it
+    unsaid = {*OF_THE_SCREEN, *(("batch_size", "global_batch") if same_batch else ())}
     for name, value in json.loads(json.dumps(asdict(run.config))).items():
         before = state["config"].get(name)
-        if name not in OF_THE_SCREEN and value != before and name in state["config"]:
+        if name not in unsaid and value != before and name in state["config"]:
             log.info("  with another --%s: %s, before: %s", name.replace("_", "-"), value, before)
     if state["train list"] != run.train_list:
         log.warning("the training images are not those the run began with: the epoch may repeat or miss some")

@@ -15,7 +15,9 @@ def what_is_left(folder: Path, config: TrainingConfig) -> list[str]:
     """Lines for the end of the run in this folder."""
     best = RunFolder(folder, config.keep).best
     lines = [line for line in (_best_epoch(folder),) if line]
-    lines += ["written:", *(f"  {path!s:{_width(folder)}}  {what}" for path, what in _files(folder, config))]
+    files = _files(folder, config)
+    width = max(len(str(path)) for path, _ in files if path.parent == folder)
+    lines += ["written:", *(f"  {path!s:{width}}  {what}" for path, what in files)]
     if best.exists():
         weights = shlex.quote(str(best))
         lines += [
@@ -46,10 +48,6 @@ def _best_epoch(folder: Path) -> str:
     return ""
 
 
-def _width(folder: Path) -> int:
-    return len(str(folder / "latest.safetensors"))
-
-
 def _files(folder: Path, config: TrainingConfig) -> list[tuple[Path, str]]:
     """The files that are there, each with what it is."""
     run = RunFolder(folder, config.keep)
@@ -57,6 +55,7 @@ def _files(folder: Path, config: TrainingConfig) -> list[tuple[Path, str]]:
         (run.best, "the weights of the best epoch"),
         (run.latest, "a link to the last checkpoint, for --resume"),
         (run.latest_name, "the name of the last checkpoint, for --resume"),
+        *((path, "a checkpoint") for path in run.states()),
         (Path(config.save) if config.save else None, "the final weights"),
         (folder / PREDICTIONS, "what the best weights say of each validation image"),
         (folder / "train.log", "this log"),
@@ -64,6 +63,7 @@ def _files(folder: Path, config: TrainingConfig) -> list[tuple[Path, str]]:
         (folder / TENSORBOARD if config.tensorboard else None, "the same for TensorBoard (--logdir)"),
         (folder / INFO, "flags, versions, machines, data"),
         (Path(config.timeline) if config.timeline else None, "what each rank did when"),
+        (run.complete, "says that the run has come to its end"),
     ]
     return [(path, what) for path, what in files if path is not None and path.exists()]
 

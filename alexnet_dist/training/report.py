@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alexnet_dist.data.class_names import distinct
 from alexnet_dist.data.sources import Sources
 from alexnet_dist.errors import UserError
 from alexnet_dist.runs.log import RunLog, log
@@ -67,7 +68,7 @@ class Report:
             Place(progress.epoch + 1, config.epochs, progress.step_in_epoch, steps),
             means,
             lr,
-            Speed(pace.now, pace.mean, pace.left(left, (config.epochs - progress.epoch) // config.validate_every)),
+            Speed(pace.now, pace.mean, pace.left(left, _validations(config, progress.epoch))),
         )
         self._screen.step(status)
         if pace.due(progress.step_in_epoch, steps):
@@ -125,7 +126,7 @@ class Report:
         """What the best weights say of the validation images, for predictions.csv; none on other ranks than 0."""
         if not predictions:
             return
-        names = sources.class_names or [str(number) for number in range(self._num_classes)]
+        names = distinct(sources.class_names or [str(number) for number in range(self._num_classes)])
         self._out.replace(PREDICTIONS, predictions_csv(predictions, names, titles(sources.val)))
 
     def layers(self, lines: Sequence[str]) -> None:
@@ -247,6 +248,12 @@ def _epoch(progress: Progress) -> int:
 
 def _columns(seconds: dict[str, float]) -> dict[str, float]:
     return {f"seconds_{phase}": round(value, 6) for phase, value in seconds.items()}
+
+
+def _validations(config: TrainingConfig, epoch: int) -> int:
+    """How many there are after `epoch` epochs: one after each --validate-every'th, and after the last."""
+    every = config.validate_every
+    return config.epochs // every - epoch // every + (config.epochs % every > 0)
 
 
 def _made(count: int) -> str:

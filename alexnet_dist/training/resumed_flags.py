@@ -13,7 +13,7 @@ from alexnet_dist.training.flags import layered, parsed
 from alexnet_dist.training.optim import hyperparameter_owners
 
 # What belongs to a start and its machine, not to the run.
-OF_A_START = {"resume", "threads", "workers", "timeline", "output_dir"}
+OF_A_START = {"resume", "threads", "workers", "timeline", "output_dir", "progress", "summary", "print_freq"}
 INPUTS = ("data", "val", "class_names")
 FILES = (*INPUTS, "load_pretrained", "save")
 

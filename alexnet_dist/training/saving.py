@@ -101,9 +101,9 @@ class Saver:
         self.saved_step, self.saved, self._clock = progress.step, True, time.monotonic()
         return True
 
-    def save_best(self, step: int) -> None:
-        """Rank 0 begins to write the weights alone, those that are validated, as `save` does."""
-        self._begin(step, self._write_best)
+    def save_best(self, step: int, then: Callable[[], None]) -> None:
+        """Rank 0 begins to write the weights alone, those that are validated, as `save` does, `then` what belongs to them."""
+        self._begin(step, partial(self._write_best, then))
 
     def _begin(self, step: int, write: Callable[[Snapshot], None]) -> bool:
         self.wait()
@@ -206,8 +206,9 @@ class Saver:
         state, weights = bytes_of_files(self._run.engine)
         return f"Free {-(-(state + weights) // 10**6)} MB, for a state and the best weights"
 
-    def _write_best(self, snapshot: Snapshot) -> None:
+    def _write_best(self, then: Callable[[], None], snapshot: Snapshot) -> None:
         self._save_weights(self._run.folder.best, self._validated(snapshot.values, snapshot.state))
+        then()
 
     def _write_state(self, progress: Progress, snapshot: Snapshot) -> None:
         run = self._run

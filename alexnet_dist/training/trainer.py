@@ -3,8 +3,10 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, replace
+from functools import partial
 
 from alexnet_dist.data.loader import Batch, Interrupted, Loader
 from alexnet_dist.data.storage import Patience
@@ -206,12 +208,12 @@ class Trainer:
         plateau, skipped = self.progress.plateau, self.progress.broken
         if self._to_be_validated():
             try:
-                plateau, broken, best = self._validate()
+                plateau, broken, report_best = self._validate()
             except Interrupted:  # it is done again by who resumes
                 return "by a signal"
             skipped += broken
-            if best:
-                self._saver.save_best(self.progress.step)
+            if report_best:
+                self._saver.save_best(self.progress.step, then=report_best)
         else:
             self._report_epoch(skipped, None)
         self._diagnosis.after_epoch(self.progress)
@@ -227,9 +229,9 @@ class Trainer:
         )
         return ""
 
-    def _validate(self) -> tuple[Plateau, int, bool]:
+    def _validate(self) -> tuple[Plateau, int, Callable[[], None] | None]:
         """Evaluates and reports; rank 0 decides on the learning rate, and whether the weights are the best so far. Returns
-        that, and how many images were broken in between."""
+        that, how many images were broken, and, of the best, what reports their predictions when they are written."""
         start, before = time.perf_counter(), self.progress.plateau
         ACTIVITY.begin("validation")
         features, seen = self._features and self._features.val, Predictions(TOP)
@@ -248,9 +250,9 @@ class Trainer:
             self._report_epoch(self.progress.broken + broken, validation)
             self.report.plateau(self.progress, Plateau(**decision))
             self.run_.samples.report(self.engine.net, self.sources.class_names)
-        if best:
-            self.report.predictions(self.sources, seen.gathered(self.world))
-        return Plateau(**decision), broken, best
+        if not best:
+            return Plateau(**decision), broken, None
+        return Plateau(**decision), broken, partial(self.report.predictions, self.sources, seen.gathered(self.world))
 
     def _report_epoch(self, skipped: int, validation: Validation | None) -> None:
         steps = self.progress.step_in_epoch

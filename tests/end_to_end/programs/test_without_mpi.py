@@ -39,7 +39,7 @@ def test_one_rank_trains_without_mpi_as_it_does_with_it(site, without_mpi):
         assert with_mpi.keys() == without.keys()
         assert all(np.array_equal(with_mpi[key], without[key]) for key in with_mpi)
     job = alone([BIN / "alexnet", "train", "--resume", "without-0", "--epochs", 3], site, without_mpi).ok()
-    assert "resumed after 2 epochs" in job.out
+    assert "resumed after 1 epoch and 3 steps" in job.out  # the second epoch's end, before its validation
     assert alone([BIN / "alexnet", "evaluate", "--load", "without-0", "--data", "val.list"], site, without_mpi).ok().out
 
 
