@@ -16,7 +16,18 @@ pytestmark = needs_mpirun
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "launch" / "slurm.sbatch"
-DATA = ["--data", "train.list", "--val", "val.list", "--global-batch", "4", "--lr", "0.0001"]
+DATA = [
+    "--lr-patience",
+    "1000000",
+    "--data",
+    "train.list",
+    "--val",
+    "val.list",
+    "--global-batch",
+    "4",
+    "--lr",
+    "0.0001",
+]
 AN_EPOCH = 10  # steps
 HOURS = 1_000_000  # epochs
 END = 90  # seconds that a job may take; each takes a few
