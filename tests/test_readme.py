@@ -52,7 +52,7 @@ COVERED = {
     "mpirun -n 4 python -m alexnet_dist.prepare imagenet downloads --size 256 --output imagenet": (
         "test_prepare_imagenet.py, with tiny archives"
     ),
-    "pip install '.[serve]'": "the extra `test` has the same; the extra is checked below",
+    "pip install --editable '.[serve]'": "the extra `test` has the same; the extra is checked below",
     "python -m alexnet_dist.serve --load runs/flowers": "tests/serving; it runs until it is stopped",
     "curl --data-binary @photo.jpg 'http://127.0.0.1:8000/predict?topk=3'": "tests/serving sends the same",
     "alexnet doctor": "tests/programs/test_doctor.py, with a small network",
@@ -108,6 +108,7 @@ def test_every_flag_exists() -> None:
         "--with-ft",
         "--mca",
         "--data-binary",
+        "--editable",
         "--logdir",
     }
     for build in PARSERS.values():

@@ -14,7 +14,7 @@ WAITING = "wait"  # the phase that is no work
 TALL, LOW = 280, 180  # pixels
 STEPS, TRAINING, VALIDATION = "training, steps", "training, epoch", "validation"
 STROKES = alt.Legend(symbolType="stroke", symbolStrokeWidth=2)
-AT = alt.X("at:Q", title="epoch", scale=alt.Scale(zero=True), axis=alt.Axis(grid=False, tickMinStep=1, format="~g"))
+AT = alt.X("at:Q", title="epoch", scale=alt.Scale(zero=True), axis=alt.Axis(grid=False, tickMinStep=1, format="d"))
 
 
 def training_figures(runs: Mapping[str, RunRecord]) -> list[Figure]:

@@ -231,7 +231,7 @@ def _add_views(add: _Group) -> None:
     add(
         "--report",
         action=argparse.BooleanOptionalAction,
-        help="at the end, write report.html, as alexnet-report does, if what that needs is installed (default: yes)",
+        help="at the end, write report.html, as alexnet-report does, if what that needs is installed",
     )
     add(
         "--tensorboard",
