@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -100,7 +101,7 @@ def test_view(site, how):
     given = flags(f"view-{how}", "--epochs", 40, "--save-every", 50)
     with Terminal([*command, *given], site) as terminal:
         terminal.until(lambda: shows_view(terminal))
-        assert "epoch 1 of 40, step " in terminal.text
+        assert re.search(r"epoch \d+ of 40, step ", terminal.text)  # a quick run may be past the first
         terminal.until(lambda: "checkpoint after step" in terminal.text and "best so far: epoch" in terminal.text)
         if how != "alone":
             terminal.until(lambda: "2 ranks: " in terminal.text)
