@@ -90,6 +90,17 @@ def version() -> str:
     return f"alexnet_dist {__version__} ({', '.join(used)})"
 
 
+def add_load(parser: argparse.ArgumentParser) -> None:
+    """Adds --load, by which programs are given weights."""
+    parser.add_argument(
+        "--load",
+        "-load",
+        required=True,
+        metavar="RUN",
+        help="a run's folder (its best weights), a checkpoint, or torchvision's weights",
+    )
+
+
 def require_positive(args: argparse.Namespace, *flags: str) -> None:
     """Raises UserError for a flag that was given as less than 1."""
     for flag in flags:

@@ -51,7 +51,8 @@ def _teach(parser: argparse.ArgumentParser, shtab: ModuleType) -> None:
         if action.dest == "recipe":
             action.choices = recipe_names()
         elif name in FILES | FOLDERS:
-            action.complete = shtab.DIRECTORY if name in FOLDERS else shtab.FILE  # type: ignore[attr-defined]
+            # shtab reads this attribute of actions, which argparse doesn't know.
+            vars(action)["complete"] = shtab.DIRECTORY if name in FOLDERS else shtab.FILE
 
 
 def body(args: argparse.Namespace) -> int:

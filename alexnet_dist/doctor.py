@@ -47,7 +47,7 @@ def body(args: argparse.Namespace) -> int:
             print(f"{one.name:{WIDTH}} {one.text}", flush=True)
 
     tell(Finding("versions", cli.version(), {"text": cli.version()}), facts.cores(), facts.memory(), facts.blas())
-    tell(library := mpi.library())
+    tell(library := mpi.loaded())
     tell(mpirun := mpi.mpirun(library.data["library"] is not None))
     tell(facts.shared_memory(), facts.limits())
     tell(*speed(flags, args.global_batch, str(mpirun.data["mpi"]) if mpirun.data["ranks_meet"] else ""))

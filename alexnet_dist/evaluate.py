@@ -40,13 +40,7 @@ def build_parser() -> cli.Parser:
         "example: mpirun -n 2 python -m alexnet_dist.evaluate --load runs/alexnet/best.safetensors --data val.list",
     )
     add = parser.add_argument
-    add(
-        "--load",
-        "-load",
-        required=True,
-        metavar="RUN",
-        help="a run's folder (its best weights), a checkpoint, or torchvision's weights",
-    )
+    cli.add_load(parser)
     add(
         "--data",
         default="images.list",

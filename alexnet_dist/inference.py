@@ -46,13 +46,7 @@ def build_parser() -> cli.Parser:
         metavar="IMAGE",
         help="JPEG or PNG files, globs, or folders with all below them but hidden files",
     )
-    add(
-        "--load",
-        "-load",
-        required=True,
-        metavar="RUN",
-        help="a run's folder (its best weights), a checkpoint, or torchvision's weights",
-    )
+    cli.add_load(parser)
     add("--class-names", metavar="FILE", help="one name a line (default: those in the checkpoint)")
     add("--ignore-class-names", action="store_true", help="take --class-names by number, whatever the checkpoint's are")
     add(

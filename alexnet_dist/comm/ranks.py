@@ -45,7 +45,7 @@ class Ranks:
         """The Node of this rank; without MPI, what a rank alone needs of one. Raises NoSharedMemory."""
         return LoneNode(self)
 
-    def library(self) -> str:
+    def mpi_library(self) -> str:
         """Not collective: what the ranks are connected by, with its version: `MPICH Version: 5.0.0`."""
         return "none"
 

@@ -95,7 +95,7 @@ class World(Ranks):
             flag = np.ones(1, np.intc)
             wait_until(self.comm.Iagree(flag).Test)
 
-    def library(self) -> str:
+    def mpi_library(self) -> str:
         return " ".join(MPI.Get_library_version().split("\n")[0].split(",")[0].replace("\0", "").split())
 
     def sum(self, values: list[float]) -> list[float]:

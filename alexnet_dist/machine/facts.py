@@ -2,6 +2,7 @@
 
 import os
 import resource
+from importlib import import_module
 
 from alexnet_dist.machine.finding import Finding
 from alexnet_dist.support.memory import SHARED_MEMORY, available_memory
@@ -36,9 +37,9 @@ def memory() -> Finding:
 
 def blas() -> Finding:
     """The library of NumPy's matrix products, and which of its kernels it has chosen for this processor."""
-    import numpy  # noqa: F401  # which loads it
     from threadpoolctl import threadpool_info
 
+    import_module("numpy")  # which loads it
     for library in threadpool_info():
         if library["user_api"] == "blas":
             name, kernel = library["internal_api"], library.get("architecture", "not told")

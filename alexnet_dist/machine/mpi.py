@@ -31,7 +31,7 @@ ROOT = "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"
 SLOTS = "PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe"
 
 
-def library() -> Finding:
+def loaded() -> Finding:
     """The MPI library that mpi4py finds."""
     code, out, err = _run([sys.executable, "-c", LIBRARY])
     name = " ".join(out.split("\n")[0].rstrip("\0").replace("Version:", "").split())

@@ -2,6 +2,7 @@
 
 import os
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 
 from alexnet_dist.errors import UserError
@@ -17,7 +18,7 @@ PLACES = {"time", "attempt", "epoch", "step", "best"}  # columns that say where 
 def require_tensorboard() -> None:
     """Raises UserError if tensorboardX isn't installed."""
     try:
-        import tensorboardX  # noqa: F401
+        import_module("tensorboardX")
     except ModuleNotFoundError as error:
         raise UserError(
             f"--tensorboard needs the package {error.name}, which is not installed: "

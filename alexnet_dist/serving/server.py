@@ -4,7 +4,7 @@ import asyncio
 import signal
 import socket
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import h11
 import uvicorn
@@ -24,9 +24,9 @@ class Timely(H11Protocol):
 
     _due: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """As H11Protocol's."""
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, transport))  # a connection's is one that can be written to
         self._await_headers()
 
     def data_received(self, data: bytes) -> None:

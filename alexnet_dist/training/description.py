@@ -25,7 +25,7 @@ def describe(run: Run) -> dict[str, Any]:
         "versions": {
             "alexnet_dist": __version__,
             "python": platform.python_version(),
-            "mpi": run.world.library(),
+            "mpi": run.world.mpi_library(),
             **{package: metadata.version(package) for package in PACKAGES},
         },
         "ranks": run.world.size,

@@ -34,6 +34,20 @@ SMALL = (
     "--no-report",
 )
 
+# Images of write_lists, for a run that nothing but its epochs ends.
+DATA = [
+    "--data",
+    "train.list",
+    "--val",
+    "val.list",
+    "--global-batch",
+    "4",
+    "--lr",
+    "0.0001",
+    "--lr-patience",
+    "1000000",
+]
+
 
 class Job:
     """One command in a session of its own. Used as a context, it ends with every process that it has started."""

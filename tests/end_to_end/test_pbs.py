@@ -8,23 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from launcher import SMALL, Job, latest_step, needs_mpirun, open_mpi, rows, steps
+from launcher import DATA, SMALL, Job, latest_step, needs_mpirun, open_mpi, rows, steps
 
 pytestmark = needs_mpirun
 
 ROOT = Path(__file__).parents[2]
-DATA = [
-    "--lr-patience",
-    "1000000",
-    "--data",
-    "train.list",
-    "--val",
-    "val.list",
-    "--global-batch",
-    "4",
-    "--lr",
-    "0.0001",
-]
 HOURS = 1_000_000  # epochs
 # As qstat -f prints it: a value that is too long goes on in the next line.
 QSTAT = r"""printf '    Job_Name = photos\n    Account_Name = biology\n'

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hosts import Impossible
-from launcher import SMALL, latest_step, needs_mpirun, open_mpi, rows, steps, train
+from launcher import DATA, SMALL, latest_step, needs_mpirun, open_mpi, rows, steps, train
 from safetensors.numpy import load_file
 from slurm import Slurm
 
@@ -16,18 +16,6 @@ pytestmark = needs_mpirun
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "launch" / "slurm.sbatch"
-DATA = [
-    "--lr-patience",
-    "1000000",
-    "--data",
-    "train.list",
-    "--val",
-    "val.list",
-    "--global-batch",
-    "4",
-    "--lr",
-    "0.0001",
-]
 AN_EPOCH = 10  # steps
 HOURS = 1_000_000  # epochs
 END = 90  # seconds that a job may take; each takes a few

@@ -45,7 +45,7 @@ def scripts(tmp_path_factory):
 def terminal(request, scripts):
     """A shell at a pseudo terminal that has read the script: type(text) gives what appears."""
     if shutil.which(request.param) is None:
-        pytest.skip(f"there is no {request.param} on this machine")
+        pytest.skip(f"completion is tried in a real shell, and {request.param} is not installed")
     parent, child = pty.openpty()
     env = {**os.environ, "PS1": "> ", "TERM": "dumb", "PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(scripts)}
     shell = subprocess.Popen(

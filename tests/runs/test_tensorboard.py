@@ -1,6 +1,7 @@
 """A run's metrics in TensorBoard's files, read by TensorBoard's own reader."""
 
 import sys
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -67,8 +68,8 @@ def test_a_resumed_run_goes_on_where_it_was(started, tmp_path: Path) -> None:
 def test_what_can_t_be_written_is_said_once_and_training_goes_on(started, tmp_path: Path, capsys) -> None:
     out = started("start", 0)
     step(out, 1, 1.0)
-    full = open("/dev/full", "wb")  # noqa: SIM115
-    event_file = out.listeners[0].__self__  # type: ignore[attr-defined]
+    full = FileIO("/dev/full", "w")
+    event_file = out.listeners[0].__self__
     event_file._writer._py_recordio_writer._writer = full
     for number in (2, 3):
         step(out, number, 1.0)
