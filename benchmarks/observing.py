@@ -3,14 +3,14 @@
     python benchmarks/observing.py --batch 128 --threads 2 [--run RUNFOLDER]
 
 One process trains full-size AlexNet on synthetic images and takes turns: some steps that are reported as a run reports them,
-the view drawn on a terminal of its own, then as many that nobody hears of, in the other order in the next round. Costs are
-medians of the rounds' pairs, by the clock and by processor time, which counts the view's thread. TensorBoard's events are
-written if alexnet_dist can write them and tensorboardX is installed. With --run, the report of that run is made as well,
-once, as at the end of a run, and its seconds are said. The last line is JSON.
+the view drawn on a terminal of its own, then as many that nobody hears of, in the other order in the next round. Turns are
+short and many, since a machine's speed drifts by more than what is measured. Costs are medians of the rounds' pairs, by the
+clock and by processor time, which counts the view's thread. TensorBoard's events are written if tensorboardX is installed.
+With --run, the report of that run is made as well, once, as at the end of a run, and its seconds are said. The last line is
+JSON.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import pty
@@ -21,27 +21,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 from common import OtherLoad, describe_machine, engine_and_batch
 
 from alexnet_dist.runs.log import RunLog
+from alexnet_dist.runs.tensorboard import EventFile
 from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.live import LiveScreen
 from alexnet_dist.training.progress import Progress
 from alexnet_dist.training.report import Report
 
 KINDS = ("on", "off")
-
-
-def installed(*modules: str) -> bool:
-    """Whether all of these modules can be imported."""
-    try:
-        return all(importlib.util.find_spec(module) for module in modules)
-    except ModuleNotFoundError:  # what it is in isn't there
-        return False
 
 
 @contextmanager
@@ -62,9 +56,7 @@ def reported(batch: int, tensorboard: bool) -> Iterator[Report]:
         screen = LiveScreen(os.fdopen(os.dup(handle), "w"))
         out = RunLog(Path(folder), enabled=True, screen=screen.handler)
         if tensorboard:
-            out.listeners.append(
-                importlib.import_module("alexnet_dist.runs.tensorboard").EventFile(Path(folder), 1).add
-            )
+            out.listeners.append(EventFile(Path(folder), 1).add)
         report = Report(out, TrainingConfig(output_dir=folder), batch, 1000, screen)
         yield report
         report.close()
@@ -104,9 +96,14 @@ class Turns:
 
 
 def cost(of_kind: dict[str, list[float]]) -> dict[str, Any]:
-    """By how much, as a share of 1, steps that are seen take longer: the median of the pairs, and all of them."""
+    """By how much, as a share of 1, steps that are seen take longer: the median of the pairs, their quartiles, and all."""
     shares = [on / off - 1 for on, off in zip(of_kind["on"], of_kind["off"], strict=True)]
-    return {"cost": round(median(shares), 5), "pairs": [round(share, 5) for share in shares]}
+    first, middle, third = quantiles(shares, n=4, method="inclusive")
+    return {
+        "cost": round(middle, 5),
+        "quartiles": [round(first, 5), round(third, 5)],
+        "pairs": [round(share, 5) for share in shares],
+    }
 
 
 def seconds_of_a_report(run: Path) -> float:
@@ -122,13 +119,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=128, metavar="N")
     parser.add_argument("--threads", type=int, default=2, metavar="N")
-    parser.add_argument("--steps", type=int, default=10, metavar="N", help="of a turn (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=9, metavar="N", help="counted pairs (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=3, metavar="N", help="of a turn (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=40, metavar="N", help="counted pairs, at least 2 (default: %(default)s)"
+    )
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="a finished run, whose report is made as well")
     args = parser.parse_args()
-    tensorboard = installed("alexnet_dist.runs.tensorboard", "tensorboardX")
-    if args.run and not installed("alexnet_dist.report"):
-        raise SystemExit("--run needs alexnet_dist.report, which is not here")
+    tensorboard = find_spec("tensorboardX") is not None
     parts = ["metrics", "log", "live view", *["TensorBoard's events"] * tensorboard]
     other_load = OtherLoad()
     turns = Turns(args, tensorboard)
@@ -137,7 +134,10 @@ def main() -> None:
             turns.turn(kind, counts=number >= 0)
     result = {"wall": cost(turns.wall), "processor": cost(turns.processor)}
     speed = args.batch / median(turns.wall["off"])
-    by_clock, by_processor = (f"{result[clock]['cost']:+.2%}" for clock in ("wall", "processor"))
+    by_clock, by_processor = (
+        f"{one['cost']:+.2%} (quartiles {one['quartiles'][0]:+.2%}, {one['quartiles'][1]:+.2%})"
+        for one in result.values()
+    )
     print(f"batch {args.batch}, {args.threads} threads, {speed:.1f} images/s unseen ({other_load})")
     print(f"{', '.join(parts)}: {by_clock} by the clock, {by_processor} by processor time")
     facts: dict[str, Any] = {"batch": args.batch, "threads": args.threads, "steps": args.steps, "parts": parts}

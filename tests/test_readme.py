@@ -22,6 +22,7 @@ from alexnet_dist.runs import checkpoint
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+FILES = (ROOT / "docs" / "run-files.md").read_text(encoding="utf-8")
 PAGES = [page for page in (ROOT, ROOT / "docs") for page in page.glob("*.md")]
 PARSERS: dict[str, Callable[[], Parser]] = {
     name: import_module(f"alexnet_dist.{name}").build_parser for name in PROGRAMS
@@ -35,7 +36,7 @@ COVERED = {
     "launch/demo.sh": "launch/test.sh runs it with a small network",
     "launch/test.sh": "it is what CI runs (.ci/run)",
     ". .venv/bin/activate": "launch/common.sh sets what it sets; test_launch.py",
-    "pip install '.[mpi]'": "launch/common.sh installs the same way; the extra is checked below",
+    "pip install --editable '.[mpi]'": "launch/common.sh installs the same way; the extra is checked below",
     "mpirun -f hostfile -n 4 -ppn 2 python -m alexnet_dist.train --data /data/images.list": FLAGS,
     "sbatch --nodes=4 launch/slurm.sbatch --data /data/images.list --output-dir /data/runs/one": (
         "tests/end_to_end/test_slurm.py, on a real Slurm of two nodes"
@@ -198,12 +199,15 @@ def test_walk(walk: Callable[[str], None], command: str) -> None:
     walk(command)
 
 
-def test_the_walk_leaves_what_the_readme_lists(home: Path, walk: Callable[[str], None]) -> None:
+def test_the_walk_leaves_what_the_pages_list(home: Path, walk: Callable[[str], None]) -> None:
     run = home / "runs" / "flowers"
     if not run.exists():  # this test runs alone: the commands up to the one that trains there
         for command in WALK[: 1 + next(i for i, one in enumerate(WALK) if one.endswith("runs/flowers"))]:
             walk(command)
-    for pattern in set(re.findall(r"^\| `(\w[\w.*<>-]*)` \|", README, re.M)):
-        if not pattern.startswith("ALEXNET") and not pattern.endswith(".py"):
-            name = re.sub("<.*?>", "*", pattern)
-            assert pattern == "PYTHON" or list(run.glob(name)), f"{pattern} is not in a run's folder"
+    table = FILES.partition("## A run's folder")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"^\| `([^`]+)` \|", table, re.M))
+    assert len(listed) > 10
+    for pattern in listed:
+        assert list(run.glob(re.sub("<.*?>", "*", pattern))), f"{pattern} is not in a run's folder"
+    paragraph = README.partition("#### What a run leaves")[2].partition("\n\n")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`([\w.]+)`", paragraph)) <= listed

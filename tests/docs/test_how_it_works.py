@@ -12,8 +12,8 @@ from alexnet_dist.model.convolutions import ALGORITHMS
 
 ROOT = DOCS.parent
 PAGE = (DOCS / "how-it-works.md").read_text(encoding="utf-8")
-NAMES = ("index", "tutorial", "how-it-works", "teachers", "run-files", "python", "programs")
-OF_OTHERS = {"--help"}
+NAMES = ("index", "tutorial", "training", "how-it-works", "teachers", "run-files", "python", "programs")
+OF_OTHERS = {"--editable", "--help"}
 
 
 def test_figures() -> None:
