@@ -295,11 +295,3 @@ def local(project: Path) -> subprocess.Popen[str]:
         if line == "ready\n":
             break
     return process
-
-
-def test_supervise_does_not_try_bad_input_again(project: Path, machine: Fake, tmp_path: Path) -> None:
-    """local.sh refuses the number of ranks."""
-    machine("python", f'exec {sys.executable} "$@"')
-    result = run(project / "launch" / "supervise.sh", "two", "--output-dir", tmp_path / "run")
-    assert result.returncode == 2, result
-    assert "attempt 1 ended with exit code 2: bad input" in result.stderr

@@ -43,7 +43,7 @@ class Plateau:
     """The state that the validation errors so far have led to."""
 
     best: float = math.inf
-    best_loss: float = -math.inf  # of the best weights; states of earlier versions don't have it, and no tie beats theirs
+    best_loss: float = -math.inf  # of the best weights; no tie beats a state of earlier versions, which lacks it
     bad_epochs: int = 0
     reductions: int = 0
     finished: bool = False

@@ -134,7 +134,7 @@ def test_resumed_from_a_named_place_into_a_new_folder(site, whole, source):
     saved = {"file": 10, "folder": 15}[source]
     folder = site / f"from-{source}"
     train(2, flags(folder.name, "--resume", named), site).ok()
-    assert [row["step"] for row in rows(folder, "steps") if row["attempt"] == 2][0] == saved + 1
+    assert next(row["step"] for row in rows(folder, "steps") if row["attempt"] == 2) == saved + 1
     assert steps(folder) == steps(whole)  # with the rows up to the state
     assert hashes(killed) == before
 
