@@ -83,7 +83,7 @@ def speed(flags: list[str], images: int, mpi_of_mpirun: str) -> list[Finding]:
     best = simplest(seconds)
     speeds = {str(layout): images / value for layout, value in seconds.items()}
     others = ", ".join(f"{name}: {speed:.1f} images/s" for name, speed in speeds.items() if name != str(best))
-    text = f"{best}, {results[best]['sync']}" + (f"; {others}" if others else "")
+    text = f"{best}, {results[best]['sync']}: {speeds[str(best)]:.1f} images/s" + (f"; {others}" if others else "")
     data = {"ranks": best.ranks, "threads": best.threads, "sync": results[best]["sync"], "images_per_second": speeds}
     slow = any(layout.ranks > 1 and result["sync"] == FALLBACK for layout, result in results.items())
     notes = [*failures, *["ranks don't share memory here, see /dev/shm (docker run --shm-size 4g)"] * slow]

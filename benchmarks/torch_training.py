@@ -231,8 +231,9 @@ class Training:
             logits, labels = self.net(self.val.batch(indices)), self.val.labels[indices]
             loss += torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()
             right += int((logits.argmax(1) == labels).sum())
-        self.plateau = self.plateau.observe(1 - right / len(self.val), self.schedule)
-        return {"loss": loss / len(self.val), "top1": right / len(self.val), "images": len(self.val)}
+        means = {"loss": loss / len(self.val), "top1": right / len(self.val), "images": len(self.val)}
+        self.plateau = self.plateau.observe(1 - means["top1"], means["loss"], self.schedule)
+        return means
 
 
 def run(args: Any) -> int:

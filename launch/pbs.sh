@@ -23,7 +23,7 @@ cd -- "$PBS_O_WORKDIR" || exit
 home=${ALEXNET_HOME:-$PBS_O_WORKDIR}
 [[ -f $home/launch/job.sh ]] || {
     echo "pbs.sh: $home is not the project's folder: hand the job in from there, or name it with ALEXNET_HOME" >&2
-    exit 1
+    exit 2
 }
 # shellcheck source=launch/job.sh
 source "$home/launch/job.sh"
@@ -54,11 +54,11 @@ train "$ranks" "$per_node" "$((cores > per_node ? cores / per_node : 1))" "${fla
 # shellcheck disable=SC2154  # job.sh sets it
 ((status == 75 && warned)) || exit "$status"
 export ALEXNET_REQUEUED=$((${ALEXNET_REQUEUED:-0} + 1))
-((ALEXNET_REQUEUED <= ${ALEXNET_REQUEUES:-100})) || die "handed in again $((ALEXNET_REQUEUED - 1)) times: do so once more to go on"
+((ALEXNET_REQUEUED <= ${ALEXNET_REQUEUES:-100})) || end 1 "handed in again $((ALEXNET_REQUEUED - 1)) times: do so once more to go on"
 again=(qsub -W "depend=afterany:$PBS_JOBID" -N "$PBS_JOBNAME" -q "$PBS_QUEUE" -l "walltime=$walltime" -l "select=$(of_job Resource_List.select)")
 account=$(of_job Account_Name)
 [[ -z $account ]] || again+=(-A "$account")
 again+=(-v "$(compgen -e ALEXNET_ | paste -sd,)" "$home/launch/pbs.sh")
 echo "The time is up, and a checkpoint written: handed in again as"
-"${again[@]}" || die "it can't be handed in again (see above): do so to go on"
+"${again[@]}" || end 1 "it can't be handed in again (see above): do so to go on"
 exit 75

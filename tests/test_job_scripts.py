@@ -122,7 +122,7 @@ def test_the_folder_of_submission_is_taken_for_the_project_s(job, script, variab
     done, _ = job(script, ALEXNET_HOME="", **{variable: LAUNCH.parent})
     assert done.returncode == 0, done
     done, _ = job(script, ALEXNET_HOME="")
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert f"{script}: " in done.stderr
     assert "is not the project's folder" in done.stderr
 
@@ -131,7 +131,7 @@ def test_the_folder_of_submission_is_taken_for_the_project_s(job, script, variab
 def test_what_is_not_installed_is_said(job, tmp_path, script):
     (tmp_path / "tools" / "python").write_text("#!/bin/sh\nexit 1\n")
     done, _ = job(script)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert f"alexnet_dist is not installed in {tmp_path}" in done.stderr
 
 

@@ -85,7 +85,7 @@ def test_help_comes_before_anything_is_done(project: Path, name: str, flag: str)
 def test_an_unfit_python_is_named(project: Path, fake: Fake, name: str, script: str, message: str) -> None:
     fake("python3", script.replace("REAL", sys.executable))
     result = run(project / "launch" / name)
-    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert message in result.stderr
     assert not (project / ".venv").exists()
 
@@ -102,7 +102,7 @@ def test_a_wrong_variable_is_named(
 ) -> None:
     monkeypatch.setenv(variable, value)
     result = run(project / "launch" / "demo.sh")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert message in result.stderr
 
 
@@ -114,7 +114,7 @@ def test_the_system_s_mpi_must_exist(project: Path, fake: Fake, monkeypatch: pyt
     monkeypatch.setenv("PATH", str(tools))
     monkeypatch.setenv("ALEXNET_MPI", "system")
     result = run(project / "launch" / "demo.sh")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "there is no mpirun on PATH" in result.stderr
 
 
@@ -230,14 +230,14 @@ def test_local_ends_where_no_layout_can_be_measured(project: Path, machine: Fake
 @pytest.mark.parametrize("ranks", [[], ["0"], ["two"], ["--epochs", "3"]])
 def test_local_wants_a_number_of_ranks(project: Path, machine: Fake, ranks: list[str]) -> None:
     result = run(project / "launch" / "local.sh", *ranks)
-    assert (result.returncode, result.stdout) == (1, "")
+    assert (result.returncode, result.stdout) == (2, "")
     assert "Usage: launch/local.sh N" in result.stderr
 
 
 def test_local_says_that_nothing_is_installed(project: Path, machine: Fake) -> None:
     machine("python", "exit 1")
     result = run(project / "launch" / "local.sh", "2")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "not installed" in result.stderr
 
 

@@ -15,6 +15,7 @@ from alexnet_dist.data.source import ImageSource, hold_out
 from alexnet_dist.data.table import ImageTable
 from alexnet_dist.errors import UserError
 
+LIST, VAL_LIST = "images.list", "val.list"  # what lists are called where nobody names them
 VAL_FRACTION = 0.1  # of the images, where none are for validation
 STORED: dict[str, type[ImageTable]] = {
     kind.__name__: kind for kind in (ImageList, ClassFolder, Shards)
@@ -38,8 +39,9 @@ class Sources(Generic[AnySource]):
 class SourcePaths:
     """Where a run finds its images.
 
-    Without `val` and `val_fraction`, validation images are those in `val.list` beside the list `data`, or in the folder
-    `val` beside `train` in the folder `data`; where there is neither, VAL_FRACTION of the images is held out.
+    A folder of classes that holds `images.list`, as `alexnet-prepare folder` leaves it there, stands for this list. Without
+    `val` and `val_fraction`, validation images are those in `val.list` beside the list `data`, or in the folder `val` beside
+    `train` in the folder `data`; where there is neither, VAL_FRACTION of the images is held out.
     """
 
     data: Path
@@ -48,6 +50,19 @@ class SourcePaths:
     class_names: Path | None = None
     num_classes: int | None = None
     ignore_class_names: bool = False  # a classes.txt beside the validation images is left aside
+
+
+def listed(path: Path) -> Path:
+    """The list that a folder of classes stands for, if it holds one; else the path itself."""
+    found = path / LIST
+    return found if is_class_folder(path) and not split_folders(path) and found.is_file() else path
+
+
+def evaluated(path: Path) -> Path:
+    """What evaluation reads of a folder of classes that holds lists: that of the validation images, if it is there."""
+    found = listed(path)
+    beside = found.with_name(VAL_LIST)
+    return beside if found != path and beside.is_file() else found
 
 
 def open_images(path: Path, num_classes: int | None = None, classes: Sequence[str] | None = None) -> ImageTable:
@@ -125,14 +140,15 @@ def read_sources(paths: SourcePaths, seed: int) -> Sources[ImageTable]:
 
 def _locate(paths: SourcePaths) -> tuple[Path, Path | None, list[str]]:
     """Where the training images are, and the validation images where they are others; and what to say of it."""
-    data, chosen = paths.data, paths.val is not None or paths.val_fraction is not None
+    data, chosen = listed(paths.data), paths.val is not None or paths.val_fraction is not None
+    notes = [f"{paths.data} holds a list, which is read: {data}"] if data != paths.data else []
     if chosen:
-        return data, paths.val, []
-    found, beside = split_folders(data), data.parent / "val.list"
+        return data, paths.val, notes
+    found, beside = split_folders(data), data.parent / VAL_LIST
     if found is None and data.is_file() and beside.is_file() and not beside.samefile(data):
         found = data, beside
     if found is None:
-        return data, None, []
+        return data, None, notes
     train, val = found
     return (
         train,

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from alexnet_dist.errors import StorageError, UserError
 from alexnet_dist.runs import checkpoint
+from alexnet_dist.runs.metrics import PREDICTIONS, TABLES
+from alexnet_dist.runs.rows import copy_rows
 from alexnet_dist.support.files import CAN_NOT, check_writable, reading, replacing, sync_folder, write_text, writing
 
 # Of files.py, of `point_latest`, and of safetensors, which writes under a name of its own first.
@@ -90,17 +92,19 @@ class RunFolder:
             for file in (self.complete, *(one for pattern in LEFT_BEHIND for one in self.path.glob(pattern))):
                 file.unlink(missing_ok=True)
 
-    def take_best_from(self, state: Path) -> None:
-        """Copies the best weights beside the state that is continued, if it is in another folder and they aren't of a later
-        epoch. Raises UserError."""
-        source = state.parent / self.best.name
-        with reading(source):
-            if self.best.exists() or not source.is_file():
+    def take_from(self, state: Path, step: int) -> None:
+        """Copies what is beside the state that is continued, after this step, if it is in another folder: the rows up to this
+        step, and the best weights with what they say, if they aren't of a later epoch. Raises UserError."""
+        for table in TABLES:
+            copy_rows(state.with_name(f"{table}.jsonl"), self.path / f"{table}.jsonl", step)
+        best = state.with_name(self.best.name)
+        with reading(best):
+            if self.best.exists() or not best.is_file() or best.stat().st_mtime_ns > state.stat().st_mtime_ns:
                 return
-            later = source.stat().st_mtime_ns > state.stat().st_mtime_ns
-        if not later:
-            with replacing(self.best) as temporary:
-                shutil.copyfile(source, temporary)
+            names = [name for name in (PREDICTIONS, best.name) if state.with_name(name).is_file()]
+        for name in names:
+            with replacing(self.path / name) as temporary:
+                shutil.copyfile(state.with_name(name), temporary)
 
     def states(self) -> list[Path]:
         """The training states, the last written first; after a resumption from an earlier one, the highest step may be old."""

@@ -9,6 +9,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from alexnet_dist.support.files import reading, replacing
 from alexnet_dist.support.readable_json import dump_json
 
 BLOCK = 65536  # bytes that are read at once from the end
@@ -56,6 +57,23 @@ class RowsFile:
     def close(self) -> None:
         """Closes the file. Raises OSError."""
         self._file.close()
+
+
+def copy_rows(source: Path, target: Path, step: int) -> None:
+    """Begins a file of rows, unless it is there, with those of another up to this step. Raises UserError."""
+    with reading(source):
+        if target.exists() or not source.is_file():
+            return
+    with replacing(target) as temporary, open(source, "rb") as rows, open(temporary, "wb") as file:
+        file.writelines(line for line in rows if _step(line) <= step)
+
+
+def _step(line: bytes) -> float:
+    """The step of a row; infinite for what is none, such as a line that was torn."""
+    try:
+        return float(json.loads(line)["step"]) if line.endswith(b"\n") else math.inf
+    except (ValueError, TypeError, KeyError):
+        return math.inf
 
 
 def _known(value: Any) -> Any:

@@ -71,7 +71,7 @@ def _add_data(add: _Group) -> None:
     add(
         "--data",
         metavar="LIST",
-        help="`class_id image_path` a line, or a folder: of shards, or with one folder a class",
+        help="`class_id image_path` a line, or a folder: of shards, or with one folder a class (if images.list is in it, this)",
     )
     add(
         "--val",

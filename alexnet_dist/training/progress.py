@@ -54,6 +54,7 @@ class Progress:
         counts += [plateau["bad_epochs"], plateau["reductions"]]
         if not all(type(count) is int and count >= 0 for count in counts):
             raise ValueError(f"counts are not whole numbers: {counts}")
-        if not all(isinstance(number, int | float) for number in (*fields["sums"], plateau["best"])):
-            raise ValueError(f"no numbers: {fields['sums']}, {plateau['best']}")
+        best = plateau["best"], plateau.get("best_loss", 0.0)  # earlier versions didn't have the loss
+        if not all(isinstance(number, int | float) for number in (*fields["sums"], *best)):
+            raise ValueError(f"no numbers: {fields['sums']}, {best}")
         return cls(**{**fields, "sums": Sums(*fields["sums"]), "plateau": Plateau(**fields["plateau"])})

@@ -6,6 +6,7 @@ States are written in the background, from a copy, while training goes on. Disks
 
 import errno
 import os
+import shlex
 import threading
 import time
 import weakref
@@ -188,7 +189,8 @@ class Saver:
             except StorageError as error:
                 left = start + patience - time.monotonic()
                 if left <= 0 or self._closing.is_set():
-                    raise StorageError(f"{error}. {self._advice(error)}, then go on with --resume") from error
+                    resume = f"--resume {shlex.quote(str(self._run.folder.path))}"
+                    raise StorageError(f"{error}. {self._advice(error)}, then go on with {resume}") from error
                 if not self.struggling:
                     log.warning("WARNING: %s. Trying again for %g s (--io-patience)", error, patience)
                 self.struggling = True

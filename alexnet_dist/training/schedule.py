@@ -43,19 +43,27 @@ class Plateau:
     """The state that the validation errors so far have led to."""
 
     best: float = math.inf
+    best_loss: float = -math.inf  # of the best weights; no tie beats a state of earlier versions, which lacks it
     bad_epochs: int = 0
     reductions: int = 0
     finished: bool = False
 
-    def observe(self, error: float, schedule: Schedule) -> "Plateau":
-        """The state after one more epoch's validation error (a share of 1; lower is better)."""
+    def observe(self, error: float, loss: float, schedule: Schedule) -> "Plateau":
+        """The state after one more epoch's validation error (a share of 1) and mean loss; lower is better. The loss decides
+        which of several weights with the same error are the best, and nothing else."""
         if error < self.best:
-            return replace(self, best=error, bad_epochs=0)
+            return replace(self, best=error, best_loss=loss, bad_epochs=0)
+        best_loss = loss if error == self.best and loss < self.best_loss else self.best_loss
+        bad = replace(self, best_loss=best_loss, bad_epochs=self.bad_epochs + 1)
         if schedule.scheduler != "plateau" or self.bad_epochs < schedule.patience:
-            return replace(self, bad_epochs=self.bad_epochs + 1)
+            return bad
         if self.reductions == schedule.reductions:
-            return replace(self, bad_epochs=self.bad_epochs + 1, finished=True)
-        return replace(self, bad_epochs=0, reductions=self.reductions + 1)
+            return replace(bad, finished=True)
+        return replace(bad, bad_epochs=0, reductions=self.reductions + 1)
+
+    def is_better(self, before: "Plateau") -> bool:
+        """Whether the weights observed last, since `before`, are the best so far."""
+        return (self.best, self.best_loss) < (before.best, before.best_loss)
 
     def resumed(self, schedule: Schedule) -> "Plateau":
         """The state to go on from with a schedule that may allow more reductions than the one that ended here: the next."""

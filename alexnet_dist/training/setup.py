@@ -242,11 +242,11 @@ def _begin(inputs: Inputs, team: Team, memory: Memory | None) -> Run:
     engine, why = choose_engine(sync, spec, world, open_engine, reason)
     engine.fill(memory.fill if memory else partial(fill, origin, config, inputs.network))
     with world.shared_errors():
-        report = open_report(inputs, said)
         if world.rank == 0:
             inputs.folder.begin()
-            if origin.training is not None and origin.path is not None:
-                inputs.folder.take_best_from(origin.path)
+            if origin.training is not None and origin.path is not None:  # before the report adds to it
+                inputs.folder.take_from(origin.path, origin.training["progress"]["step"])
+        report = open_report(inputs, said)
     return Run(
         **vars(inputs),
         team=team,

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -16,6 +17,7 @@ from alexnet_dist.support.activity import ACTIVITY
 from alexnet_dist.support.plural import plural
 from alexnet_dist.support.signals import StopSignals
 from alexnet_dist.training.broken_images import BrokenImages
+from alexnet_dist.training.config import AUTO
 from alexnet_dist.training.description import describe
 from alexnet_dist.training.diagnosis import Diagnosis, Guessing
 from alexnet_dist.training.evaluation import evaluate
@@ -84,12 +86,17 @@ class Trainer:
                 if why:
                     self._saver.wait()
                     write_timeline(self.run_)
-                    log.warning("stopped %s after step %d; --resume continues it", why, self.progress.step)
+                    log.warning("stopped %s after step %d; to go on: %s", why, self.progress.step, self._same_command())
                     return STOPPED
             self._saver.finish(self.progress)
         write_timeline(self.run_)
         self.report.complete(self.progress)
         return 0
+
+    def _same_command(self) -> str:
+        """What a person types to go on with the run."""
+        same = "the same command"
+        return same if self.config.resume == AUTO else f"{same} with --resume {shlex.quote(str(self.folder.path))}"
 
     def _plateau_is_final(self) -> bool:
         return self.config.lr_scheduler == "plateau" and self.progress.plateau.finished
@@ -242,8 +249,8 @@ class Trainer:
             )  # fmt: skip
             if result.broken:
                 self._broken.report(list(result.broken), len(result.broken), self.sources.val)
-            after = before.observe(result.error, self.run_.schedule)
-            best = after.best < before.best or not self.folder.best.exists()
+            after = before.observe(result.error, result.means()["loss"], self.run_.schedule)
+            best = after.is_better(before) or not self.folder.best.exists()
             decision, best = self.world.broadcast_json([asdict(after), best])
             broken = len(result.broken)
             validation = Validation(result, time.perf_counter() - start, best)

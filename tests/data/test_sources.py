@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from alexnet_dist.data.class_names import class_names_beside
-from alexnet_dist.data.sources import SourcePaths, open_evaluated, read_sources
+from alexnet_dist.data.sources import SourcePaths, evaluated, open_evaluated, read_sources
 from alexnet_dist.errors import UserError
+from alexnet_dist.preparation.folder import prepare_folder
 from alexnet_dist.preparation.pack import pack
 from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.setup import open_sources
@@ -97,6 +98,37 @@ def test_a_folder_of_training_and_validation_images(tmp_path):
 def test_a_folder_is_evaluated_as_it_is(tmp_path):
     make(tmp_path, "cat/1.jpg", "dog/2.jpg")
     assert paths_of(open_evaluated(tmp_path)) == [(0, "1.jpg"), (1, "2.jpg")]
+
+
+def test_a_folder_of_classes_that_holds_lists_stands_for_them(tmp_path):
+    """What val.list names is not trained on."""
+    make(tmp_path, *(f"{name}/{number}.jpg" for name in ("cat", "dog") for number in range(10)))
+    as_it_is = read_sources(SourcePaths(tmp_path), seed=0)
+    assert evaluated(tmp_path) == tmp_path
+    prepare_folder(tmp_path, tmp_path)
+    found, listed = (read_sources(SourcePaths(data), seed=0) for data in (tmp_path, tmp_path / "images.list"))
+    assert (found.num_classes, found.class_names) == (as_it_is.num_classes, as_it_is.class_names)
+    assert found.train.fingerprint() == listed.train.fingerprint() != as_it_is.train.fingerprint()
+    assert found.val.fingerprint() == listed.val.fingerprint() != as_it_is.val.fingerprint()
+    assert found.notes == listed.notes
+    assert f"validation images: {tmp_path}/val.list" in found.notes[0]
+    held_out = read_sources(SourcePaths(tmp_path, val_fraction=0.5), seed=0)
+    assert (len(held_out.train), len(held_out.val)) == (9, 9)
+    assert held_out.notes == (f"{tmp_path} holds a list, which is read: {tmp_path}/images.list",)
+    assert evaluated(tmp_path) == tmp_path / "val.list"
+    (tmp_path / "val.list").unlink()
+    assert evaluated(tmp_path) == tmp_path / "images.list"
+    assert len(read_sources(SourcePaths(tmp_path), seed=0).val) == 2  # of its 18
+    prepare_folder(tmp_path, tmp_path, force=True)  # which lists what lies in the folders
+    assert len(read_sources(SourcePaths(tmp_path), seed=0).train) == 18
+
+
+def test_other_folders_that_hold_lists_are_taken_as_before(tmp_path):
+    make(tmp_path, "photos/train/cat/1.jpg", "photos/val/cat/2.jpg", "shards/000000.tar")
+    for folder in ("photos", "shards"):
+        make(tmp_path, f"{folder}/images.list", f"{folder}/val.list")
+        assert evaluated(tmp_path / folder) == tmp_path / folder
+    assert paths_of(read_sources(SourcePaths(tmp_path / "photos"), seed=0).train) == [(0, "1.jpg")]
 
 
 def test_the_wrong_level_and_a_folder_without_images(tmp_path):

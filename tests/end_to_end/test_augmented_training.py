@@ -77,7 +77,7 @@ def test_resumed_within_an_epoch_it_continues_to_the_bit(site, plain, flags):
     assert whole[1] != plain[1]
     state = site / name / "checkpoint-00000002.safetensors"
     resumed, after = run(site, f"{name}-resumed", 2, *flags, "--resume", state)
-    assert resumed == {step: loss for step, loss in whole.items() if step > 2}
+    assert resumed == whole  # with the rows up to the state
     assert all((after[key] == weights[key]).all() for key in weights)
 
 

@@ -6,6 +6,8 @@ import shutil
 from launcher import needs_mpirun, on_ranks, steps, train
 from toy_images import CLASSES
 
+from alexnet_dist.preparation.folder import prepare_folder
+
 FLAGS = ["--epochs", 1, "--global-batch", 12, "--lr", 0.001]
 
 
@@ -44,3 +46,19 @@ def test_folder_and_list_give_the_same_losses(pictures, tmp_path):
     ]
     assert results[0] == results[1]
     assert results[0]["images"] == 2
+
+
+@needs_mpirun
+def test_lists_that_a_folder_comes_to_hold_are_read_and_said(pictures, tmp_path):
+    shutil.copytree(pictures.folder, tmp_path / "photos")
+    flags = ["--data", "photos", *FLAGS, "--output-dir", "run"]
+    train(2, flags, tmp_path).ok()
+    prepare_folder(tmp_path / "photos", tmp_path / "photos", val_fraction=0.25)
+    job = train(2, [*flags, "--resume", "--epochs", 2], tmp_path).ok()
+    assert "training images: photos/images.list; validation images: photos/val.list" in job.out
+    assert "the training images are not those the run began with" in job.out
+    assert "the validation images are others than before" in job.out
+    evaluate = ["-m", "alexnet_dist.evaluate", "--load", "run", "--data", "photos", "--json"]
+    job = on_ranks(2, evaluate, tmp_path).ok()
+    assert json.loads(job.out)["images"] == len((tmp_path / "photos" / "val.list").read_text().splitlines())
+    assert "photos holds a list, which is read: photos/val.list" in job.err

@@ -33,7 +33,7 @@ def test_continues_to_the_bit(site, opt, ranks, sync):
     train(ranks, flags(resumed, opt, sync, "--resume", state, "--save", f"{resumed}.safetensors"), site).ok()
     expected = steps(site / whole, first=5)
     assert len(set(expected.values())) == 10
-    assert steps(site / resumed) == expected
+    assert steps(site / resumed, first=5) == expected
     one, other = (load_file(site / f"{name}.safetensors") for name in (whole, resumed))
     assert all((one[key] == other[key]).all() for key in one)
     assert not list(site.glob(f"{resumed}/.*"))

@@ -34,7 +34,7 @@ def test_a_run_from_the_list_continues_from_its_shards_to_the_bit(folder):
     checkpoint = next((folder / "of-list").glob("checkpoint-*2.safetensors"))
     flags = ["--data", "train-shards", *RECIPE, "--output-dir", "resumed", "--resume", checkpoint]
     job = train(2, flags, folder).ok()
-    assert steps(folder / "resumed") == steps(folder / "of-list", first=3)
+    assert steps(folder / "resumed") == steps(folder / "of-list")
     assert "training images are not those" in job.out  # the log tells that they are named otherwise
 
 

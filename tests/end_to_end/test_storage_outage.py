@@ -61,7 +61,7 @@ def test_an_outage_that_does_not_end_stops_the_run_and_loses_nothing(site):
     (site / "away").rename(site / "data")
     assert job.code == 75, str(job)
     assert "is its file system mounted?" in job.out
-    assert "--resume continues it" in job.out
+    assert "to go on: the same command with --resume stops" in job.out
     assert not (site / "stops" / "complete").exists()
     train(2, flags("stops", "--resume"), site).ok()
     assert steps(site / "stops") == steps(site / "whole")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 
@@ -59,6 +60,7 @@ def test_ten_lines_of_a_machine_that_lacks_nothing(tmp_path):
     job = alone(DOCTOR, tmp_path).ok()
     assert [line.split()[0] for line in job.out.splitlines() if not line.startswith("note")] == NAMES
     assert "whose ranks find each other" in job.out
+    assert re.search(r"^layout +\d+ x \d+ \(ranks x threads\), [a-z]+: [\d.]+ images/s", job.out, re.M)
     assert "PROBLEM" not in job.out
 
 

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from end_to_end.launcher import environment
 
 from alexnet_dist import supervise as supervise_module
 from alexnet_dist.errors import StorageError
@@ -38,6 +39,15 @@ def supervise(folder: Path, *plan: str, flags: list[str] = FAST, more: list[str]
 def ended(process: subprocess.Popen) -> tuple[int, str]:
     text = process.communicate(timeout=30)[1]
     return process.returncode, text
+
+
+def test_what_local_sh_refuses_is_not_tried_again(tmp_path):
+    script = Path(__file__).parents[2] / "launch" / "supervise.sh"
+    command = [script, "two", "--output-dir", "run"]
+    code, text = ended(subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True))
+    assert code == 2, text
+    assert "local.sh: how many ranks?" in text
+    assert "attempt 1 ended with exit code 2: bad input" in text
 
 
 def attempts(folder: Path) -> int:

@@ -159,11 +159,31 @@ def test_the_best_comes_along_into_a_new_folder_but_not_one_of_later(folder, tmp
     state = save(before, 10)
     write_text(before.best, "best")
     os.utime(before.best, (11, 11))
-    folder.take_best_from(state)
+    told = folder.path / "predictions.csv"
+    folder.take_from(state, 10)
     assert not folder.best.exists()
     os.utime(before.best, (10, 10))
-    folder.take_best_from(state)
+    folder.take_from(state, 10)
     assert folder.best.read_text() == "best"
+    assert not told.exists()  # earlier versions wrote none
+    folder.best.unlink()
+    write_text(before.path / told.name, "told")
+    folder.take_from(state, 10)
+    assert told.read_text() == "told"
+
+
+def test_the_rows_up_to_the_state_come_along_where_there_are_none(folder, tmp_path):
+    before = RunFolder(tmp_path / "before", keep=2)
+    state = save(before, 10)
+    rows = [f'{{"step": {step}}}\n' for step in (1, 10, 11, 10, 12)]
+    torn = ["no row\n", "[10]\n", '{"step": 10']
+    write_text(before.path / "steps.jsonl", "".join(rows + torn))
+    write_text(before.path / "epochs.jsonl", "".join(rows))
+    write_text(folder.path / "epochs.jsonl", "its own\n")
+    folder.take_from(state, 10)
+    assert (folder.path / "steps.jsonl").read_text() == "".join([*rows[:2], rows[3]])
+    assert (folder.path / "epochs.jsonl").read_text() == "its own\n"
+    assert not (folder.path / "ranks.jsonl").exists()
 
 
 def whole(folder, step):

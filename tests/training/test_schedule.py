@@ -1,5 +1,7 @@
 """Learning rates at known epochs, and the plateau's decisions."""
 
+import math
+
 import pytest
 
 from alexnet_dist.training.schedule import Plateau, Schedule
@@ -32,7 +34,7 @@ def test_plateau_divides_by_ten_three_times_then_stops():
     schedule = Schedule("plateau", lr=0.01, patience=1, reductions=3)
     plateau, rates = Plateau(), []
     for error in [0.9, 0.8] + [0.8] * 8:
-        plateau = plateau.observe(error, schedule)
+        plateau = plateau.observe(error, 1.0, schedule)
         rates.append(schedule.rate(5, plateau))
     assert rates == pytest.approx([0.01] * 3 + [0.001] * 2 + [0.0001] * 2 + [0.00001] * 3)
     assert plateau.finished
@@ -42,14 +44,34 @@ def test_an_improvement_starts_the_patience_again():
     schedule = Schedule("plateau", patience=2)
     plateau = Plateau()
     for error in (0.9, 0.9, 0.9, 0.5, 0.6, 0.6):
-        plateau = plateau.observe(error, schedule)
-    assert plateau == Plateau(best=0.5, bad_epochs=2, reductions=0)
-    assert plateau.observe(0.5, schedule).reductions == 1
+        plateau = plateau.observe(error, 1.0, schedule)
+    assert plateau == Plateau(best=0.5, best_loss=1.0, bad_epochs=2, reductions=0)
+    assert plateau.observe(0.5, 1.0, schedule).reductions == 1
 
 
 def test_other_schedulers_only_remember_the_best():
     schedule = Schedule("cosine", patience=0)
     plateau = Plateau()
     for error in (0.5, 0.6, 0.7, 0.4):
-        plateau = plateau.observe(error, schedule)
+        plateau = plateau.observe(error, 1.0, schedule)
     assert (plateau.best, plateau.reductions, plateau.finished) == (0.4, 0, False)
+
+
+@pytest.mark.parametrize(
+    ("before", "error", "loss", "better"),
+    [
+        (Plateau(), 1.0, math.inf, True),  # the first
+        (Plateau(best=0.5, best_loss=1.0), 0.4, 2.0, True),
+        (Plateau(best=0.5, best_loss=1.0), 0.6, 0.1, False),
+        (Plateau(best=0.5, best_loss=1.0), 0.5, 0.9, True),
+        (Plateau(best=0.5, best_loss=1.0), 0.5, 1.0, False),  # of all equal the first
+        (Plateau(best=0.5, best_loss=1.0), 0.5, math.nan, False),
+        (Plateau(best=0.5), 0.5, 0.1, False),  # of a state that doesn't say the loss
+    ],
+)
+def test_the_loss_decides_between_equal_errors_and_not_on_the_learning_rate(before, error, loss, better):
+    after = before.observe(error, loss, Schedule("plateau"))
+    assert after.is_better(before) == better
+    assert (after.best, after.best_loss) == ((error, loss) if better else (before.best, before.best_loss))
+    assert after.bad_epochs == (0 if error < before.best else 1)
+    assert before.observe(error, loss, Schedule("plateau", patience=0)).reductions == (0 if error < before.best else 1)

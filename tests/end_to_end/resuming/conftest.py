@@ -23,3 +23,10 @@ def whole(site):
     # What follows can show a lost plateau only if the rate falls both before and after the third epoch.
     assert rates[2 * EPOCH] > rates[2 * EPOCH + 1] > rates[3 * EPOCH + 1]
     return site / "whole"
+
+
+@pytest.fixture(scope="module")
+def steep(site):
+    """A run whose errors are all equal, and whose loss is lowest after the second of its epochs."""
+    train(2, flags("steep", "--lr", 0.01), site).ok()
+    return site / "steep"

@@ -3,17 +3,35 @@
 import shutil
 
 import pytest
-from launcher import assert_refused, events, needs_mpirun, start_training, steps, train
+from launcher import assert_refused, epoch_results, events, needs_mpirun, start_training, steps, train
 from two_ranks import EPOCH, EPOCHS, flags, validations
+
+from alexnet_dist.reporting.facts import facts
+from alexnet_dist.runs.metrics import read_run
 
 pytestmark = needs_mpirun
 
 
-def test_resumed_into_a_new_folder_the_best_so_far_is_kept(site, whole):
+def test_of_equal_errors_that_with_the_lowest_loss_is_the_best(steep):
+    epochs = epoch_results(steep)
+    losses = [row["val_loss"] for row in epochs]
+    assert {row["val_top1"] for row in epochs} == {0}
+    assert losses[0] > losses[1] < losses[2] < losses[3]
+    assert [row["best"] for row in epochs] == [True, True, False, False]
+
+
+def test_resumed_into_a_new_folder_the_best_so_far_is_kept(site, steep):
     """No later epoch is better here: without it, the next epoch's weights would pass for the best."""
-    state, folder = whole / "checkpoint-00000045.safetensors", site / "keeps-best"
-    train(2, flags(folder.name, "--resume", state), site).ok()
-    assert (folder / "best.safetensors").read_bytes() == (whole / "best.safetensors").read_bytes()
+    state, folder = steep / "checkpoint-00000045.safetensors", site / "keeps-best"
+    job = train(2, flags(folder.name, "--lr", 0.01, "--resume", state), site).ok()
+    for name in ("best.safetensors", "predictions.csv"):
+        assert (folder / name).read_bytes() == (steep / name).read_bytes()
+    # The rows up to the state have come along, for the end of the run and for its report.
+    assert epoch_results(folder) == epoch_results(steep)
+    assert "best: epoch 2, validation top-1 0.00%" in job.out
+    record = read_run(folder)
+    assert facts(record)["Best epoch"] == f"2 of {EPOCHS}"
+    assert [row["attempt"] for row in record.steps] == [1] * 45 + [2] * 3
 
 
 def test_results_on_other_validation_images_are_not_compared(site, whole, pictures):

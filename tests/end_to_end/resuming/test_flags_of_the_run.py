@@ -87,19 +87,19 @@ def test_resume_auto_takes_the_flags_of_the_command_line_alone(run, site):
     assert_refused(job, "images.list")
 
 
-def test_weights_of_a_run_s_folder(half, site, tmp_path):
+def test_weights_of_a_run_s_folder(steep, site, tmp_path):
     """Wherever a file of weights is given, so can be the folder of a run: its best weights, or its latest state."""
     program = ["alexnet", "evaluate", "--data", "val.list", "--ignore-class-names", "--json", "--load"]
-    told = [alone([*program, half / name], site).ok().out for name in ("best.safetensors", "latest.safetensors", "")]
+    told = [alone([*program, steep / name], site).ok().out for name in ("best.safetensors", "latest.safetensors", "")]
     assert told[2] == told[0] != told[1]
-    unvalidated = shutil.copytree(half, tmp_path / "unvalidated", symlinks=True)
+    unvalidated = shutil.copytree(steep, tmp_path / "unvalidated", symlinks=True)
     (unvalidated / "best.safetensors").unlink()
     assert alone([*program, unvalidated], site).ok().out == told[1]
     job = alone([*program, tmp_path], site)
     assert_refused(job, f"{tmp_path} is a folder without best.safetensors", program="alexnet evaluate")
     image = (site / "val.list").read_text().split(" ", 1)[1].strip()
     inference = ["alexnet", "inference", "--input", image, "--json", "--load"]
-    assert alone([*inference, half], site).ok().out == alone([*inference, half / "best.safetensors"], site).ok().out
-    alone(["alexnet", "convert", half, tmp_path / "out.safetensors"], site).ok()
-    job = train(2, flags("tuned", "--load-pretrained", half, epochs=1), site).ok()
-    assert f"weights: {half}/best.safetensors" in job.out
+    assert alone([*inference, steep], site).ok().out == alone([*inference, steep / "best.safetensors"], site).ok().out
+    alone(["alexnet", "convert", steep, tmp_path / "out.safetensors"], site).ok()
+    job = train(2, flags("tuned", "--load-pretrained", steep, epochs=1), site).ok()
+    assert f"weights: {steep}/best.safetensors" in job.out
