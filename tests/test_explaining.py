@@ -1,11 +1,15 @@
 """Where a network looks, from Python and by alexnet-inference --explain: maps in the picture's pixels, and the drawn sheet."""
 
 import json
+import os
+import subprocess
+import sys
 
 import detector
 import numpy as np
 import pytest
 from PIL import Image
+from terminal import run_on_terminal, seen
 
 import alexnet_dist
 from alexnet_dist import inference
@@ -129,6 +133,32 @@ def test_a_contact_sheet_of_some_images(weights, album, capsys, monkeypatch):
     width, _ = Image.open(output).size
     assert width == 2 * (2 * SMALL + 4 + MARGIN) + MARGIN
     assert MOST >= 48
+
+
+def test_the_sheet_is_written_though_nobody_reads_the_results(weights, album):
+    """As with `| head -1`."""
+    command = [sys.executable, "-m", "alexnet_dist.inference", "--load", weights, "--input", album / "0.png"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}  # else a few lines are written at the very end
+    done = subprocess.run(
+        [*command, "--explain", album / "out.png"], stdout=writing, stderr=subprocess.PIPE, env=env, timeout=60
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert Image.open(album / "out.png").width == 2 * LARGE + 4 + 2 * MARGIN
+
+
+def test_a_bar_on_the_terminal_of_the_results(weights, album):
+    flags = ["--load", weights, "--input", album, "--topk", 1, "--explain", album / "out.png"]
+    shown, _ = run_on_terminal([sys.executable, "-m", "alexnet_dist.inference", *flags])
+    assert b"images" in shown
+    assert b"/4" in shown
+    lines = "".join(seen(shown))  # paths may be longer than a line
+    places = [lines.index(words) for words in (*(f"{album / name}.png" for name in "0123"), "out.png: where")]
+    assert places == sorted(places)
+    assert lines.count("  red") == lines.count("  green") == 2
+    assert "/4" not in lines
 
 
 def test_classes_in_another_order(weights, album, capsys):

@@ -5,7 +5,7 @@
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,11 +93,17 @@ def folder_class_names(path: Path) -> list[str]:
     return names
 
 
-def read_class_folder(path: Path, num_classes: int | None = None, classes: Sequence[str] | None = None) -> ClassFolder:
+def read_class_folder(
+    path: Path,
+    num_classes: int | None = None,
+    classes: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ClassFolder:
     """The images, sorted by class and path; files that aren't hidden and whose names end as those of JPEG and PNG files.
 
     `classes` are those of the training images, where these are others: then a class may be missing here, but none may be
-    added. Raises UserError, also if there are no images or more than `num_classes` classes.
+    added. `progress` is told how many of how many classes have been read. Raises UserError, also if there are no images or
+    more than `num_classes` classes.
     """
     names = folder_class_names(path)
     unknown = sorted(set(names) - set(classes)) if classes else []
@@ -117,6 +123,8 @@ def read_class_folder(path: Path, num_classes: int | None = None, classes: Seque
             left_out.add("folders that hold no image", folder)
     labels, found = [], []
     for label, name in enumerate(classes):
+        if progress is not None:
+            progress(label, len(classes))
         images = list(_images(path, name, left_out))
         found += images
         labels += [label] * len(images)
