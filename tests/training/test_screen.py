@@ -45,7 +45,7 @@ def test_lines_come_by_time(monkeypatch, seconds, lines):
     told = []
     for step in range(1, 101):
         clock.now += seconds
-        run.step(8)
+        run.step(8, 0)
         told += [step] * run.due(step, 100)
     assert len(told) == lines
     assert told[-1] == 100
@@ -55,7 +55,7 @@ def test_lines_by_steps(monkeypatch):
     clock, run, told = Clock(monkeypatch), Pace(30), []
     for step in range(1, 101):
         clock.now += 1000
-        run.step(8)
+        run.step(8, 0)
         told += [step] * run.due(step, 100)
     assert told == [30, 60, 90, 100]
 
@@ -64,11 +64,11 @@ def test_speeds_and_what_is_left(monkeypatch):
     clock, run = Clock(monkeypatch), Pace(None)
     for _ in range(20):
         clock.now += 2
-        run.step(10)
+        run.step(10, 0)
     assert run.mean == run.now == run.of_epoch == 5
     for _ in range(20):
         clock.now += 1
-        run.step(10)
+        run.step(10, 0)
     assert run.now == 10
     assert run.mean == pytest.approx(400 / 60)
     run.validation = 7.0
@@ -77,9 +77,20 @@ def test_speeds_and_what_is_left(monkeypatch):
     run.start_epoch()
     assert run.of_epoch is None
     clock.now += 1
-    run.step(10)
+    run.step(10, 0)
     assert (run.now, run.of_epoch) == (10, 10)
     assert run.mean == pytest.approx(410 / 61)
+
+
+def test_a_validation_is_counted_before_there_was_one(monkeypatch):
+    """It takes as long as training's forward pass does for as many images, on all ranks together."""
+    clock, run = Clock(monkeypatch), Pace(None, validated=50)
+    for _ in range(3):
+        clock.now += 2
+        run.step(10, 0.5)
+    assert run.left(0, 1) == pytest.approx(50 * 0.5 / 10)
+    run.validation = 0.1
+    assert run.left(0, 2) == pytest.approx(0.2)
 
 
 def test_numbers_of_things():
@@ -142,7 +153,7 @@ def test_the_view_shows_what_it_was_told():
         "2 ranks: 4.0 to 12.0 s of work, rank 1 the most",
         "checkpoint after step 17",
     )
-    view.validating(5, 60)
+    view.between_steps("validating", 5, 60)
     assert terminal.shows("validating 5 of 60")
     view.close()
     view.close()  # as often as one likes
@@ -153,7 +164,7 @@ def test_the_view_shows_what_it_was_told():
 def test_a_run_that_begins_with_its_validation():
     """As one does that was stopped in it."""
     terminal = Terminal(80)
-    terminal.live.validating(5, 60)
+    terminal.live.between_steps("validating", 5, 60)
     assert terminal.shows("validating 5 of 60")
     terminal.live.close()
 
