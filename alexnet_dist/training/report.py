@@ -226,13 +226,12 @@ class Validation:
     best: bool
 
     def told(self, width: int) -> str:
-        """For people, in a line of so many characters: with the counts of images where there is room for them."""
+        """For people, in a line of so many characters: in fewer words, without the seconds, where it else is longer."""
         means, counts = self.result.means(), self.result.sums
         top5 = f"top-5 {means['top5']:.2%}  " if "top5" in means else ""
-        end = f"{top5}loss {means['loss']:.4f}  {duration(self.seconds)}{'  (best so far)' if self.best else ''}"
-        top1 = f"validation top-1 {means['top1']:.2%}"
-        counted = f"{top1} ({counts.top1:.0f} of {counts.images:.0f})  {end}"
-        return counted if len(counted) <= width else f"{top1}  {end}"
+        result = f"top-1 {means['top1']:.2%} ({counts.top1:.0f} of {counts.images:.0f})  {top5}loss {means['loss']:.4f}"
+        line = f"validation {result}  {duration(self.seconds)}{'  (best so far)' if self.best else ''}"
+        return line if len(line) <= width else f"val {result}{'  best' if self.best else ''}"
 
 
 def open_report(inputs: "Inputs", said: Sequence[str]) -> Report:

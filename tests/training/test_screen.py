@@ -8,14 +8,18 @@ import select
 import struct
 import termios
 import time
+from dataclasses import replace
 
 import pyte
 import pytest
 
 from alexnet_dist.support.plural import plural, share
 from alexnet_dist.training import live, pace
+from alexnet_dist.training.evaluation import Evaluation
 from alexnet_dist.training.live import LiveScreen
 from alexnet_dist.training.pace import Pace
+from alexnet_dist.training.progress import Sums
+from alexnet_dist.training.report import Validation
 from alexnet_dist.training.screen import PROGRESS, WIDTH, Place, Screen, Speed, Status
 
 SMALL = Status(Place(3, 9, 12, 39), {"loss": 2.30312, "top1": 0.1234}, 0.01, Speed(75.64, 74.2, 7620))
@@ -28,6 +32,20 @@ def test_lines_of_progress_fit_a_terminal():
     assert str(SMALL) == "epoch 3/9 step 12/39  loss 2.303  top-1 12.3%  lr 0.01  75.6 images/s  ETA 2h07m"
     assert str(LARGE) == "epoch 12/90 step 10000/10009  loss 6.900  top-1 12.3%  1234 images/s  ETA 12h07m"
     assert max(len(str(SMALL)), len(str(LARGE))) <= WIDTH
+
+
+def test_results_of_an_epoch_fit_a_terminal_with_their_counts():
+    few = Validation(Evaluation(Sums(89.5, 175, 178, 179), (), classes=10), seconds=3, best=False)
+    start = "epoch 10/10  "
+    words = "validation top-1 97.77% (175 of 179)  top-5 99.44%  loss 0.5000  3s"
+    assert few.told(WIDTH - len(start)) == words
+    assert len(start + words) == WIDTH
+    best = replace(few, best=True)
+    assert best.told(WIDTH - len(start)) == "val top-1 97.77% (175 of 179)  top-5 99.44%  loss 0.5000  best"
+    imagenet = Validation(Evaluation(Sums(95000, 28261, 39533, 50000), (), classes=1000), seconds=125, best=True)
+    words = imagenet.told(WIDTH - len(start))
+    assert words == "val top-1 56.52% (28261 of 50000)  top-5 79.07%  loss 1.9000  best"
+    assert len(start + words) <= WIDTH
 
 
 class Clock:
