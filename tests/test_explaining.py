@@ -8,12 +8,13 @@ import sys
 import detector
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 from terminal import run_on_terminal, seen
 
 import alexnet_dist
 from alexnet_dist import inference
 from alexnet_dist.errors import UserError
+from alexnet_dist.pictures import sheet
 from alexnet_dist.pictures.heat import colours, overlaid
 from alexnet_dist.pictures.sheet import LARGE, MARGIN, MOST, SMALL
 
@@ -159,6 +160,36 @@ def test_a_bar_on_the_terminal_of_the_results(weights, album):
     assert places == sorted(places)
     assert lines.count("  red") == lines.count("  green") == 2
     assert "/4" not in lines
+
+
+@pytest.fixture
+def drawn():
+    """A function that draws words below a picture; fonts are looked for anew."""
+    sheet._letters.cache_clear()
+    yield lambda words: sheet.sheet([sheet.Entry(*(2 * [Image.new("RGB", (9, 9))]), "title", words)]).tobytes()
+    sheet._letters.cache_clear()
+
+
+def test_letters_outside_of_ascii_are_drawn(drawn):
+    assert drawn("caf\u00e9") != drawn("caf\ue000"), "a box, or a question mark"
+
+
+def test_without_a_font_of_the_system_accents_are_left_out(drawn, monkeypatch):
+    monkeypatch.setattr(sheet, "FONTS", ("none.ttf",))
+    assert drawn("Caf\u00e9 cafe\u0301 na\u00efve \u2460 \u65e5\u672c") == drawn("Cafe cafe naive 1 ??")
+    assert drawn("caf\u00e9") != drawn("caf")
+
+
+def test_the_first_font_that_is_installed_is_taken(drawn, monkeypatch):
+    font = ImageFont.load_default(40)
+
+    def truetype(name, size):
+        if name == sheet.FONTS[0]:
+            raise OSError("cannot open resource")
+        return font
+
+    monkeypatch.setattr(ImageFont, "truetype", truetype)
+    assert sheet._letters() == (font, str)
 
 
 def test_classes_in_another_order(weights, album, capsys):
