@@ -67,7 +67,7 @@ def pack(source: Path, output: Path, shard_megabytes: int = 256, force: bool = F
                 index.add(label, name, shard=len(shards) - 1, offset=offset, size=len(content))
                 if tar.offset >= shard_megabytes * MEGABYTE:
                     break
-        print(f"{output / shards[-1]}: {len(index)} of {len(images)} images", flush=True)
+        print(f"{output / shards[-1]}: {len(index)} of {plural(len(images), 'image')}", flush=True)
     if names:
         with replacing(output / "classes.txt") as temporary:
             temporary.write_bytes(b"".join(os.fsencode(name) + b"\n" for name in names))

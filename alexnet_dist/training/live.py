@@ -152,8 +152,11 @@ class LiveScreen(Screen):
         if len(work) < 2:
             return ""
         slowest = max(work, key=lambda rank: work[rank])
-        least = min(work.values())
-        return f"{plural(len(work), 'rank')}: {least:.1f} to {work[slowest]:.1f} s of work, rank {slowest} the most"
+        least, most = f"{min(work.values()):.1f}", f"{work[slowest]:.1f}"
+        ranks = plural(len(work), "rank")
+        if least == most:
+            return f"{ranks}: {most} s of work each"
+        return f"{ranks}: {least} to {most} s of work, rank {slowest} the most"
 
 
 class ConsoleHandler(logging.Handler):

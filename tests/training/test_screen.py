@@ -179,6 +179,15 @@ def test_the_view_shows_what_it_was_told():
     assert not terminal.screen.cursor.hidden
 
 
+def test_ranks_that_the_view_can_not_tell_apart():
+    terminal = Terminal(80)
+    for rank, work in enumerate((1.0, 1.001)):
+        terminal.live.row("ranks", {"epoch": 2, "rank": rank, **dict.fromkeys(SECONDS, work)})
+    terminal.live.step(SMALL)
+    assert terminal.shows("2 ranks: 4.0 s of work each")
+    terminal.live.close()
+
+
 def test_a_run_that_begins_with_its_validation():
     """As one does that was stopped in it."""
     terminal = Terminal(80)
