@@ -9,6 +9,7 @@ from alexnet_dist.data.class_names import match_classes, read_class_names
 from alexnet_dist.model.architecture import parameter_map
 from alexnet_dist.runs.folder import weights_in
 from alexnet_dist.support.files import check_writable
+from alexnet_dist.support.plural import plural
 from alexnet_dist.weights.formats import FORMATS, format_of
 
 EXAMPLES = """\
@@ -44,7 +45,8 @@ def body(args: argparse.Namespace) -> int:
     writer.write(args.output, replace(header, training=None), flat)
     named = "with" if header.class_names and not writer.weights_alone else "without"
     print(
-        f"{args.output}: AlexNet of {parameter_map(header.network).size:,} parameters, {classes} classes {named} names"
+        f"{args.output}: AlexNet of {parameter_map(header.network).size:,} parameters, "
+        f"{plural(classes, 'class', 'classes')} {named} names"
     )
     of_images = f"image size {header.network.image_size}, {header.network.interpolation} interpolation"
     if reader.weights_alone:

@@ -132,18 +132,26 @@ def classify(net: Predictor, paths: list[str], args: argparse.Namespace) -> int:
     names, order = match_classes(trained, wanted, net.network.num_classes, args.load)
     if args.explain:
         check_writable(args.explain)
-    parts = Readable(net, paths, args.ten_crop, shown=not sys.stdout.isatty())  # or a bar would stand among the results
+    parts = Readable(net, paths, args.ten_crop)
+    held: list[str] = []  # with --explain, until that is written: who reads the results may leave before their end
     to_explain: list[Told] = []
     for part in parts:
         logits = net.logits(part, ten_crop=args.ten_crop)
+        results = []
         for index, row in zip(part.indices, softmax(logits if order is None else logits[:, order]), strict=True):
-            show(paths[index], row, names, args)
+            results.append(shown(paths[index], row, names, args))
             if args.explain and len(to_explain) < MOST:
                 best = most_probable(row, 1)[0]
                 label = best if order is None else order[best]
                 to_explain.append(Told(paths[index], label, f"{names[best]}  {row[best]:.1%}"))
+        if args.explain:
+            held += results
+        else:
+            print("\n".join(results))
     if args.explain:
-        explain(net, to_explain, len(parts.read), args)
+        what = explain(net, to_explain, len(parts.read), args)
+        print("\n".join(held))
+        print(what, file=sys.stderr if args.json else sys.stdout)  # with --json, stdout is for programs
     return parts.code
 
 
@@ -155,8 +163,8 @@ class Told(NamedTuple):
     text: str
 
 
-def explain(net: Predictor, told: list[Told], count: int, args: argparse.Namespace) -> None:
-    """Draws where the network has looked, in the first of `count` images. Raises UserError for none."""
+def explain(net: Predictor, told: list[Told], count: int, args: argparse.Namespace) -> str:
+    """Draws where the network has looked, in the first of `count` images; says so. Raises UserError for none."""
     if not told:
         raise UserError(f"no image could be read, so {args.explain} is not written")
     by, edge = args.explain_by or next(iter(EXPLAINERS)), side(len(told))
@@ -173,9 +181,7 @@ def explain(net: Predictor, told: list[Told], count: int, args: argparse.Namespa
     with replacing(args.explain) as temporary:
         sheet(entries).save(temporary, "PNG")
     which = plural(count, "image") if count == len(told) else f"the first {len(told)} of {count} images"
-    # With --json, what is printed to stdout is for programs.
-    where = sys.stderr if args.json else sys.stdout
-    print(f"{args.explain}: where the network has looked ({by}) in {which}", file=where)
+    return f"{args.explain}: where the network has looked ({by}) in {which}"
 
 
 def write_features(net: Predictor, paths: list[str], args: argparse.Namespace) -> int:
@@ -196,15 +202,15 @@ def write_features(net: Predictor, paths: list[str], args: argparse.Namespace) -
 
 class Readable:
     """The batches of images that can be read; says of each other image, on stderr, what is wrong with it, and shows how far
-    it has come, if `shown`."""
+    it has come."""
 
-    def __init__(self, net: Predictor, paths: list[str], ten_crop: bool = False, shown: bool = True) -> None:
-        self._net, self._paths, self._ten_crop, self._shown = net, paths, ten_crop, shown
+    def __init__(self, net: Predictor, paths: list[str], ten_crop: bool = False) -> None:
+        self._net, self._paths, self._ten_crop = net, paths, ten_crop
         self.read: list[str] = []  # the paths of the images so far
 
     def __iter__(self) -> Iterator[Decoded]:
         seen, total = 0, len(self._paths)
-        with tracking("images", self._shown) as tracker:
+        with tracking("images") as tracker:
             for part in self._net.decode(self._paths, ten_crop=self._ten_crop):
                 for index, problem in part.problems.items():
                     print(f"alexnet-inference: {printable(self._paths[index])}: {problem}", file=sys.stderr)
@@ -225,16 +231,13 @@ def printable(path: str) -> str:
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
-def show(path: str, probabilities: np.ndarray, names: list[str], args: argparse.Namespace) -> None:
-    """Prints one image's most probable classes, as text or as a JSON object."""
+def shown(path: str, probabilities: np.ndarray, names: list[str], args: argparse.Namespace) -> str:
+    """One image's most probable classes, as text or as a JSON object."""
     best = most_probable(probabilities, args.topk)
     if args.json:
         classes = [{"class_id": i, "class": names[i], "probability": float(probabilities[i])} for i in best]
-        print(dump_json({"image": printable(path), "predictions": classes}))
-        return
-    print(printable(path))
-    for index in best:
-        print(f"  {probabilities[index]:7.2%}  {names[index]}")
+        return dump_json({"image": printable(path), "predictions": classes})
+    return "\n".join([printable(path), *(f"  {probabilities[index]:7.2%}  {names[index]}" for index in best)])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,15 +1,20 @@
 """Where a network looks, from Python and by alexnet-inference --explain: maps in the picture's pixels, and the drawn sheet."""
 
 import json
+import os
+import subprocess
+import sys
 
 import detector
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
+from terminal import run_on_terminal, seen
 
 import alexnet_dist
 from alexnet_dist import inference
 from alexnet_dist.errors import UserError
+from alexnet_dist.pictures import sheet
 from alexnet_dist.pictures.heat import colours, overlaid
 from alexnet_dist.pictures.sheet import LARGE, MARGIN, MOST, SMALL
 
@@ -129,6 +134,62 @@ def test_a_contact_sheet_of_some_images(weights, album, capsys, monkeypatch):
     width, _ = Image.open(output).size
     assert width == 2 * (2 * SMALL + 4 + MARGIN) + MARGIN
     assert MOST >= 48
+
+
+def test_the_sheet_is_written_though_nobody_reads_the_results(weights, album):
+    """As with `| head -1`."""
+    command = [sys.executable, "-m", "alexnet_dist.inference", "--load", weights, "--input", album / "0.png"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}  # else a few lines are written at the very end
+    done = subprocess.run(
+        [*command, "--explain", album / "out.png"], stdout=writing, stderr=subprocess.PIPE, env=env, timeout=60
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert Image.open(album / "out.png").width == 2 * LARGE + 4 + 2 * MARGIN
+
+
+def test_a_bar_on_the_terminal_of_the_results(weights, album):
+    flags = ["--load", weights, "--input", album, "--topk", 1, "--explain", album / "out.png"]
+    shown, _ = run_on_terminal([sys.executable, "-m", "alexnet_dist.inference", *flags])
+    assert b"images" in shown
+    assert b"/4" in shown
+    lines = "".join(seen(shown))  # paths may be longer than a line
+    places = [lines.index(words) for words in (*(f"{album / name}.png" for name in "0123"), "out.png: where")]
+    assert places == sorted(places)
+    assert lines.count("  red") == lines.count("  green") == 2
+    assert "/4" not in lines
+
+
+@pytest.fixture
+def drawn():
+    """A function that draws words below a picture; fonts are looked for anew."""
+    sheet._letters.cache_clear()
+    yield lambda words: sheet.sheet([sheet.Entry(*(2 * [Image.new("RGB", (9, 9))]), "title", words)]).tobytes()
+    sheet._letters.cache_clear()
+
+
+def test_letters_outside_of_ascii_are_drawn(drawn):
+    assert drawn("caf\u00e9") != drawn("caf\ue000"), "a box, or a question mark"
+
+
+def test_without_a_font_of_the_system_accents_are_left_out(drawn, monkeypatch):
+    monkeypatch.setattr(sheet, "FONTS", ("none.ttf",))
+    assert drawn("Caf\u00e9 cafe\u0301 na\u00efve \u2460 \u65e5\u672c") == drawn("Cafe cafe naive 1 ??")
+    assert drawn("caf\u00e9") != drawn("caf")
+
+
+def test_the_first_font_that_is_installed_is_taken(drawn, monkeypatch):
+    font = ImageFont.load_default(40)
+
+    def truetype(name, size):
+        if name == sheet.FONTS[0]:
+            raise OSError("cannot open resource")
+        return font
+
+    monkeypatch.setattr(ImageFont, "truetype", truetype)
+    assert sheet._letters() == (font, str)
 
 
 def test_classes_in_another_order(weights, album, capsys):

@@ -50,7 +50,7 @@ RULES = {
     "support.pairwise": {"numpy"},
     "support.threads": {"numpy", "threadpoolctl", "support.workspace"},
     "kernels": {"numpy", "kernels", "support.workspace", "support.labels"},
-    "data": {"numpy", "PIL", "data", "errors", "support.randomness", "support.labels"},
+    "data": {"numpy", "PIL", "data", "errors", "support.randomness", "support.labels", "support.plural"},
     "data.shards": {"numpy", "data", "errors", "support.files"},
     "model": {"numpy", "model", "kernels", "support"},
     "comm": {"numpy", "mpi4py", "comm", "errors", "support", "model.parameters"},

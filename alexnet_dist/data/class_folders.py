@@ -5,7 +5,7 @@
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,10 +15,18 @@ from alexnet_dist.data.decode import IMAGE_SUFFIXES
 from alexnet_dist.data.shards import is_shard_folder
 from alexnet_dist.data.table import FileTable
 from alexnet_dist.errors import UserError
+from alexnet_dist.support.plural import plural
 
 TRAIN_NAMES, VAL_NAMES = ("train", "training"), ("val", "valid", "validation")
 SET_NAMES = (*TRAIN_NAMES, *VAL_NAMES, "test", "testing")  # of folders that hold classes, not images of one class
 SHOWN = 3  # examples of what was left out
+# What is left out, by its kind: what one of them is called, and several.
+STRAY = ("image beside the class folders, in none of them", "images beside the class folders, in none of them")
+EMPTY = ("folder that holds no image", "folders that hold no image")
+HIDDEN = ("hidden file or folder", "hidden files and folders")
+LINKED = ("link to a folder, inside a class", "links to folders, inside a class")
+_SUFFIXES = ", ".join(IMAGE_SUFFIXES)
+UNNAMED = (f"file not named as an image ({_SUFFIXES})", f"files not named as images ({_SUFFIXES})")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +49,11 @@ class LeftOut:
     """What isn't taken for an image, counted by its kind, with the first examples."""
 
     def __init__(self) -> None:
-        self._found: dict[str, list[str]] = {}
-        self._counts: dict[str, int] = {}
+        self._found: dict[tuple[str, str], list[str]] = {}
+        self._counts: dict[tuple[str, str], int] = {}
 
-    def add(self, kind: str, path: str) -> None:
-        """One more of a kind, which is a phrase for several of them."""
+    def add(self, kind: tuple[str, str], path: str) -> None:
+        """One more of a kind."""
         self._counts[kind] = self._counts.get(kind, 0) + 1
         examples = self._found.setdefault(kind, [])
         if len(examples) < SHOWN:
@@ -54,7 +62,7 @@ class LeftOut:
     def lines(self) -> list[str]:
         """For people: one line a kind."""
         return [
-            f"left out: {self._counts[kind]} {kind}: {', '.join(examples)}{', ...' * (self._counts[kind] > SHOWN)}"
+            f"left out: {plural(self._counts[kind], *kind)}: {', '.join(examples)}{', ...' * (self._counts[kind] > SHOWN)}"
             for kind, examples in self._found.items()
         ]
 
@@ -93,11 +101,17 @@ def folder_class_names(path: Path) -> list[str]:
     return names
 
 
-def read_class_folder(path: Path, num_classes: int | None = None, classes: Sequence[str] | None = None) -> ClassFolder:
+def read_class_folder(
+    path: Path,
+    num_classes: int | None = None,
+    classes: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ClassFolder:
     """The images, sorted by class and path; files that aren't hidden and whose names end as those of JPEG and PNG files.
 
     `classes` are those of the training images, where these are others: then a class may be missing here, but none may be
-    added. Raises UserError, also if there are no images or more than `num_classes` classes.
+    added. `progress` is told how many of how many classes have been read. Raises UserError, also if there are no images or
+    more than `num_classes` classes.
     """
     names = folder_class_names(path)
     unknown = sorted(set(names) - set(classes)) if classes else []
@@ -111,12 +125,14 @@ def read_class_folder(path: Path, num_classes: int | None = None, classes: Seque
     left_out = LeftOut()
     for entry in sorted(os.listdir(path)):
         if (path / entry).is_file() and _is_image(entry):
-            left_out.add("images beside the class folders, in none of them", entry)
+            left_out.add(STRAY, entry)
     for folder in _folders(path):
         if folder not in names:
-            left_out.add("folders that hold no image", folder)
+            left_out.add(EMPTY, folder)
     labels, found = [], []
     for label, name in enumerate(classes):
+        if progress is not None:
+            progress(label, len(classes))
         images = list(_images(path, name, left_out))
         found += images
         labels += [label] * len(images)
@@ -138,15 +154,15 @@ def _images(path: Path, name: str, left_out: LeftOut) -> Iterator[bytes]:
         below = os.path.relpath(folder, path)
         for inner in sorted(folders):
             if inner.startswith("."):  # macOS puts ._x.jpg beside x.jpg
-                left_out.add("hidden files and folders", os.path.join(below, inner))
+                left_out.add(HIDDEN, os.path.join(below, inner))
             elif os.path.islink(os.path.join(folder, inner)):
-                left_out.add("links to folders, inside a class", os.path.join(below, inner))
+                left_out.add(LINKED, os.path.join(below, inner))
         folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
         for file in sorted(files):
             if file.startswith("."):
-                left_out.add("hidden files and folders", os.path.join(below, file))
+                left_out.add(HIDDEN, os.path.join(below, file))
             elif not _is_image(file):
-                left_out.add(f"files not named as images ({', '.join(IMAGE_SUFFIXES)})", os.path.join(below, file))
+                left_out.add(UNNAMED, os.path.join(below, file))
             else:
                 yield os.fsencode(os.path.join(below, file))
 

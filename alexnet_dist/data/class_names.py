@@ -6,6 +6,7 @@ from pathlib import Path
 from alexnet_dist.data.class_folders import folder_class_names, is_class_folder, split_folders
 from alexnet_dist.data.text import BYTE_ORDER_MARK, read_bytes
 from alexnet_dist.errors import UserError
+from alexnet_dist.support.plural import plural
 
 SHOWN = 3  # names of a difference that a message shows
 
@@ -117,8 +118,8 @@ def match_classes(
     for names in (trained, wanted):
         if names is not None and (names is trained or trained is None) and len(names) != classes:
             raise UserError(
-                f"there are {len(names)} class names for the {classes} classes of {file}; give the list or the names that "
-                "belong to it (--ignore-class-names leaves a list's classes.txt aside)"
+                f"{plural(len(names), 'class name')} for the {plural(classes, 'class', 'classes')} of {file}: give the "
+                "list or the names that belong to it (--ignore-class-names leaves a list's classes.txt aside)"
             )
     order = class_order(trained, wanted, file)
     return list(wanted or trained or map(str, range(classes))), order

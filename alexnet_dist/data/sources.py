@@ -14,6 +14,7 @@ from alexnet_dist.data.shards import Shards, is_shard_folder, read_shards
 from alexnet_dist.data.source import ImageSource, hold_out
 from alexnet_dist.data.table import ImageTable
 from alexnet_dist.errors import UserError
+from alexnet_dist.support.plural import plural
 
 LIST, VAL_LIST = "images.list", "val.list"  # what lists are called where nobody names them
 VAL_FRACTION = 0.1  # of the images, where none are for validation
@@ -102,8 +103,9 @@ def _by_name(images: ImageTable, classes: Sequence[str] | None, owner: Path) -> 
         return images
     if images.labels.max() >= len(ids):
         raise UserError(
-            f"{images.source} has the class id {images.labels.max()}, but its classes.txt names {len(ids)} classes; correct "
-            "one of them, or say --ignore-class-names to leave classes.txt aside"
+            f"{images.source} has the class id {images.labels.max()}, but its classes.txt names "
+            f"{plural(len(ids), 'class', 'classes')}; correct one of them, or say "
+            "--ignore-class-names to leave classes.txt aside"
         )
     return replace(images, labels=np.array(ids, np.int32)[images.labels], known_fingerprint="")
 
@@ -119,7 +121,9 @@ def read_sources(paths: SourcePaths, seed: int) -> Sources[ImageTable]:
     beside = class_names_beside(data)
     names = read_class_names(names_file) if names_file else beside
     if names_file and num_classes is not None and len(names or []) != num_classes:
-        raise UserError(f"{names_file} names {len(names or [])} classes, but --num-classes is {num_classes}")
+        raise UserError(
+            f"{names_file} names {plural(len(names or []), 'class', 'classes')}, but --num-classes is {num_classes}"
+        )
     limit = num_classes if num_classes is not None else len(names) if names else None
     train = open_images(data, limit)
     opened = [train]

@@ -1,7 +1,10 @@
 """A contact sheet: pictures beside what was made of them, each with two lines of text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from unicodedata import normalize
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -13,7 +16,16 @@ LARGE, SMALL = (
 COLUMNS = 3  # of a sheet of several entries
 MARGIN = 16
 TEXT = 15  # pixels of the letters
+FONTS = (
+    "DejaVuSans.ttf",
+    "LiberationSans-Regular.ttf",
+    "NotoSans-Regular.ttf",
+    "Arial.ttf",
+)  # the first that is installed
 PAPER, INK, FAINT = "white", "#1a1a1a", "#5c5c5c"
+
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
@@ -50,14 +62,30 @@ def _draw(paper: Image.Image, entry: Entry, corner: tuple[int, int], edge: int) 
     left, top = corner
     paper.paste(entry.picture, corner)
     paper.paste(entry.beside, (left + entry.picture.width + 4, top))
-    draw, font = ImageDraw.Draw(paper), ImageFont.load_default(TEXT)
+    draw, (font, spelled) = ImageDraw.Draw(paper), _letters()
     below = top + entry.picture.height + TEXT // 3
     for line, colour, tail in ((entry.text, INK, False), (entry.title, FAINT, True)):
-        draw.text((left, below), _fitting(line, font, 2 * edge + 4, tail), colour, font)
+        draw.text((left, below), _fitting(spelled(line), font, 2 * edge + 4, tail), colour, font)
         below += round(1.3 * TEXT)
 
 
-def _fitting(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, tail: bool) -> str:
+@cache
+def _letters() -> tuple[Font, Callable[[str], str]]:
+    """A font, and how a line is spelled in it: Pillow's own has boxes for letters outside of ASCII."""
+    for name in FONTS:
+        with suppress(OSError):
+            return ImageFont.truetype(name, TEXT), str
+    return ImageFont.load_default(TEXT), _in_ascii
+
+
+def _in_ascii(line: str) -> str:
+    """The line without accents, and with a question mark for each letter that isn't one of ASCII's then."""
+    return "".join(
+        normalize("NFKD", letter).encode("ascii", "ignore").decode() or "?" for letter in normalize("NFC", line)
+    )
+
+
+def _fitting(line: str, font: Font, width: int, tail: bool) -> str:
     """The line, or as much of it as is no wider than so many pixels: its end if `tail`, else its beginning."""
     if font.getlength(line) <= width:
         return line

@@ -9,6 +9,7 @@ from alexnet_dist.errors import UserError
 from alexnet_dist.preparation.known_names import DIGITS
 from alexnet_dist.preparation.lists import Lists, split, write_png
 from alexnet_dist.support.files import write_text
+from alexnet_dist.support.tracking import track
 
 ATTRIBUTION = """\
 These images are the handwritten digits that scikit-learn ships (sklearn.datasets.load_digits), which are the test part of:
@@ -39,7 +40,7 @@ def prepare_digits(output: Path, size: int = 224, seed: int = 0, force: bool = F
     lists = Lists(output, {"images.list": train, "val.list": val, "test.list": test}, DIGITS)
     lists.check(force)
     write_text(folder / "ATTRIBUTION.txt", ATTRIBUTION)
-    for pixels, (_, path) in zip(digits.images, entries, strict=True):
+    for pixels, (_, path) in zip(digits.images, track(entries, "images"), strict=True):
         image = Image.fromarray(np.rint(pixels * (255 / 16)).astype(np.uint8))
         write_png(path, image.resize((size, size), Image.Resampling.BICUBIC))
     lists.write()

@@ -5,6 +5,7 @@ from pathlib import Path
 from alexnet_dist.data.class_folders import ClassFolder, folder_class_names, read_class_folder, split_folders
 from alexnet_dist.errors import UserError
 from alexnet_dist.preparation.lists import Entry, Lists, split
+from alexnet_dist.support.tracking import tracking
 
 VAL_FRACTION = 0.1
 
@@ -29,11 +30,13 @@ def prepare_folder(
     if val_dir is None and val_fraction is None:
         source, val_dir = split_folders(source) or (source, None)
     classes = folder_class_names(source)
-    folders = [read_class_folder(source)]
+    with tracking("folders of classes") as tracker:
+        folders = [read_class_folder(source, progress=tracker)]
+        if val_dir is not None:
+            folders.append(read_class_folder(val_dir, classes=classes, progress=tracker))
     if val_dir is None:
         train, val = split(_entries(folders[0]), (val_fraction or VAL_FRACTION,), seed)
     else:
-        folders.append(read_class_folder(val_dir, classes=classes))
         train, val = map(_entries, folders)
     lists = Lists(output, {"images.list": train, "val.list": val}, classes)
     lists.check(force)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from alexnet_dist.errors import UserError
 from alexnet_dist.preparation.lists import Entry, Lists, write_png
+from alexnet_dist.support.plural import plural
 from alexnet_dist.support.tracking import track
 
 # As MNIST, Fashion-MNIST and KMNIST name them, each with or without .gz
@@ -42,7 +43,7 @@ class LabelledImages:
         labels = read_idx(labels_file, "labels", ("their number",))
         if len(images) != len(labels):
             raise UserError(
-                f"{images_file} has {len(images)} images, but {labels_file} {len(labels)} labels: "
+                f"{images_file} has {plural(len(images), 'image')}, but {labels_file} {plural(len(labels), 'label')}: "
                 "they don't belong together"
             )
         if images.size == 0:

@@ -27,6 +27,7 @@ from alexnet_dist.preparation.imagenet_archives import DEVKIT, TRAIN, VAL, archi
 from alexnet_dist.preparation.imagenet_sources import ImageNet, Original, Part, kaggle_tree, torchvision_tree
 from alexnet_dist.preparation.lists import Entry, Lists, put
 from alexnet_dist.support.files import write_text, writing
+from alexnet_dist.support.plural import plural
 from alexnet_dist.support.tracking import track
 
 JPEG_QUALITY = 95
@@ -131,7 +132,7 @@ def do_part(number: int, part: Part, output: Path, size: int | None) -> Result:
             notes.append(f"{original.where} {error}: left out")
     found = len(entries) + len(notes)
     if part.expected is not None and found != part.expected:
-        notes.append(f"{part.name} holds {found} images; {part.expected} were expected")
+        notes.append(f"{part.name} holds {plural(found, 'image')}; {part.expected} were expected")
     return Result(number, sorted(entries, key=lambda entry: entry[1]), notes)
 
 

@@ -24,7 +24,7 @@ from alexnet_dist.data.table import ImageTable
 from alexnet_dist.errors import StorageError, UserError
 from alexnet_dist.support.files import replacing, writing
 from alexnet_dist.support.plural import plural
-from alexnet_dist.support.tracking import track
+from alexnet_dist.support.tracking import track, tracking
 
 MEGABYTE = 1_000_000
 READERS = 8  # threads that read images ahead: on a parallel file system, opening a small file takes long
@@ -67,7 +67,7 @@ def pack(source: Path, output: Path, shard_megabytes: int = 256, force: bool = F
                 index.add(label, name, shard=len(shards) - 1, offset=offset, size=len(content))
                 if tar.offset >= shard_megabytes * MEGABYTE:
                     break
-        print(f"{output / shards[-1]}: {len(index)} of {len(images)} images", flush=True)
+        print(f"{output / shards[-1]}: {len(index)} of {plural(len(images), 'image')}", flush=True)
     if names:
         with replacing(output / "classes.txt") as temporary:
             temporary.write_bytes(b"".join(os.fsencode(name) + b"\n" for name in names))
@@ -85,9 +85,7 @@ def unpack(source: Path, output: Path, force: bool = False) -> None:
     if listing.exists() and not force:
         raise UserError(f"{output} already has images.list; choose another --output, or overwrite with --force")
     lines = []
-    contents = _contents(shards)
-    for number in track(range(len(shards)), "images"):
-        content = next(contents)
+    for number, content in enumerate(_contents(shards)):
         path = _path_of(shards, number)
         file = output / path
         with writing(file):
@@ -109,7 +107,7 @@ def write_index(folder: Path) -> None:
     shards, index = shard_files(folder), IndexWriter()
     if not shards:
         raise UserError(f"{folder} holds no tar files")
-    for number, name in enumerate(shards):
+    for number, name in enumerate(track(shards, "shards")):
         for member, label in _labelled_images(folder / name):
             index.add(label, os.fsencode(member.name), shard=number, offset=member.offset_data, size=member.size)
     if not len(index):
@@ -129,9 +127,10 @@ def _make_room(output: Path, force: bool) -> None:
 
 
 def _contents(images: ImageTable) -> Iterator[bytes]:
-    """The bytes of each image, in order."""
-    with ThreadPoolExecutor(READERS) as readers:
+    """The bytes of each image, in order; shows how far that has come."""
+    with tracking("images") as tracker, ThreadPoolExecutor(READERS) as readers:
         for first in range(0, len(images), AHEAD):
+            tracker(first, len(images))
             yield from readers.map(partial(_read, images), range(first, min(first + AHEAD, len(images))))
 
 

@@ -38,7 +38,8 @@ def state(run: RunRecord) -> str:
     """How far the run has come, in words."""
     if any(row.get("event") == "complete" for row in run.events[-1:]):
         return "finished"
-    return f"not finished, {run.steps[-1]['step']:,} steps made" if run.steps else "no step made"
+    steps = run.steps[-1]["step"] if run.steps else 0
+    return f"not finished, {steps:,} {'step' if steps == 1 else 'steps'} made" if steps else "no step made"
 
 
 def configuration(run: RunRecord) -> dict[str, dict[str, str]]:

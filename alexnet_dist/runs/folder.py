@@ -13,6 +13,7 @@ from alexnet_dist.runs import checkpoint
 from alexnet_dist.runs.metrics import PREDICTIONS, TABLES
 from alexnet_dist.runs.rows import copy_rows
 from alexnet_dist.support.files import CAN_NOT, check_writable, reading, replacing, sync_folder, write_text, writing
+from alexnet_dist.support.plural import plural
 
 # Of files.py, of `point_latest`, and of safetensors, which writes under a name of its own first.
 LEFT_BEHIND = (".*.part", ".*.probe", ".latest.*", ".tmp??????")
@@ -78,8 +79,8 @@ class RunFolder:
         if room >= needed:
             return ""
         return (
-            f"{self.path} has room for {room / 1e6:.0f} MB, but {self.keep} checkpoints (--keep), the next one and the best "
-            f"weights need {needed / 1e6:.0f} MB"
+            f"{self.path} has room for {room / 1e6:.0f} MB, but {plural(self.keep, 'checkpoint')} (--keep), the next one and "
+            f"the best weights need {needed / 1e6:.0f} MB"
         )
 
     def begin(self) -> None:

@@ -19,7 +19,9 @@ MAX_EVENTS = 200_000  # events that a rank keeps: the latest ones
 PHASES, EXCHANGE = "phases", "exchange"
 LINES = {PHASES: 0, EXCHANGE: 1}
 WORK_PHASES = ("data", "forward", "backward", "update")  # a rank that is slow in these makes others wait
-SLOW_MARGIN = 0.02  # of the median: a rank whose work exceeds the median by no more than this is not called slow
+# A rank whose work exceeds the median by no more than this is not called slow:
+SLOW_MARGIN = 0.02  # of the median
+SLOW_SECONDS = 0.1  # or so many, which are noise
 
 
 class Recorder(Protocol):
@@ -82,8 +84,10 @@ def slowest(seconds: list[dict[str, float]], hosts: list[str]) -> str:
     work = [sum(by_phase[phase] for phase in WORK_PHASES) for by_phase in seconds]
     rank = max(range(len(work)), key=lambda index: work[index])
     median_work = median(work)
-    if work[rank] <= (1 + SLOW_MARGIN) * median_work:
-        return f"all ranks work equally long: {median_work:.1f} s of work each, within {SLOW_MARGIN:.0%}"
+    margin = max(SLOW_MARGIN * median_work, SLOW_SECONDS)
+    if work[rank] - median_work <= margin:
+        within = f"{SLOW_MARGIN:.0%}" if margin > SLOW_SECONDS else f"{SLOW_SECONDS} s"
+        return f"all ranks work equally long: {median_work:.1f} s of work each, within {within}"
     more = {phase: seconds[rank][phase] - median(by_phase[phase] for by_phase in seconds) for phase in WORK_PHASES}
     phase = max(more, key=lambda name: more[name])
     share = work[rank] / max(median_work, 1e-9) - 1

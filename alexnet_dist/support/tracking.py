@@ -1,5 +1,6 @@
 """How far a command has come: a bar on a terminal, else a line now and then."""
 
+import os
 import sys
 import threading
 import time
@@ -7,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
-from alexnet_dist.support.terminal import STDERR, columns_of, find_terminal
+from alexnet_dist.support.terminal import STDERR, STDOUT, columns_of, find_terminal
 
 INTERVAL = 10.0  # seconds between lines
 SLOW = 2.0  # seconds after which people wonder
@@ -24,7 +25,7 @@ class Tracker(Protocol):
 @contextmanager
 def tracking(what: str, shown: bool = True) -> Iterator[Tracker]:
     """Shows, if `shown`, how many of how many things are done: a bar where stderr is a terminal, also that of mpirun;
-    else a line on stderr now and then."""
+    else a line on stderr now and then. What is printed meanwhile scrolls by above the bar."""
     if not shown:
         yield lambda done, total: None
         return
@@ -37,10 +38,12 @@ def tracking(what: str, shown: bool = True) -> Iterator[Tracker]:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        console = Console(file=terminal, force_terminal=True, width=columns_of(terminal))
+        # With soft_wrap, what is printed is broken by the terminal alone, and is whole where it is copied from there.
+        console = Console(file=terminal, force_terminal=True, width=columns_of(terminal), soft_wrap=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        # Results go to stdout as they are, which may be a file.
-        with Progress(*columns, console=console, transient=True, refresh_per_second=4, redirect_stdout=False) as bar:
+        # Results go to stdout as they are, unless they appear on the same terminal.
+        same = os.isatty(STDOUT) and os.path.sameopenfile(STDOUT, terminal.fileno())
+        with Progress(*columns, console=console, transient=True, refresh_per_second=4, redirect_stdout=same) as bar:
             console.show_cursor(True)  # if the command is killed, nobody brings it back
             task: Any = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -5,8 +5,9 @@ Each rank computes some; the ranks of a node keep all in memory that they share.
 
 import json
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -86,8 +87,15 @@ def keep_features(run: "Run", workers: int, patience: Patience) -> Kept | None:
     ACTIVITY.begin("features of frozen layers")
     try:
         of_train, of_val = (
-            _compute(net, images, rows, node, _blocks(run, images, workers, patience))
-            for images, rows in zip(lists, values, strict=True)
+            _compute(
+                net,
+                images,
+                rows,
+                node,
+                _blocks(run, images, workers, patience),
+                progress=partial(run.report.between_steps, f"features of {kind} images:"),
+            )
+            for kind, images, rows in zip(("training", "validation"), lists, values, strict=True)
         )
     except Interrupted:
         node.close()
@@ -122,15 +130,23 @@ def _blocks(run: "Run", images: ImageSource, workers: int, patience: Patience) -
 
 
 def _compute(
-    net: AlexNet, images: ImageSource, values: NDArray[np.float32], node: "Node", mine: Generator[Block, None, None]
+    net: AlexNet,
+    images: ImageSource,
+    values: NDArray[np.float32],
+    node: "Node",
+    mine: Generator[Block, None, None],
+    *,
+    progress: Callable[[int, int], None],
 ) -> FrozenFeatures:
-    """Collective: fills `values` with the features of all images of a list, of which the blocks of this rank are `mine`."""
+    """Collective: fills `values` with the features of all images of a list, of which the blocks of this rank are `mine`;
+    `progress` is told of how many of how many images all ranks have computed them."""
     problems = []
-    for places, batch in mine:
+    for number, (places, batch) in enumerate(mine, 1):
         values[places] = net.forward_frozen(batch.images)
         broken = places[batch.labels == NO_LABEL].tolist()
         values[broken] = 0
         texts = [message.removeprefix(f"{images.where(i)} ") for i, message in zip(broken, batch.broken, strict=True)]
         problems += [json.dumps(one) for one in zip(broken, texts, strict=True)]
+        progress(min(number * net.batch * node.world.size, len(images)), len(images))
     node.sum_(values)
     return FrozenFeatures(values, dict(json.loads(text) for text in node.world.all_texts(problems)))

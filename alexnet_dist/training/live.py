@@ -51,7 +51,7 @@ class LiveScreen(Screen):
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._draw, name="live view", daemon=True)
         self._status: Status | None = None
-        self._validated: tuple[int, int] | None = None
+        self._between: tuple[str, int, int] | None = None
         self._best = ""
         self._ranks: dict[int, dict[str, Any]] = {}  # their rows of the latest epoch
         self._events: deque[str] = deque(maxlen=EVENTS)
@@ -60,12 +60,12 @@ class LiveScreen(Screen):
 
     def step(self, status: Status) -> None:
         """Shows it with the next refresh."""
-        self._status, self._validated = status, None
+        self._status, self._between = status, None
         self._start()
 
-    def validating(self, done: int, images: int) -> None:
+    def between_steps(self, what: str, done: int, images: int) -> None:
         """Shows it with the next refresh, until the next step."""
-        self._validated = (done, images)
+        self._between = (what, done, images)
         self._start()
 
     def row(self, table: str, row: dict[str, Any]) -> None:
@@ -126,7 +126,7 @@ class LiveScreen(Screen):
         from rich.text import Text
 
         self._console.width = columns_of(self._terminal)
-        status, validated = self._status, self._validated
+        status, between = self._status, self._between
         where, what, done, total, lines = "", "", 0, 1, []
         if status is not None:
             place, means, speed = status.place, status.means, status.speed
@@ -137,8 +137,8 @@ class LiveScreen(Screen):
                 f"{speed.now:.1f} images/s now, {speed.mean:.1f} on average  ETA {duration(speed.left)}",
             ]
             what, done, total = "step", place.step, place.steps
-        if validated is not None:
-            what, (done, total) = "validating", validated
+        if between is not None:
+            what, done, total = between
         bar = Table.grid()  # for the line break after it
         bar.add_row(ProgressBar(total=total, completed=done, width=min(60, self._console.width)))
         notes = [note for note in (self._best, self._balance(), *self._events) if note]
@@ -152,8 +152,11 @@ class LiveScreen(Screen):
         if len(work) < 2:
             return ""
         slowest = max(work, key=lambda rank: work[rank])
-        least = min(work.values())
-        return f"{plural(len(work), 'rank')}: {least:.1f} to {work[slowest]:.1f} s of work, rank {slowest} the most"
+        least, most = f"{min(work.values()):.1f}", f"{work[slowest]:.1f}"
+        ranks = plural(len(work), "rank")
+        if least == most:
+            return f"{ranks}: {most} s of work each"
+        return f"{ranks}: {least} to {most} s of work, rank {slowest} the most"
 
 
 class ConsoleHandler(logging.Handler):

@@ -8,12 +8,13 @@ NOW = 10.0  # seconds over which the speed of the moment is taken, at least; a s
 
 
 class Pace:
-    """Counts images and seconds of steps; `every` is --print-freq."""
+    """Counts images and seconds of steps; `every` is --print-freq, and a validation is of `validated` images."""
 
-    def __init__(self, every: int | None) -> None:
-        self._every = every
+    def __init__(self, every: int | None, validated: int = 0) -> None:
+        self._every, self._validated = every, validated
         self.seconds = self.images = 0.0  # of all steps so far
-        self.validation = 0.0  # seconds of the latest
+        self._forward = 0.0  # seconds of these that validation takes for as many images, too
+        self.validation: float | None = None  # seconds of the latest
         self.start_epoch()
 
     def start_epoch(self) -> None:
@@ -23,13 +24,14 @@ class Pace:
         self._steps = 0
         self._recent: list[tuple[float, float]] = [(self._mark, 0.0)]  # when, and how many images of the epoch by then
 
-    def step(self, images: float) -> float:
-        """Counts a step that has just ended; returns the seconds that it took."""
+    def step(self, images: float, forward: float) -> float:
+        """Counts a step that has just ended, of which decoding and forward were so many seconds; returns all that it took."""
         now = time.perf_counter()
         took, self._mark = now - self._mark, now
         self.seconds += took
         self.epoch_seconds += took
         self.images += images
+        self._forward += forward
         self.epoch_images += images
         self._steps += 1
         self._recent.append((now, self.epoch_images))
@@ -54,8 +56,10 @@ class Pace:
         return self.epoch_images / self.epoch_seconds if self.epoch_seconds else None
 
     def left(self, images: float, validations: int) -> float:
-        """Seconds that training on so many images will take, and so many validations."""
-        return images / max(self.now, 1e-9) + validations * self.validation
+        """Seconds that training on so many images will take, and so many validations: each as long as the latest, and as
+        long as there was none, as decoding and forward take in training."""
+        estimate = self._validated * self._forward / max(self.images, 1)
+        return images / max(self.now, 1e-9) + validations * (estimate if self.validation is None else self.validation)
 
     def due(self, step: int, steps: int) -> bool:
         """Whether it is time for a line, after `step` of the epoch's `steps`: after the last one it always is."""

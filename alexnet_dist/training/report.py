@@ -32,14 +32,21 @@ if TYPE_CHECKING:
 
 
 class Report:
-    """The log and the metrics of a run, and what `screen` shows of it."""
+    """The log and the metrics of a run, and what `screen` shows of it. A validation is of `validated` images."""
 
     def __init__(
-        self, out: RunLog, config: TrainingConfig, global_batch: int, num_classes: int, screen: Screen | None = None
+        self,
+        out: RunLog,
+        config: TrainingConfig,
+        global_batch: int,
+        num_classes: int,
+        screen: Screen | None = None,
+        *,
+        validated: int = 0,
     ) -> None:
         self._out, self._config, self._global_batch, self._num_classes = out, config, global_batch, num_classes
         self._screen = screen or Screen()
-        self._pace = Pace(config.print_freq)
+        self._pace = Pace(config.print_freq, validated)
         self._clock = self._told = time.monotonic()
         out.listeners.append(self._screen.row)
 
@@ -50,7 +57,7 @@ class Report:
     def step(self, progress: Progress, sums: Sums, lr: float, seconds: dict[str, float], steps: int) -> None:
         """A row of metrics for each step, and a line of progress when it is due, after the last of `steps` in any case."""
         pace, config = self._pace, self._config
-        took = pace.step(sums.images)
+        took = pace.step(sums.images, seconds["data"] + seconds["forward"])
         self._told = time.monotonic()
         means = sums.means(self._num_classes)
         self._out.metrics(
@@ -74,12 +81,12 @@ class Report:
         if pace.due(progress.step_in_epoch, steps):
             log.info("%s", status, extra=PROGRESS)
 
-    def validating(self, done: int, images: int) -> None:
-        """So many of the validation images have been evaluated, as far as this rank knows."""
-        self._screen.validating(done, images)
+    def between_steps(self, what: str, done: int, images: int) -> None:
+        """What the ranks do, and for how many of how many images they have done it, as far as this rank knows."""
+        self._screen.between_steps(what, done, images)
         if time.monotonic() - self._told > INTERVAL and done < images:
             self._told = time.monotonic()
-            log.info("validating %d of %d", done, images, extra=PROGRESS)
+            log.info("%s %d of %d", what, done, images, extra=PROGRESS)
 
     def epoch(self, progress: Progress, lr: float, skipped: int, validation: "Validation | None") -> None:
         """The results of an epoch, in whose last step the learning rate was `lr`; `validation` if there was one."""
@@ -219,13 +226,12 @@ class Validation:
     best: bool
 
     def told(self, width: int) -> str:
-        """For people, in a line of so many characters: with the counts of images where there is room for them."""
+        """For people, in a line of so many characters: in fewer words, without the seconds, where it else is longer."""
         means, counts = self.result.means(), self.result.sums
         top5 = f"top-5 {means['top5']:.2%}  " if "top5" in means else ""
-        end = f"{top5}loss {means['loss']:.4f}  {duration(self.seconds)}{'  (best so far)' if self.best else ''}"
-        top1 = f"validation top-1 {means['top1']:.2%}"
-        counted = f"{top1} ({counts.top1:.0f} of {counts.images:.0f})  {end}"
-        return counted if len(counted) <= width else f"{top1}  {end}"
+        result = f"top-1 {means['top1']:.2%} ({counts.top1:.0f} of {counts.images:.0f})  {top5}loss {means['loss']:.4f}"
+        line = f"validation {result}  {duration(self.seconds)}{'  (best so far)' if self.best else ''}"
+        return line if len(line) <= width else f"val {result}{'  best' if self.best else ''}"
 
 
 def open_report(inputs: "Inputs", said: Sequence[str]) -> Report:
@@ -238,7 +244,9 @@ def open_report(inputs: "Inputs", said: Sequence[str]) -> Report:
     out = RunLog(inputs.folder.path, enabled=first, said=said, screen=screen.handler)
     if first and config.tensorboard:
         out.listeners.append(EventFile(inputs.folder.path, out.attempt).add)
-    return Report(out, config, inputs.global_batch, inputs.network.num_classes, screen)
+    return Report(
+        out, config, inputs.global_batch, inputs.network.num_classes, screen, validated=len(inputs.sources.val)
+    )
 
 
 def _epoch(progress: Progress) -> int:

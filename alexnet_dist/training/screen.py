@@ -58,8 +58,8 @@ class Screen:
     def step(self, status: Status) -> None:
         """A step has been made."""
 
-    def validating(self, done: int, images: int) -> None:
-        """So many validation images have been evaluated."""
+    def between_steps(self, what: str, done: int, images: int) -> None:
+        """What a run does before or after the steps of an epoch, and for how many images it has done it."""
 
     def row(self, table: str, row: dict[str, Any]) -> None:
         """A row has been added to the metrics: a listener of RunLog."""

@@ -245,7 +245,8 @@ class Trainer:
         with self.engine.averaged():
             result = evaluate(
                 self.engine.net, self.sources.val, self.world, self._workers,
-                features=features, patience=self._patience, observe=seen.add, progress=self.report.validating,
+                features=features, patience=self._patience, observe=seen.add,
+                progress=partial(self.report.between_steps, "validating"),
             )  # fmt: skip
             if result.broken:
                 self._broken.report(list(result.broken), len(result.broken), self.sources.val)

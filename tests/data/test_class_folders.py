@@ -71,7 +71,7 @@ def test_links_to_folders(tmp_path):
     (source / "dog" / "more").symlink_to(tmp_path / "elsewhere")  # but what lies deeper might be a circle
     folder = read_class_folder(source)
     assert found(folder) == [(0, "cat/1.jpg"), (1, "dog/1.jpg")]
-    assert folder.left_out == ["left out: 1 links to folders, inside a class: dog/more"]
+    assert folder.left_out == ["left out: 1 link to a folder, inside a class: dog/more"]
 
 
 def test_the_fingerprint_is_that_of_a_list_with_the_same_lines(tmp_path):

@@ -68,7 +68,7 @@ def test_a_folder_of_classes(tmp_path):
     sources = read_sources(SourcePaths(tmp_path), seed=0)
     assert (sources.num_classes, sources.class_names) == (2, ["cat", "dog"])
     assert (len(sources.train), len(sources.val)) == (18, 2)
-    assert sources.notes == (f"{tmp_path}: left out: 1 images beside the class folders, in none of them: x.jpg",)
+    assert sources.notes == (f"{tmp_path}: left out: 1 image beside the class folders, in none of them: x.jpg",)
     (tmp_path / "names").write_text("Felis\nCanis\n")
     assert read_sources(SourcePaths(tmp_path, class_names=tmp_path / "names"), seed=0).class_names == ["Felis", "Canis"]
     with pytest.raises(UserError, match="2 classes, more than 1"):
@@ -138,7 +138,7 @@ def test_the_wrong_level_and_a_folder_without_images(tmp_path):
     (tmp_path / "train" / "-").mkdir()  # sorted before the others
     sources = read_sources(SourcePaths(tmp_path / "train", val=tmp_path / "val set"), seed=0)
     assert (sources.num_classes, sources.class_names) == (2, ["0", "1"])
-    assert sources.notes == (f"{tmp_path}/train: left out: 1 folders that hold no image: -",)
+    assert sources.notes == (f"{tmp_path}/train: left out: 1 folder that holds no image: -",)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def test_folder_and_list_give_the_same_losses(pictures, tmp_path):
     assert len(steps(tmp_path / "by-list")) == 4
     assert steps(tmp_path / "by-folder") == steps(tmp_path / "by-list")
     assert "validation images: photos/val" in job.out
-    assert "photos/train: left out: 1 files not named as images (.jpg, .jpeg, .png): red/notes.txt" in job.out
+    assert "photos/train: left out: 1 file not named as an image (.jpg, .jpeg, .png): red/notes.txt" in job.out
     results = [
         json.loads(on_ranks(2, ["-m", "alexnet_dist.evaluate", *command], tmp_path).ok().out)
         for command in (

@@ -60,10 +60,9 @@ def said(site, name) -> str:
     return "".join(path.read_text() for path in site.glob(f"{name}-*.log"))
 
 
-def validations(run_folder) -> list[str]:
-    """The log's lines on each epoch, without the time that it took."""
-    lines = (run_folder / "train.log").read_text().splitlines()
-    return [line.partition("train loss")[2].rpartition("(")[0] for line in lines if "validation top-1" in line]
+def validations(run_folder) -> dict[int, tuple[float, float]]:
+    """Of each epoch: the loss of the validation images, and the top-1 accuracy."""
+    return {row["epoch"]: (row["val_loss"], row["val_top1"]) for row in rows(run_folder, "epochs")}
 
 
 def test_bad_input_is_not_requeued(slurm, site):
@@ -128,7 +127,7 @@ def test_a_job_that_its_time_limit_stops_ends_as_one_that_was_never_stopped(slur
     stopped, whole = (site / name for name in ("stopped", "whole"))
     assert steps(stopped) == steps(whole)
     assert max(steps(whole)) > stopped_at
-    assert validations(stopped) == validations(whole) != []
+    assert validations(stopped) == validations(whole) != {}
     for weights in ("best.safetensors", "latest.safetensors"):
         one, other = (load_file(folder / weights) for folder in (stopped, whole))
         assert list(one) == list(other)

@@ -41,9 +41,9 @@ def test_folder_is_split_class_by_class(tmp_path, capsys):
     report = capsys.readouterr().out
     assert "images.list: 33 images, 1 to 24 of each of 3 classes" in report
     assert "val.list: 8 images, 0 to 6 of each of 3 classes\n  none of eel\n" in report
-    assert f"{source}: left out: 1 images beside the class folders, in none of them: stray.jpg\n" in report
-    assert f"{source}: left out: 1 hidden files and folders: cat/._0.jpg\n" in report
-    assert f"{source}: left out: 1 files not named as images (.jpg, .jpeg, .png): cat/notes.txt\n" in report
+    assert f"{source}: left out: 1 image beside the class folders, in none of them: stray.jpg\n" in report
+    assert f"{source}: left out: 1 hidden file or folder: cat/._0.jpg\n" in report
+    assert f"{source}: left out: 1 file not named as an image (.jpg, .jpeg, .png): cat/notes.txt\n" in report
 
 
 def test_paths_are_relative_inside_the_output_folder_and_absolute_outside(tmp_path, monkeypatch):
@@ -173,4 +173,4 @@ def test_the_wrong_level_and_a_folder_without_images(tmp_path, capsys):
     (wrong / "train" / "aardvark").mkdir()
     assert main(["folder", str(wrong / "train"), "--output", str(tmp_path)]) == 0
     assert class_names_beside(tmp_path / "images.list") == ["a", "b"]
-    assert f"{wrong}/train: left out: 1 folders that hold no image: aardvark\n" in capsys.readouterr().out
+    assert f"{wrong}/train: left out: 1 folder that holds no image: aardvark\n" in capsys.readouterr().out

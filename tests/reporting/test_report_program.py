@@ -113,6 +113,9 @@ def test_a_run_that_has_just_begun(folder: Path) -> None:
     page = written(folder)
     assert set(specs(page)) == {"loss", "learning-rate", "throughput", "ranks"}
     assert "not finished, 40 steps made" in page
+    rows = (folder / "steps.jsonl").read_text().splitlines(keepends=True)
+    (folder / "steps.jsonl").write_text(rows[0])
+    assert "not finished, 1 step made" in written(folder)
     (folder / "steps.jsonl").unlink()
     assert "no step made" in written(folder)
 

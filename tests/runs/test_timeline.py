@@ -17,6 +17,14 @@ def test_ranks_that_work_equally_long(extra):
     assert slowest(ranks, ["a", "b", "c"]) == "all ranks work equally long: 12.0 s of work each, within 2%"
 
 
+def test_a_tenth_of_a_second_makes_no_rank_slow():
+    """In a short epoch that is much of the work, and noise."""
+    quick = {phase: value / 40 for phase, value in TYPICAL.items()}
+    told = slowest([quick, quick | {"data": 0.12}], ["a", "b"])
+    assert told == "all ranks work equally long: 0.3 s of work each, within 0.1 s"
+    assert slowest([quick, quick | {"data": 0.30}], ["a", "b"]).startswith("slowest: rank 1 on b, 0.6 s of work")
+
+
 def test_the_slowest_is_named_with_its_phase_and_host():
     ranks = [TYPICAL, TYPICAL | {"backward": 8.4, "data": 1.1}, TYPICAL | {"forward": 3.1}]
     sentence = "slowest: rank 1 on b, 14.5 s of work, 20% more than the median; most of it in backward (+2.4 s)"

@@ -1,19 +1,19 @@
 """Progress: lines where stderr is no terminal, a bar where it is one, nothing on other ranks; the items in any case."""
 
-import os
-import pty
 import subprocess
 import sys
 
 import pytest
+from terminal import COLUMNS, run_on_terminal, seen
 
 from alexnet_dist.support import tracking
 
-PROGRAM = """
+LONG = "a result of more columns than the terminal has: " + 5 * "columns " + "end"
+PROGRAM = f"""
 import time
 from alexnet_dist.support.tracking import track
 for number in track(range(3), "images"):
-    print("a result of more columns than the terminal has: " + 50 * "x ")
+    print({LONG!r})
     time.sleep(0.3)
 """
 
@@ -35,26 +35,15 @@ def test_a_short_command_prints_no_line(capsys, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["xterm", "dumb"])
 def test_a_bar_on_a_terminal_that_can_show_one(kind):
-    main, other = pty.openpty()
-    done = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
-        stdin=other,
-        stdout=subprocess.PIPE,
-        stderr=other,
-        text=True,
-        env={**os.environ, "TERM": kind},
-        start_new_session=True,
-    )
-    os.close(other)
-    shown = b""
-    try:
-        while part := os.read(main, 65536):
-            shown += part
-    except OSError:  # its other end is closed
-        pass
-    results, _ = done.communicate()
-    assert results.splitlines() == 3 * ["a result of more columns than the terminal has: " + 50 * "x "]
-    assert done.returncode == 0
+    shown, results = run_on_terminal([sys.executable, "-c", PROGRAM], kind, stdout=subprocess.PIPE)
+    assert results.decode().splitlines() == 3 * [LONG]
     assert shown.count(b"\x1b[?25l") == shown.count(b"\x1b[?25h") - (kind == "xterm")  # the cursor is there meanwhile
     assert (b"/3" in shown) == (kind == "xterm")
     assert (b"images" in shown) == (kind == "xterm")
+
+
+def test_results_scroll_by_above_the_bar():
+    """They are broken where the terminal ends, as without a bar, which is gone in the end."""
+    shown, _ = run_on_terminal([sys.executable, "-c", PROGRAM])
+    assert b"/3" in shown
+    assert seen(shown) == 3 * [LONG[:COLUMNS].rstrip(), LONG[COLUMNS:]]

@@ -38,8 +38,9 @@ def run(tmp_path):
     with Team(1) as team:
         engine = Engine(StepSpec(SMALL, BATCH, SGD(), frozen=2), world, team, "local")
         engine.fill(lambda values, _: initialize(engine.parameters, values, "he", seed=1))
-        sources = SimpleNamespace(train=images, val=images)
-        yield SimpleNamespace(engine=engine, world=world, config=config, nodes=[1], sources=sources)
+        sources, told = SimpleNamespace(train=images, val=images), []
+        report = SimpleNamespace(told=told, between_steps=lambda *what: told.append(what))
+        yield SimpleNamespace(engine=engine, world=world, config=config, nodes=[1], sources=sources, report=report)
         engine.close()
 
 
@@ -65,6 +66,14 @@ def test_the_watchdog_sees_every_block(run, monkeypatch):
     np.testing.assert_array_equal(kept.train.values, kept.val.values)
     assert kept.train.values.any(axis=(1, 2, 3)).all()
     kept.node.close()
+
+
+def test_it_is_told_how_far_it_has_come(run):
+    keep_features(run, 1, Patience()).node.close()
+    lists = ("features of training images:", "features of validation images:")
+    assert run.report.told == [
+        (what, BATCH * block, BLOCKS * BATCH) for what in lists for block in range(1, BLOCKS + 1)
+    ]
 
 
 def test_a_signal_ends_the_pass(run):

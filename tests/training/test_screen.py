@@ -8,14 +8,18 @@ import select
 import struct
 import termios
 import time
+from dataclasses import replace
 
 import pyte
 import pytest
 
 from alexnet_dist.support.plural import plural, share
 from alexnet_dist.training import live, pace
+from alexnet_dist.training.evaluation import Evaluation
 from alexnet_dist.training.live import LiveScreen
 from alexnet_dist.training.pace import Pace
+from alexnet_dist.training.progress import Sums
+from alexnet_dist.training.report import Validation
 from alexnet_dist.training.screen import PROGRESS, WIDTH, Place, Screen, Speed, Status
 
 SMALL = Status(Place(3, 9, 12, 39), {"loss": 2.30312, "top1": 0.1234}, 0.01, Speed(75.64, 74.2, 7620))
@@ -28,6 +32,20 @@ def test_lines_of_progress_fit_a_terminal():
     assert str(SMALL) == "epoch 3/9 step 12/39  loss 2.303  top-1 12.3%  lr 0.01  75.6 images/s  ETA 2h07m"
     assert str(LARGE) == "epoch 12/90 step 10000/10009  loss 6.900  top-1 12.3%  1234 images/s  ETA 12h07m"
     assert max(len(str(SMALL)), len(str(LARGE))) <= WIDTH
+
+
+def test_results_of_an_epoch_fit_a_terminal_with_their_counts():
+    few = Validation(Evaluation(Sums(89.5, 175, 178, 179), (), classes=10), seconds=3, best=False)
+    start = "epoch 10/10  "
+    words = "validation top-1 97.77% (175 of 179)  top-5 99.44%  loss 0.5000  3s"
+    assert few.told(WIDTH - len(start)) == words
+    assert len(start + words) == WIDTH
+    best = replace(few, best=True)
+    assert best.told(WIDTH - len(start)) == "val top-1 97.77% (175 of 179)  top-5 99.44%  loss 0.5000  best"
+    imagenet = Validation(Evaluation(Sums(95000, 28261, 39533, 50000), (), classes=1000), seconds=125, best=True)
+    words = imagenet.told(WIDTH - len(start))
+    assert words == "val top-1 56.52% (28261 of 50000)  top-5 79.07%  loss 1.9000  best"
+    assert len(start + words) <= WIDTH
 
 
 class Clock:
@@ -45,7 +63,7 @@ def test_lines_come_by_time(monkeypatch, seconds, lines):
     told = []
     for step in range(1, 101):
         clock.now += seconds
-        run.step(8)
+        run.step(8, 0)
         told += [step] * run.due(step, 100)
     assert len(told) == lines
     assert told[-1] == 100
@@ -55,7 +73,7 @@ def test_lines_by_steps(monkeypatch):
     clock, run, told = Clock(monkeypatch), Pace(30), []
     for step in range(1, 101):
         clock.now += 1000
-        run.step(8)
+        run.step(8, 0)
         told += [step] * run.due(step, 100)
     assert told == [30, 60, 90, 100]
 
@@ -64,11 +82,11 @@ def test_speeds_and_what_is_left(monkeypatch):
     clock, run = Clock(monkeypatch), Pace(None)
     for _ in range(20):
         clock.now += 2
-        run.step(10)
+        run.step(10, 0)
     assert run.mean == run.now == run.of_epoch == 5
     for _ in range(20):
         clock.now += 1
-        run.step(10)
+        run.step(10, 0)
     assert run.now == 10
     assert run.mean == pytest.approx(400 / 60)
     run.validation = 7.0
@@ -77,9 +95,20 @@ def test_speeds_and_what_is_left(monkeypatch):
     run.start_epoch()
     assert run.of_epoch is None
     clock.now += 1
-    run.step(10)
+    run.step(10, 0)
     assert (run.now, run.of_epoch) == (10, 10)
     assert run.mean == pytest.approx(410 / 61)
+
+
+def test_a_validation_is_counted_before_there_was_one(monkeypatch):
+    """It takes as long as training's forward pass does for as many images, on all ranks together."""
+    clock, run = Clock(monkeypatch), Pace(None, validated=50)
+    for _ in range(3):
+        clock.now += 2
+        run.step(10, 0.5)
+    assert run.left(0, 1) == pytest.approx(50 * 0.5 / 10)
+    run.validation = 0.1
+    assert run.left(0, 2) == pytest.approx(0.2)
 
 
 def test_numbers_of_things():
@@ -142,7 +171,7 @@ def test_the_view_shows_what_it_was_told():
         "2 ranks: 4.0 to 12.0 s of work, rank 1 the most",
         "checkpoint after step 17",
     )
-    view.validating(5, 60)
+    view.between_steps("validating", 5, 60)
     assert terminal.shows("validating 5 of 60")
     view.close()
     view.close()  # as often as one likes
@@ -150,10 +179,19 @@ def test_the_view_shows_what_it_was_told():
     assert not terminal.screen.cursor.hidden
 
 
+def test_ranks_that_the_view_can_not_tell_apart():
+    terminal = Terminal(80)
+    for rank, work in enumerate((1.0, 1.001)):
+        terminal.live.row("ranks", {"epoch": 2, "rank": rank, **dict.fromkeys(SECONDS, work)})
+    terminal.live.step(SMALL)
+    assert terminal.shows("2 ranks: 4.0 s of work each")
+    terminal.live.close()
+
+
 def test_a_run_that_begins_with_its_validation():
     """As one does that was stopped in it."""
     terminal = Terminal(80)
-    terminal.live.validating(5, 60)
+    terminal.live.between_steps("validating", 5, 60)
     assert terminal.shows("validating 5 of 60")
     terminal.live.close()
 
