@@ -47,8 +47,11 @@ class Lists:
                 temporary.write_bytes(content)
         for name, entries in self.entries.items():
             counts = np.bincount([label for label, _ in entries], minlength=len(self.classes))
-            each = f"{counts.min()} to {counts.max()} of each of {plural(len(self.classes), 'class', 'classes')}"
-            print(f"{self.output / name}: {plural(len(entries), 'image')}, {each}")
+            least, most = counts.min(), counts.max()
+            each = f"{least if least == most else f'{least} to {most}'} of each of"
+            print(
+                f"{self.output / name}: {plural(len(entries), 'image')}, {each} {plural(len(self.classes), 'class', 'classes')}"
+            )
             empty = [class_name for class_name, count in zip(self.classes, counts, strict=True) if count == 0]
             if empty:
                 print(f"  none of {', '.join(empty[:5])}{', ...' if len(empty) > 5 else ''}")

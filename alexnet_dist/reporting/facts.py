@@ -15,12 +15,12 @@ def facts(run: RunRecord) -> dict[str, str]:
     found: dict[str, str] = {}
     best, speed = best_epoch(run), images_per_second(run)
     if best:
-        found["Best top-1 accuracy"] = f"{best['val_top1']:.2%}"
-        if best.get("val_top5") is not None:
-            found["Top-5 there"] = f"{best['val_top5']:.2%}"
         found["Best epoch"] = f"{best['epoch']} of {_planned(run)}"
+        found["Its top-1 accuracy"] = f"{best['val_top1']:.2%}"
+        if best.get("val_top5") is not None:
+            found["Its top-5 accuracy"] = f"{best['val_top5']:.2%}"
         loss = best["val_loss"]
-        found["Validation loss there"] = "not finite" if loss is None else f"{loss:.4f}"
+        found["Its validation loss"] = "not finite" if loss is None else f"{loss:.4f}"
     else:
         found["Epochs"] = f"{len(run.epochs)} of {_planned(run)}"
     if len(run.steps):

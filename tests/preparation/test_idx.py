@@ -52,7 +52,7 @@ def files(folder):
 def test_images_labels_and_names_come_back(tmp_path, source, arrays, capsys):
     output = tmp_path / "out"
     assert main(["idx", str(source), "--output", str(output)]) == 0
-    assert "images.list: 12 images, 3 to 3 of each of 4 classes" in capsys.readouterr().out
+    assert "images.list: 12 images, 3 of each of 4 classes" in capsys.readouterr().out
     for name, images, labels in (("images.list", *arrays[:2]), ("val.list", *arrays[2:])):
         entries = listed(output / name)
         assert [label for label, _ in entries] == labels.tolist()
