@@ -34,8 +34,10 @@ def body(signals: StopSignals, world: "Ranks", args: argparse.Namespace) -> int:
     config = configured(world, args)
     with Watchdog(config.stall_timeout, world) as watchdog:
         code = train(config, world, signals, watchdog)
-    if code == 0 and config.report and world.part() and world.rank == 0:  # the others need not wait for the report
-        report(Path(config.output_dir))
+    if code == 0 and config.report:
+        world.part()  # the others need not wait for the report
+        if world.rank == 0:
+            report(Path(config.output_dir))
     return code
 
 
