@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alexnet_dist import cli
+from alexnet_dist.runs.log import say
 from alexnet_dist.support.signals import StopSignals
 from alexnet_dist.support.starting import PROGRAM, TRAIN, has_started
 from alexnet_dist.training.config import TrainingConfig
@@ -33,8 +34,10 @@ def body(signals: StopSignals, world: "Ranks", args: argparse.Namespace) -> int:
     config = configured(world, args)
     with Watchdog(config.stall_timeout, world) as watchdog:
         code = train(config, world, signals, watchdog)
-    if code == 0 and config.report and world.part() and world.rank == 0:  # the others need not wait for the report
-        report(Path(config.output_dir))
+    if code == 0 and config.report:
+        world.part()  # the others need not wait for the report
+        if world.rank == 0:
+            report(Path(config.output_dir))
     return code
 
 
@@ -56,16 +59,17 @@ def configured(world: "Ranks", args: argparse.Namespace) -> TrainingConfig:
 
 def report(run: Path) -> None:
     """Writes the report of a run that has ended, in a process of its own: what its libraries take, or where it reads images
-    from storage that doesn't answer, is no longer the run's concern. What goes wrong is said: the run itself is whole."""
+    from storage that doesn't answer, is no longer the run's concern. What comes of it, or goes wrong, is said, in the log, too:
+    the run itself is whole."""
     command = [sys.executable, "-m", "alexnet_dist.report", str(run)]
     env = {name: value for name, value in os.environ.items() if not name.startswith(OF_MPIRUN)}
     try:
         done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=REPORT_SECONDS)
     except subprocess.TimeoutExpired:
-        print(f"WARNING: no report of {run} after {REPORT_SECONDS} s; alexnet-report {run} tries again", flush=True)
+        say(run, f"WARNING: no report of {run} after {REPORT_SECONDS} s; alexnet-report {run} tries again")
         return
     said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines() or ["it says nothing"]
-    print(f"no report: {said[-1]}" if done.returncode else said[-1], flush=True)
+    say(run, f"no report: {said[-1]}" if done.returncode else said[-1])
 
 
 def main(argv: list[str] | None = None) -> int:

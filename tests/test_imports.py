@@ -73,6 +73,7 @@ RULES = {
     "training.screen": {"support.duration"},
     "preparation.digits": {"numpy", "PIL", "sklearn", "preparation", "errors", "support"},
     "reporting": {"reporting", "errors", "runs", "support"},
+    "reporting.series": {"numpy", "reporting", "runs"},
     "reporting.predictions": {"numpy", "errors", "data.class_names"},
     "reporting.pictures": {"numpy", "PIL", "data", "errors", "model.architecture", "runs.checkpoint"},
     "reporting.figures": {"altair", "vl_convert", "reporting", "support"},

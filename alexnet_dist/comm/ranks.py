@@ -116,10 +116,8 @@ class Ranks:
         places = self.all_texts([f"{os.uname().nodename} {cores}"])
         return max(1, available_cores() // places.count(places[self.rank]))
 
-    def part(self) -> bool:
-        """The last thing that the ranks do together: from then on each may end by itself, and one may go on alone, if True is
-        returned (not after ranks have been lost: mpirun may end those that are left)."""
-        return True
+    def part(self) -> None:
+        """The last thing that the ranks do together: from then on each may end by itself, and one may go on alone."""
 
     def leave(self, exit_code: int) -> int:
         """Not collective, the last thing that a rank does: ends the process where it could not end by itself."""

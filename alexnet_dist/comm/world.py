@@ -158,11 +158,10 @@ class World(Ranks):
 
         return once_a_node(self, make)
 
-    def part(self) -> bool:
+    def part(self) -> None:
         if not self.broken:  # MPI would wait for the ranks that are lost
             flush_output()
             MPI.Finalize()
-        return not self.broken
 
     def leave(self, exit_code: int) -> int:
         if self.broken:  # MPI would wait for the ranks that are lost

@@ -33,7 +33,7 @@ def confusion_figure(name: str, whole: Confusion) -> Figure:
     share = alt.Color(
         "share:Q",
         scale=alt.Scale(domain=[0, 1]),
-        legend=alt.Legend(format="~%", title="share of the class", titleFontWeight="normal"),
+        legend=alt.Legend(format="~%", title="share of the class", titleFontWeight="normal", values=[0, 0.5, 1]),
     )
     layers = [base.mark_rect().encode(share)]
     if len(part.names) <= COUNTED:
@@ -67,7 +67,7 @@ def classes_figure(name: str, whole: Confusion) -> Figure:
             alt.X(
                 "accuracy:Q",
                 title="share of the class's images",
-                axis=alt.Axis(format="~%"),
+                axis=alt.Axis(format="~%", tickCount=5),
                 scale=alt.Scale(domain=[0, 1]),
             ),
             tooltip=["class:N", "images:Q", "correct:Q", alt.Tooltip("accuracy:Q", format=".1%")],

@@ -12,8 +12,14 @@ from alexnet_dist.runs.metrics import RunRecord
 RANKS = 40  # that a chart shows; of more, those that worked longest
 WAITING = "wait"  # the phase that is no work
 TALL, LOW = 280, 180  # pixels
+LABELS = 8  # of learning rates, at most
 STEPS, TRAINING, VALIDATION = "training, steps", "training, epoch", "validation"
-STROKES = alt.Legend(symbolType="stroke", symbolStrokeWidth=2)
+ABOUT = {
+    "loss": "Cross-entropy, the mean over images: the less, the better.",
+    "top1": "The share of images whose class is the network's first guess.",
+    "top5": "The share of images whose class is among the network's first five guesses.",
+}
+STROKES = alt.Legend(symbolType="stroke", symbolStrokeWidth=2, symbolOpacity=1)
 AT = alt.X("at:Q", title="epoch", scale=alt.Scale(zero=True), axis=alt.Axis(grid=False, tickMinStep=1, format="d"))
 
 
@@ -42,7 +48,7 @@ def work_figure(name: str, run: RunRecord) -> Figure | None:
         .mark_bar(cornerRadius=0)
         .encode(
             alt.Y("place:N", title=None, sort=alt.EncodingSortField("rank", order="ascending")),
-            alt.X("seconds:Q", title="seconds in all epochs"),
+            alt.X("seconds:Q", title="seconds in all epochs", axis=alt.Axis(tickCount=5)),
             alt.Color("phase:N", sort=phases),
             alt.Order("order:Q"),
             tooltip=["place:N", "phase:N", alt.Tooltip("seconds:Q", format=",.1f")],
@@ -50,7 +56,8 @@ def work_figure(name: str, run: RunRecord) -> Figure | None:
         .properties(height=26 * len(shown))
     )
     longest, least = max(totals, key=lambda rank: totals[rank]), min(totals, key=lambda rank: totals[rank])
-    text = f"Seconds by phase. Rank {longest} worked longest, {totals[longest]:,.1f} s"
+    text = "What each rank did: data is its wait for images, wait is that for other ranks, the rest is work. "
+    text += f"Rank {longest} worked longest, {totals[longest]:,.1f} s"
     text += f"; rank {least} least, {totals[least]:,.1f} s." if len(totals) > 1 else "."
     if len(totals) > RANKS:
         text += f" The {RANKS} ranks that worked longest of {len(totals)}."
@@ -59,35 +66,35 @@ def work_figure(name: str, run: RunRecord) -> Figure | None:
 
 def _loss(runs: Mapping[str, RunRecord]) -> Figure:
     rows = _curve(runs, "loss", steps=len(runs) == 1)
-    return Figure(
-        "loss",
-        "Loss",
-        _said(runs, "val_loss", min, ".4f"),
-        _lines(rows, "loss", runs, "~g").properties(height=TALL),
-        rows,
-    )
+    chart = _lines(rows, "loss", runs, "loss", "~g").properties(height=TALL)
+    return Figure("loss", "Loss", _said(runs, "loss", min, ".4f") + _each(rows), chart, rows)
 
 
 def _accuracy(runs: Mapping[str, RunRecord], name: str, title: str) -> Figure:
     rows = _curve(runs, name, steps=False)
-    chart = _lines(rows, name, runs, "~%").properties(height=TALL if name == "top1" else LOW)
-    return Figure(name, title, _said(runs, f"val_{name}", max, ".2%"), chart, rows)
+    chart = _lines(rows, name, runs, "share of images", "~%").properties(height=TALL if name == "top1" else LOW)
+    return Figure(name, title, _said(runs, name, max, ".2%"), chart, rows)
 
 
 def _learning_rate(runs: Mapping[str, RunRecord]) -> Figure:
     rows = [{"run": name, **_only(row, "lr")} for name, run in runs.items() for row in step_points(run)]
     drops = _drops(runs)
-    falls = {0: "", 1: " It falls once, at the dotted line."}.get(
-        len(drops), f" It falls {len(drops)} times, at the dotted lines."
-    )
-    text = f"The rate of each step.{falls}"
-    scale = alt.Scale(type="log", nice=False) if drops and all(row["lr"] for row in rows) else alt.Scale()
+    scale, axis = alt.Scale(), alt.Axis(format="~g", tickCount=5)
+    if drops and all(
+        row["lr"] for row in rows
+    ):  # falls by one factor look the same; the labels are rates that there were
+        rates = sorted({drop[end] for drop in drops for end in ("before", "lr")}, reverse=True)
+        scale = alt.Scale(type="log", nice=False, padding=8)
+        axis = alt.Axis(format=".3~g", values=rates[:: -(-len(rates) // LABELS)])
     line = (
         alt.Chart(alt.Data(values=rows))
         .mark_line(interpolate="step-before")
-        .encode(AT, alt.Y("lr:Q", title=None, scale=scale, axis=alt.Axis(format="~g", grid=False)), **_colour(runs))
+        .encode(AT, alt.Y("lr:Q", title="learning rate", scale=scale, axis=axis), **_colour(runs))
         .encode(tooltip=["run:N", "step:Q", alt.Tooltip("lr:Q", format="~g")])
     )
+    each = max((row["steps"] for row in rows), default=1)
+    text = "How far a step moves the weights: the rate of " + (f"one step in {each:,}." if each > 1 else "each step.")
+    text += _falls(runs)
     return Figure("learning-rate", "Learning rate", text, alt.layer(*_marks(runs), line).properties(height=LOW), rows)
 
 
@@ -98,16 +105,15 @@ def _speed(runs: Mapping[str, RunRecord]) -> Figure:
         alt.Chart(alt.Data(values=rows))
         .mark_line(strokeWidth=1.5)
         .encode(
-            AT, alt.Y(f"{name}:Q", title=None, axis=alt.Axis(tickCount=5), scale=alt.Scale(zero=True)), **_colour(runs)
+            AT,
+            alt.Y(f"{name}:Q", title="images a second", axis=alt.Axis(tickCount=5), scale=alt.Scale(zero=True)),
+            **_colour(runs),
         )
         .encode(tooltip=["run:N", "step:Q", alt.Tooltip(f"{name}:Q", format=",.1f")])
         .properties(height=LOW)
     )
-    each = max((row["steps"] for row in rows), default=1)
-    text = "Images a second of all ranks together" + (
-        f", means of up to {each} steps." if each > 1 else ", step by step."
-    )
-    return Figure("throughput", "Throughput", text, chart, rows)
+    text = "Images a second of all ranks together, while they train."
+    return Figure("throughput", "Throughput", text + _each(rows), chart, rows)
 
 
 def _curve(runs: Mapping[str, RunRecord], name: str, steps: bool) -> Rows:
@@ -129,12 +135,12 @@ def _only(row: dict[str, Any], name: str) -> dict[str, Any]:
     return {key: row[key] for key in ("at", "step", "steps", name)}
 
 
-def _lines(rows: Rows, name: str, runs: Mapping[str, RunRecord], form: str) -> alt.LayerChart:
+def _lines(rows: Rows, name: str, runs: Mapping[str, RunRecord], title: str, form: str) -> alt.LayerChart:
     """One run: a colour for what is measured. Several: a colour for each run, and the validation dashed."""
     found = [of for of in (VALIDATION, TRAINING, STEPS) if any(row["of"] == of for row in rows)]
     encoding: dict[str, Any] = {
         "x": AT,
-        "y": alt.Y(f"{name}:Q", title=None, axis=alt.Axis(format=form, tickCount=6), scale=alt.Scale(zero=False)),
+        "y": alt.Y(f"{name}:Q", title=title, axis=alt.Axis(format=form, tickCount=6), scale=alt.Scale(zero=False)),
         "tooltip": ["run:N", "of:N", alt.Tooltip("at:Q", title="epoch", format=".2f"), "step:Q", f"{name}:Q"],
     }
     if len(runs) > 1:
@@ -164,16 +170,30 @@ def _colour(runs: Mapping[str, RunRecord]) -> dict[str, Any]:
     return {"color": alt.Color("run:N", sort=list(runs), legend=STROKES if len(runs) > 1 else None)}
 
 
-def _said(runs: Mapping[str, RunRecord], column: str, best: Any, form: str) -> str:
-    """The best and the last value of each run, in words."""
-    sentences = []
+def _each(rows: Rows) -> str:
+    """Of how many steps a point is the mean, in words; "" if it is one."""
+    each = max((row.get("steps", 1) for row in rows), default=1)
+    return f" A point of the steps is the mean of up to {each:,}." if each > 1 else ""
+
+
+def _falls(runs: Mapping[str, RunRecord]) -> str:
+    """How often the rate of each run falls at once, in words."""
+    text = ""
     for name, run in runs.items():
+        whose, count = f"That of {name}" if len(runs) > 1 else "It", len(lr_drops(run))
+        if count:
+            text += f" {whose} falls {f'{count} times, at dotted lines' if count > 1 else 'once, at a dotted line'}."
+    return text
+
+
+def _said(runs: Mapping[str, RunRecord], name: str, best: Any, form: str) -> str:
+    """What is measured, and the best and the last value of each run in validation, in words."""
+    sentences, column = [ABOUT[name]], f"val_{name}"
+    for run_name, run in runs.items():
         rows = [row for row in run.epochs if row.get(column) is not None]
         if rows:
             chosen = best(rows, key=lambda row: row[column])
-            whose = f"{name}: " if len(runs) > 1 else ""
-            last = f"{rows[-1][column]:{form}} at the end"
-            sentences.append(
-                f"{whose}best in validation {chosen[column]:{form}}, after epoch {chosen['epoch']}; {last}."
-            )
-    return " ".join(text[0].upper() + text[1:] if len(runs) == 1 else text for text in sentences)
+            start = f"{run_name}: best" if len(runs) > 1 else "Best"
+            after = f"after epoch {chosen['epoch']}; {rows[-1][column]:{form}} at the end."
+            sentences.append(f"{start} in validation {chosen[column]:{form}}, {after}")
+    return " ".join(sentences)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from alexnet_dist.reporting.series import best_epoch, images_per_second
+from alexnet_dist.reporting.series import best_epoch, images_per_second, step_seconds
 from alexnet_dist.runs.metrics import RunRecord
 from alexnet_dist.support.duration import duration
 
@@ -15,19 +15,19 @@ def facts(run: RunRecord) -> dict[str, str]:
     found: dict[str, str] = {}
     best, speed = best_epoch(run), images_per_second(run)
     if best:
-        found["Best top-1 accuracy"] = f"{best['val_top1']:.2%}"
-        if best.get("val_top5") is not None:
-            found["Top-5 there"] = f"{best['val_top5']:.2%}"
         found["Best epoch"] = f"{best['epoch']} of {_planned(run)}"
+        found["Its top-1 accuracy"] = f"{best['val_top1']:.2%}"
+        if best.get("val_top5") is not None:
+            found["Its top-5 accuracy"] = f"{best['val_top5']:.2%}"
         loss = best["val_loss"]
-        found["Validation loss there"] = "not finite" if loss is None else f"{loss:.4f}"
+        found["Its validation loss"] = "not finite" if loss is None else f"{loss:.4f}"
     else:
         found["Epochs"] = f"{len(run.epochs)} of {_planned(run)}"
-    if run.steps:
+    if len(run.steps):
         found["Steps"] = f"{run.steps[-1]['step']:,}"
-    if run.steps:  # a row of an epoch counts one start of the run alone
-        training = sum(row["images"] / row["images_per_second"] for row in run.steps if row["images_per_second"])
-        found["Time"] = duration(training + sum(row.get("val_seconds") or 0 for row in run.epochs))
+        # A row of an epoch counts one start of the run alone.
+        validation = sum(row.get("val_seconds") or 0 for row in run.epochs)
+        found["Time in steps and validation"] = duration(step_seconds(run) + validation)
     if speed:
         found["Images a second"] = f"{speed:,.1f}"
     found["State"] = state(run)
@@ -38,7 +38,7 @@ def state(run: RunRecord) -> str:
     """How far the run has come, in words."""
     if any(row.get("event") == "complete" for row in run.events[-1:]):
         return "finished"
-    steps = run.steps[-1]["step"] if run.steps else 0
+    steps = int(run.steps[-1]["step"]) if len(run.steps) else 0
     return f"not finished, {steps:,} {'step' if steps == 1 else 'steps'} made" if steps else "no step made"
 
 

@@ -25,8 +25,15 @@ def theme(dark: bool = False) -> dict[str, Any]:
     return {
         "background": colour["card"],
         "font": FONT,
-        "axis": {**quiet, "gridColor": colour["grid"], "labelLimit": 130},
-        "legend": {**text, "orient": "top", "title": None, "labelLimit": 200, "columnPadding": 16},
+        "axis": {**quiet, "gridColor": colour["grid"], "labelLimit": 130, "labelFlush": False, "labelSeparation": 6},
+        "legend": {
+            **text,
+            "orient": "top",
+            "title": None,
+            "labelLimit": 200,
+            "columnPadding": 16,
+            "layout": {"top": {"direction": "vertical", "anchor": "start"}},  # one below the other: phones are narrow
+        },
         "header": text,
         "title": {"anchor": "start", "color": colour["ink"], "fontSize": 15, "offset": 14},
         "view": {"stroke": None},

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -48,13 +48,8 @@ class RunLog:
 
     def _open(self, folder: Path, said: Sequence[str], screen: logging.Handler) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        stamped = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
-        # Names of files may not be UTF-8.
-        file = logging.FileHandler(folder / "train.log", encoding="utf-8", errors="backslashreplace")
-        for handler in (screen, file):
-            handler.setFormatter(
-                stamped if isinstance(handler, logging.FileHandler) else logging.Formatter("%(message)s")
-            )
+        screen.setFormatter(logging.Formatter("%(message)s"))
+        for handler in (screen, _log_file(folder)):
             log.addHandler(handler)
         self.note(*said)
         self._tables = {name: RowsFile(folder / f"{name}.jsonl") for name in TABLES}
@@ -65,7 +60,7 @@ class RunLog:
         for handler in log.handlers:
             if isinstance(handler, logging.FileHandler):
                 for line in lines:
-                    handler.handle(log.makeRecord(log.name, logging.INFO, "", 0, line, (), None))
+                    handler.handle(_record(line))
 
     def describe(self, info: dict[str, Any], start: Row) -> None:
         """Writes run.json: what is known of the run, and its starts, of which this one is the last."""
@@ -123,6 +118,24 @@ class RunLog:
         for table in self._tables.values():
             with suppress(OSError):  # a failure to write has been reported already
                 table.close()
+
+
+def say(folder: Path, line: str) -> None:
+    """Tells people one thing more after the log of the run in this folder has been closed: on stdout, and in its file."""
+    print(line, flush=True)
+    with suppress(OSError), closing(_log_file(folder)) as file:
+        file.handle(_record(line))
+
+
+def _log_file(folder: Path) -> logging.FileHandler:
+    # Names of files may not be UTF-8.
+    file = logging.FileHandler(folder / "train.log", encoding="utf-8", errors="backslashreplace")
+    file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    return file
+
+
+def _record(line: str) -> logging.LogRecord:
+    return log.makeRecord(log.name, logging.INFO, "", 0, line, (), None)
 
 
 def now() -> str:

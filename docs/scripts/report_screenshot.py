@@ -17,7 +17,7 @@ from alexnet_dist.reporting.making import write_report
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
 from browser import open_browser
 
-WIDTH, HEIGHT = 1200, 1960  # pixels
+WIDTH, HEIGHT = 1200, 2020  # pixels
 COLOURS = 128  # of the picture, so that its file is small
 
 

@@ -37,6 +37,9 @@ def test_a_report_and_tensorboard_s_files(training, tmp_path: Path) -> None:
         job.wait().ok()
     assert job.out.splitlines()[-1] == "report: run/report.html"
     assert job.err == ""
+    assert (tmp_path / "run" / "train.log").read_text().splitlines()[-1][
+        20:
+    ] == "report: run/report.html"  # after the time
     first = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert first.count("data:image/jpeg") == 6
     with training("--epochs", "2", "--tensorboard", "--resume") as job:
@@ -62,6 +65,7 @@ def test_without_a_report_the_run_is_whole(training, tmp_path: Path, altair: str
     with training("--epochs", "1", altair=altair) as job:
         job.wait().ok()
     assert (job.out + job.err).count(said) == 1
+    assert (tmp_path / "run" / "train.log").read_text().count(said) == 1
     assert "Traceback" not in job.err
     assert (tmp_path / "run" / "complete").exists()
     assert not (tmp_path / "run" / "report.html").exists()

@@ -39,7 +39,7 @@ def flags(name, *more):
 
 def start(site, name, *more):
     mca = [word for key, value in DETECTOR.items() for word in ("--mca", key, value)]
-    training = [sys.executable, "-m", "alexnet_dist.train", "--elastic", *flags(name, *more)]
+    training = [sys.executable, "-m", "alexnet_dist.train", "--elastic", *flags(name, "--report", *more)]
     return Job([MPIRUN, "--with-ft", "ulfm", *mca, "-n", str(RANKS), *training], site)
 
 
@@ -90,6 +90,7 @@ def test_a_run_goes_on_without_lost_ranks(site, noise, planned, number):
     spread = max(noise) - min(noise)
     assert min(noise) - spread <= loss <= max(noise) + spread, (loss, noise)
     assert all(np.isfinite(tensor).all() for tensor in load_file(f"{folder}.safetensors").values())
+    assert text.splitlines()[-1].endswith(f"report: {name}/report.html")
     assert job.alive() == []
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
     assert {path for path in unused_segments(before) if path not in before} == set()

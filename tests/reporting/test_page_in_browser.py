@@ -137,6 +137,30 @@ def test_the_page_doesn_t_scroll_sideways(page: Page, width: int) -> None:
         " > e.closest('.card').getBoundingClientRect().right).map(e => e.closest('.chart').id)"
     )
     assert wide == []
+    cut = page.ask(
+        "return [...document.querySelectorAll('.chart svg text')].filter(e => e.getBoundingClientRect().right"
+        " > e.closest('svg').getBoundingClientRect().right + 1).map(e => e.closest('.chart').id + ': ' + e.textContent)"
+    )
+    assert cut == []
+
+
+def test_labels_and_cards_don_t_touch(page: Page) -> None:
+    for width in (PHONE, DESK):
+        page.open(width)
+        labels = page.ask(
+            "return [...document.querySelectorAll('.chart .role-axis-label')].map(axis => [...axis.querySelectorAll('text')]"
+            ".filter(e => e.getAttribute('opacity') !== '0' && !/rotate\\([^0]/.test(e.getAttribute('transform')))"
+            ".map(e => { const box = e.getBoundingClientRect(); return [box.left, box.right, box.top, box.bottom]; }))"
+        )
+        assert sum(map(len, labels)) > 20
+        for one, other in (pair for axis in labels for pair in pairwise(axis)):
+            assert one[1] <= other[0] or other[1] <= one[0] or one[3] <= other[2] or other[3] <= one[2], (one, other)
+        gaps = page.ask(
+            "return [...document.querySelectorAll('.figures + .card')].map(e => e.getBoundingClientRect().top"
+            " - e.previousElementSibling.getBoundingClientRect().bottom)"
+        )
+        assert gaps
+        assert min(gaps) >= 16
 
 
 def test_everything_is_reached_by_keyboard_and_seen(page: Page) -> None:

@@ -85,6 +85,45 @@ def test_runs_are_compared(runs: list[Path], tmp_path: Path) -> None:
     assert re.search(r"<td>--lr</td><td>0.01</td><td>0.05</td>", page)
 
 
+def rates(page: str) -> tuple[str, list[float]]:
+    """What the page says of the learning rate, and the labels of its axis."""
+    text = re.search(r'aria-label="Learning rate: (.*?)"', page)
+    axis = next(
+        layer["encoding"]["y"]["axis"] for layer in specs(page)["learning-rate"]["layer"] if "y" in layer["encoding"]
+    )
+    assert text
+    return text[1], axis.get("values", [])
+
+
+def test_the_falls_of_a_learning_rate_are_named_and_labelled(folder: Path, tmp_path: Path) -> None:
+    text, labels = rates(written(folder))
+    assert text.endswith("the rate of each step. It falls once, at a dotted line.")
+    assert labels == pytest.approx([0.01, 0.001])
+    other = make_run(tmp_path / "other", lr=0.05, scheduler="cosine")
+    text, _ = rates(write_report([folder, other], tmp_path / "both.html")[0].read_text(encoding="utf-8"))
+    assert text.endswith("That of the run falls once, at a dotted line.")
+    rows = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+    falling = [{**row, "lr": 0.97 ** row["step"]} for row in rows]
+    (folder / "steps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in falling))
+    text, labels = rates(written(folder))
+    assert text.endswith(f"It falls {len(rows) - 1} times, at dotted lines.")
+    assert 4 <= len(labels) <= 8
+    assert labels[0] == falling[0]["lr"]
+
+
+def test_each_figure_has_a_unit_at_its_axes_and_a_sentence(folder: Path) -> None:
+    page = written(folder)
+    for name, title in (("loss", "loss"), ("top1", "share of images"), ("learning-rate", "learning rate")):
+        assert {"title": title}.items() <= specs(page)[name]["layer"][-1]["encoding"]["y"].items()
+    assert specs(page)["throughput"]["encoding"]["y"]["title"] == "images a second"
+    assert "Cross-entropy, the mean over images" in page
+    assert "<dt>Time in steps and validation</dt><dd>46s</dd>" in page  # the log says what the run took, in all
+    assert (
+        "The share of images whose class is the network&#39;s first guess. Best in validation 85.00%, after epoch 4"
+        in page
+    )
+
+
 def written(folder: Path) -> str:
     """The page, made in this process."""
     return write_report([folder], folder / "report.html")[0].read_text(encoding="utf-8")

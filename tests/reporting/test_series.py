@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from run_folder import EPOCHS, STEPS
 
@@ -22,16 +23,20 @@ def test_every_step_is_a_point_at_its_place_in_the_epochs(run: RunRecord) -> Non
 
 
 def test_many_steps_become_means(run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(series, "POINTS", 9)
+    monkeypatch.setattr(series, "POINTS", 6)
     points = series.step_points(run)
-    assert [point["steps"] for point in points] == [5] * 8
-    assert points[0]["loss"] == pytest.approx(sum(row["loss"] for row in run.steps[:5]) / 5)
+    assert [point["steps"] for point in points] == [7] * 5 + [5]
+    assert points[0]["loss"] == pytest.approx(sum(row["loss"] for row in run.steps[:7]) / 7)
     assert points[-1]["step"] == EPOCHS * STEPS
+    assert {point["lr"] for point in points} == set(
+        run.steps["lr"]
+    )  # a mean over a drop would be a rate that never was
 
 
 def test_a_loss_that_was_not_finite_is_no_number(run: RunRecord) -> None:
-    bad = replace(run, steps=[{**row, "loss": None} for row in run.steps])
-    assert series.step_points(bad)[0]["loss"] is None
+    steps = run.steps.copy()
+    steps["loss"] = np.nan
+    assert series.step_points(replace(run, steps=steps))[0]["loss"] is None
 
 
 def test_the_learning_rate_s_drops(run: RunRecord) -> None:
@@ -53,11 +58,13 @@ def test_each_rank_s_seconds_are_added_up(run: RunRecord) -> None:
 
 
 def test_the_mean_speed_is_images_through_seconds(run: RunRecord) -> None:
-    steps = [{"images": 10, "images_per_second": 10.0}, {"images": 30, "images_per_second": 10.0}]
+    steps = run.steps[:3].copy()
+    steps["images"], steps["images_per_second"] = (10, 30, 0), (10.0, 10.0, 0.0)  # in the last, no image was readable
     assert series.images_per_second(replace(run, steps=steps)) == 10
-    steps[0]["images_per_second"] = 1.0
+    assert series.step_seconds(replace(run, steps=steps)) == 4
+    steps["images_per_second"][0] = 1.0
     assert series.images_per_second(replace(run, steps=steps)) == pytest.approx(40 / 13)
-    assert series.images_per_second(replace(run, steps=[])) is None
+    assert series.images_per_second(replace(run, steps=steps[:0])) is None
 
 
 def test_the_best_epoch_is_the_last_that_became_it(run: RunRecord) -> None:

@@ -1,5 +1,9 @@
 """What a run has left is read as one record: each step once, of the attempt that counts."""
 
+import json
+import tracemalloc
+
+import numpy as np
 import pandas
 import pytest
 
@@ -41,6 +45,55 @@ def test_steps_that_were_made_again_count_once(tmp_path):
     assert [(row["epoch"], row["rank"]) for row in run.ranks] == [(1, 0), (1, 1), (3, 0)]
     assert [event["event"] for event in run.events] == ["start", "resume"]
     assert [(start["attempt"], start["step"]) for start in run.info["starts"]] == [(1, 0), (2, 4)]
+
+
+def test_steps_are_columns_of_numbers(tmp_path):
+    attempt(tmp_path, "start", 0, range(1, 4)).close()
+    steps = read_run(tmp_path).steps
+    assert steps["loss"].tolist() == [101, 102, 103]
+    assert np.isnan(steps["top5"]).all()  # there is none
+    lines = (tmp_path / "steps.jsonl").read_text().splitlines()
+    assert [f"{time}Z" for time in steps["time"]] == [json.loads(line)["time"] for line in lines]
+    assert [(row["attempt"], row["epoch"], row["step"]) for row in steps] == [(1, 1, 1), (1, 1, 2), (1, 1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"loss": "low"}, r"steps\.jsonl: the row of step 1 has .* no number"),
+        ({"time": "today"}, r"steps\.jsonl: the row of step 1 has no time"),
+        ({"attempt": "1"}, r"steps\.jsonl:1 is no JSON object with time, attempt"),
+    ],
+    ids=["loss", "time", "attempt"],
+)
+def test_a_value_of_another_kind_is_named(tmp_path, wrong, message):
+    attempt(tmp_path, "start", 0, [1]).close()
+    row = json.loads((tmp_path / "steps.jsonl").read_text())
+    (tmp_path / "steps.jsonl").write_text(json.dumps(row | wrong) + "\n")
+    with pytest.raises(UserError, match=message):
+        read_run(tmp_path)
+
+
+def test_a_long_run_takes_little_memory(tmp_path):
+    attempt(tmp_path, "start", 0, [1]).close()
+    row, count = json.loads((tmp_path / "steps.jsonl").read_text()), 10_000
+    with open(tmp_path / "steps.jsonl", "a") as file:
+        file.writelines(json.dumps({**row, "step": step}) + "\n" for step in range(2, count + 1))
+    tracemalloc.start()
+    try:
+        steps = read_run(tmp_path).steps
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(steps) == count
+    assert peak < 200 * count  # bytes; a dict has some 2,000
+
+
+def test_without_the_events_the_later_row_of_a_step_counts(tmp_path):
+    attempt(tmp_path, "start", 0, range(1, 5)).close()
+    attempt(tmp_path, "resume", 2, [3, 4, 5]).close()
+    (tmp_path / "events.jsonl").unlink()
+    assert read_run(tmp_path).steps["loss"].tolist() == [101, 102, 203, 204, 205]
 
 
 def test_a_run_that_went_back_by_itself(tmp_path, monkeypatch):
