@@ -57,3 +57,8 @@ def test_names_by_which_results_are_told(trained, wanted, names, order):
 def test_names_of_another_number(trained, wanted):
     with pytest.raises(UserError, match=r"2 class names for the 3 classes of net\b"):
         match_classes(trained, wanted, 3, "net")
+
+
+def test_a_single_name_for_more_classes():
+    with pytest.raises(UserError, match=r"^1 class name for the 2 classes of net: give"):
+        match_classes(None, ["a"], 2, "net")

@@ -13,13 +13,15 @@ from dataclasses import replace
 import pyte
 import pytest
 
+from alexnet_dist.runs.log import RunLog
 from alexnet_dist.support.plural import plural, share
 from alexnet_dist.training import live, pace
+from alexnet_dist.training.config import TrainingConfig
 from alexnet_dist.training.evaluation import Evaluation
 from alexnet_dist.training.live import LiveScreen
 from alexnet_dist.training.pace import Pace
-from alexnet_dist.training.progress import Sums
-from alexnet_dist.training.report import Validation
+from alexnet_dist.training.progress import Progress, Sums
+from alexnet_dist.training.report import Report, Validation
 from alexnet_dist.training.screen import PROGRESS, WIDTH, Place, Screen, Speed, Status
 
 SMALL = Status(Place(3, 9, 12, 39), {"loss": 2.30312, "top1": 0.1234}, 0.01, Speed(75.64, 74.2, 7620))
@@ -109,6 +111,18 @@ def test_a_validation_is_counted_before_there_was_one(monkeypatch):
     assert run.left(0, 1) == pytest.approx(50 * 0.5 / 10)
     run.validation = 0.1
     assert run.left(0, 2) == pytest.approx(0.2)
+
+
+def test_after_the_last_step_there_is_still_a_validation(tmp_path, package_logger):
+    class Shown(Screen):
+        def step(self, status):
+            self.left = status.speed.left
+
+    screen, config = Shown(), TrainingConfig(epochs=1)
+    report = Report(RunLog(tmp_path, enabled=False), config, 8, 10, screen, validated=50)
+    seconds = {"data": 0.25, "forward": 0.75, "backward": 2.0}
+    report.step(Progress(step=5, step_in_epoch=5), Sums(images=8), 0.1, seconds, steps=5)
+    assert screen.left == pytest.approx(50 * 1.0 / 8)
 
 
 def test_numbers_of_things():
