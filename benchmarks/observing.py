@@ -4,10 +4,11 @@
 
 One process trains full-size AlexNet on synthetic images and takes turns: some steps that are reported as a run reports them,
 the view drawn on a terminal of its own, then as many that nobody hears of, in the other order in the next round. Turns are
-short and many, since a machine's speed drifts by more than what is measured. Costs are medians of the rounds' pairs, by the
-clock and by processor time, which counts the view's thread. TensorBoard's events are written if tensorboardX is installed.
-With --run, the report of that run is made as well, once, as at the end of a run, and its seconds are said. The last line is
-JSON.
+short and many, since a machine's speed drifts by more than what is measured. Costs are medians of the rounds' pairs with their
+standard errors, by the clock and by processor time, which counts the view's thread; and the share of the time that was spent
+in the report's calls, by the clock, and in the view's thread, which says it without the drift. TensorBoard's events are written
+if tensorboardX is installed. With --run, the report of that run is made as well, once, as at the end of a run, and its seconds
+are said. The last line is JSON.
 """
 
 import argparse
@@ -17,11 +18,13 @@ import pty
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
+from math import pi, sqrt
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -71,13 +74,17 @@ class Turns:
         self._progress = Progress()
         self.wall: dict[str, list[float]] = {kind: [] for kind in KINDS}  # seconds a step
         self.processor: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        self.spent = 0.0  # seconds in all calls of the report, and of the view's thread on a processor
 
     def turn(self, kind: str, counts: bool) -> None:
         """One turn, after a step that doesn't count, with which the view begins."""
         if kind == "off":
-            return self._steps(kind, None, counts)
+            self._steps(kind, None, counts)
+            return
         with reported(self._args.batch, self._tensorboard) as report:
-            return self._steps(kind, report, counts)
+            self._steps(kind, report, counts)
+            if counts:
+                self.spent += processor_seconds("live view")
 
     def _steps(self, kind: str, report: Report | None, counts: bool) -> None:
         if report:
@@ -89,21 +96,27 @@ class Turns:
             seconds = self._engine.watch.take()
             self._progress = replace(self._progress, step=self._progress.step + 1, step_in_epoch=number + 1)
             if report:
+                start = time.perf_counter()
                 report.step(self._progress, sums, 0.01, seconds, 10_000)
+                self.spent += (time.perf_counter() - start) * (counts and number > 0)
         if counts:
             self.wall[kind].append((time.perf_counter() - wall) / self._args.steps)
             self.processor[kind].append((time.process_time() - processor) / self._args.steps)
 
 
+def processor_seconds(name: str) -> float:
+    """The processor time of this process's thread of that name."""
+    (ident,) = (thread.ident for thread in threading.enumerate() if thread.name == name and thread.ident)
+    return time.clock_gettime(time.pthread_getcpuclockid(ident))
+
+
 def cost(of_kind: dict[str, list[float]]) -> dict[str, Any]:
-    """By how much, as a share of 1, steps that are seen take longer: the median of the pairs, their quartiles, and all."""
+    """By how much, as a share of 1, steps that are seen take longer: the median of the pairs, its standard error as of a
+    normal distribution with their quartiles, and all."""
     shares = [on / off - 1 for on, off in zip(of_kind["on"], of_kind["off"], strict=True)]
     first, middle, third = quantiles(shares, n=4, method="inclusive")
-    return {
-        "cost": round(middle, 5),
-        "quartiles": [round(first, 5), round(third, 5)],
-        "pairs": [round(share, 5) for share in shares],
-    }
+    error = (third - first) / 1.349 * sqrt(pi / 2 / len(shares))
+    return {"cost": round(middle, 5), "error": round(error, 5), "pairs": [round(share, 5) for share in shares]}
 
 
 def seconds_of_a_report(run: Path) -> float:
@@ -134,17 +147,20 @@ def main() -> None:
             turns.turn(kind, counts=number >= 0)
     result = {"wall": cost(turns.wall), "processor": cost(turns.processor)}
     speed = args.batch / median(turns.wall["off"])
-    by_clock, by_processor = (
-        f"{one['cost']:+.2%} (quartiles {one['quartiles'][0]:+.2%}, {one['quartiles'][1]:+.2%})"
-        for one in result.values()
-    )
+    by_clock, by_processor = (f"{one['cost']:+.2%} +- {one['error']:.2%}" for one in result.values())
     print(f"batch {args.batch}, {args.threads} threads, {speed:.1f} images/s unseen ({other_load})")
-    print(f"{', '.join(parts)}: {by_clock} by the clock, {by_processor} by processor time")
+    spent = turns.spent / (args.steps * sum(turns.wall["on"]))
+    print(f"{', '.join(parts)}: {by_clock} by the clock, {by_processor} by processor time; spent in them: {spent:.2%}")
     facts: dict[str, Any] = {"batch": args.batch, "threads": args.threads, "steps": args.steps, "parts": parts}
     if args.run:
         facts["report_seconds"] = round(seconds_of_a_report(args.run), 2)
         print(f"the report, once a run: {facts['report_seconds']} s")
-    facts |= {"images_per_second": round(speed, 2), "others_share": round(other_load.share(), 3), **result}
+    facts |= {
+        "images_per_second": round(speed, 2),
+        "others_share": round(other_load.share(), 3),
+        "spent": round(spent, 5),
+        **result,
+    }
     print(json.dumps({"machine": describe_machine("rich", "tensorboardX"), **facts}))
 
 
