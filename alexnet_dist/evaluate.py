@@ -11,7 +11,7 @@ from alexnet_dist import cli
 from alexnet_dist.data.augment import CROPS
 from alexnet_dist.data.class_names import class_names_beside, distinct, is_part, match_classes
 from alexnet_dist.data.decode import LISTED
-from alexnet_dist.data.sources import evaluated, open_evaluated
+from alexnet_dist.data.sources import LIST, VAL_LIST, list_in, open_evaluated
 from alexnet_dist.data.storage import Patience
 from alexnet_dist.errors import SharedError
 from alexnet_dist.model.architecture import Network, parameter_map
@@ -94,15 +94,15 @@ def body(world: "Ranks", args: argparse.Namespace) -> int:
     settings, trained = world.broadcast_json([asdict(header.network), header.class_names] if header else None)
     network = Network(**settings)
     with world.shared_errors():
-        data = evaluated(Path(args.data))
+        data, notes = list_in(Path(args.data), VAL_LIST, LIST)
         wanted = None if args.ignore_class_names else class_names_beside(data)
         lacking = is_part(wanted, trained)  # images of some classes are still told from all of them
         names, order = match_classes(trained, None if lacking else wanted, network.num_classes, args.load)
     how = (network.num_classes, trained if lacking else None, args.ignore_class_names)
     images = share_images(world, partial(open_evaluated, data, *how))
     world.require_same(images.fingerprint(), f"the list {data}")
-    if data != Path(args.data) and world.rank == 0:
-        print(f"{args.data} holds a list, which is read: {data}", file=sys.stderr, flush=True)
+    for line in notes if world.rank == 0 else ():
+        print(line, file=sys.stderr, flush=True)
     if flat is None:
         flat = zeros((parameter_map(network).size,))
     world.broadcast_(flat)

@@ -149,8 +149,10 @@ def classify(net: Predictor, paths: list[str], args: argparse.Namespace) -> int:
         else:
             print("\n".join(results))
     if args.explain:
-        what = explain(net, to_explain, len(parts.read), args)
-        print("\n".join(held))
+        try:
+            what = explain(net, to_explain, len(parts.read), args)
+        finally:
+            print("\n".join(held), flush=True)
         print(what, file=sys.stderr if args.json else sys.stdout)  # with --json, stdout is for programs
     return parts.code
 

@@ -43,7 +43,8 @@ shift
 
 [[ ! -x $venv/bin/python ]] || activate
 if ! command -v mpirun >/dev/null || ! python -c 'import alexnet_dist' 2>/dev/null; then
-    die "alexnet_dist and mpirun are not installed here: run launch/demo.sh once, or see the README"
+    # Not 2: it may be that the environment's storage doesn't answer, and a supervisor should try again.
+    end 1 "alexnet_dist and mpirun are not installed here: run launch/demo.sh once, or see the README"
 fi
 
 if [[ $ranks == --layout ]]; then

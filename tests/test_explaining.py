@@ -13,7 +13,7 @@ from terminal import run_on_terminal, seen
 
 import alexnet_dist
 from alexnet_dist import inference
-from alexnet_dist.errors import UserError
+from alexnet_dist.errors import StorageError, UserError
 from alexnet_dist.pictures import sheet
 from alexnet_dist.pictures.heat import colours, overlaid
 from alexnet_dist.pictures.sheet import LARGE, MARGIN, MOST, SMALL
@@ -150,14 +150,28 @@ def test_the_sheet_is_written_though_nobody_reads_the_results(weights, album):
     assert Image.open(album / "out.png").width == 2 * LARGE + 4 + 2 * MARGIN
 
 
-def test_a_bar_on_the_terminal_of_the_results(weights, album):
-    flags = ["--load", weights, "--input", album, "--topk", 1, "--explain", album / "out.png"]
+def test_the_results_are_told_though_the_sheet_fails(weights, album, capsys, monkeypatch):
+    def full(_):
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(inference, "sheet", full)
+    assert run(weights, "--input", album, "--explain", album / "out.png", "--json") == 74
+    told = capsys.readouterr()
+    assert len(told.out.splitlines()) == 4
+    assert "the disk is full" in told.err
+    assert not (album / "out.png").exists()
+
+
+@pytest.mark.parametrize("explain", [False, True])
+def test_a_bar_on_the_terminal_of_the_results(weights, album, explain):
+    flags = ["--load", weights, "--input", album, "--topk", 1, *["--explain", album / "out.png"] * explain]
     shown, _ = run_on_terminal([sys.executable, "-m", "alexnet_dist.inference", *flags])
     assert b"images" in shown
     assert b"/4" in shown
     lines = "".join(seen(shown))  # paths may be longer than a line
-    places = [lines.index(words) for words in (*(f"{album / name}.png" for name in "0123"), "out.png: where")]
+    places = [lines.index(f"{album / name}.png") for name in "0123"]
     assert places == sorted(places)
+    assert ("out.png: where" in lines) == explain
     assert lines.count("  red") == lines.count("  green") == 2
     assert "/4" not in lines
 
@@ -174,6 +188,11 @@ def test_letters_outside_of_ascii_are_drawn(drawn):
     assert drawn("caf\u00e9") != drawn("caf\ue000"), "a box, or a question mark"
 
 
+def test_what_separates_lines_is_drawn_too(drawn):
+    for separator in "\n\r\x85\x1c\u2029":
+        assert drawn(f"a{separator}b")
+
+
 def test_without_a_font_of_the_system_accents_are_left_out(drawn, monkeypatch):
     monkeypatch.setattr(sheet, "FONTS", ("none.ttf",))
     assert drawn("Caf\u00e9 cafe\u0301 na\u00efve \u2460 \u65e5\u672c") == drawn("Cafe cafe naive 1 ??")
@@ -183,7 +202,7 @@ def test_without_a_font_of_the_system_accents_are_left_out(drawn, monkeypatch):
 def test_the_first_font_that_is_installed_is_taken(drawn, monkeypatch):
     font = ImageFont.load_default(40)
 
-    def truetype(name, size):
+    def truetype(name, size, **layout):
         if name == sheet.FONTS[0]:
             raise OSError("cannot open resource")
         return font

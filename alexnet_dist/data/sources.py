@@ -53,17 +53,13 @@ class SourcePaths:
     ignore_class_names: bool = False  # a classes.txt beside the validation images is left aside
 
 
-def listed(path: Path) -> Path:
-    """The list that a folder of classes stands for, if it holds one; else the path itself."""
-    found = path / LIST
-    return found if is_class_folder(path) and not split_folders(path) and found.is_file() else path
-
-
-def evaluated(path: Path) -> Path:
-    """What evaluation reads of a folder of classes that holds lists: that of the validation images, if it is there."""
-    found = listed(path)
-    beside = found.with_name(VAL_LIST)
-    return beside if found != path and beside.is_file() else found
+def list_in(path: Path, *names: str) -> tuple[Path, list[str]]:
+    """The first of the lists of these names that a folder of classes holds and stands for, and a line that says so; without
+    one the path itself. (Of several names, VAL_LIST is what evaluation reads.)"""
+    found = next((path / name for name in names or (LIST,) if (path / name).is_file()), None)
+    if found is None or not is_class_folder(path) or split_folders(path):
+        return path, []
+    return found, [f"{path} holds a list, which is read: {found}"]
 
 
 def open_images(path: Path, num_classes: int | None = None, classes: Sequence[str] | None = None) -> ImageTable:
@@ -144,10 +140,12 @@ def read_sources(paths: SourcePaths, seed: int) -> Sources[ImageTable]:
 
 def _locate(paths: SourcePaths) -> tuple[Path, Path | None, list[str]]:
     """Where the training images are, and the validation images where they are others; and what to say of it."""
-    data, chosen = listed(paths.data), paths.val is not None or paths.val_fraction is not None
-    notes = [f"{paths.data} holds a list, which is read: {data}"] if data != paths.data else []
-    if chosen:
-        return data, paths.val, notes
+    data, notes = list_in(paths.data)
+    if paths.val is not None:
+        chosen, more = list_in(paths.val, VAL_LIST, LIST)
+        return data, chosen, notes + more
+    if paths.val_fraction is not None:
+        return data, None, notes
     found, beside = split_folders(data), data.parent / VAL_LIST
     if found is None and data.is_file() and beside.is_file() and not beside.samefile(data):
         found = data, beside
@@ -157,5 +155,5 @@ def _locate(paths: SourcePaths) -> tuple[Path, Path | None, list[str]]:
     return (
         train,
         val,
-        [f"training images: {train}; validation images: {val}, beside it (--val, --val-fraction: others)"],
+        [*notes, f"training images: {train}; validation images: {val}, beside it (--val, --val-fraction: others)"],
     )

@@ -16,14 +16,9 @@ LARGE, SMALL = (
 COLUMNS = 3  # of a sheet of several entries
 MARGIN = 16
 TEXT = 15  # pixels of the letters
-FONTS = (
-    "DejaVuSans.ttf",
-    "LiberationSans-Regular.ttf",
-    "NotoSans-Regular.ttf",
-    "Arial.ttf",
-)  # the first that is installed
+# The first that is installed is taken.
+FONTS = ("DejaVuSans.ttf", "LiberationSans-Regular.ttf", "NotoSans-Regular.ttf", "Arial.ttf")
 PAPER, INK, FAINT = "white", "#1a1a1a", "#5c5c5c"
-
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -71,10 +66,12 @@ def _draw(paper: Image.Image, entry: Entry, corner: tuple[int, int], edge: int) 
 
 @cache
 def _letters() -> tuple[Font, Callable[[str], str]]:
-    """A font, and how a line is spelled in it: Pillow's own has boxes for letters outside of ASCII."""
+    """A font, and how a line is spelled in it: Pillow's own has boxes for letters outside of ASCII. (Those of the system have
+    them for Chinese and Japanese.)"""
     for name in FONTS:
         with suppress(OSError):
-            return ImageFont.truetype(name, TEXT), str
+            # Not by Raqm, which refuses what separates lines or paragraphs in a file's name.
+            return ImageFont.truetype(name, TEXT, layout_engine=ImageFont.Layout.BASIC), str
     return ImageFont.load_default(TEXT), _in_ascii
 
 

@@ -19,7 +19,7 @@ from alexnet_dist.data.class_folders import split_folders
 from alexnet_dist.data.class_names import class_names_beside, class_names_file
 from alexnet_dist.data.decode import ImageError, image_errors, image_format
 from alexnet_dist.data.shards import INDEX, IndexWriter, Shards, read_shards, shard_files
-from alexnet_dist.data.sources import open_images
+from alexnet_dist.data.sources import list_in, open_images
 from alexnet_dist.data.table import ImageTable
 from alexnet_dist.errors import StorageError, UserError
 from alexnet_dist.support.files import replacing, writing
@@ -48,6 +48,9 @@ def pack(source: Path, output: Path, shard_megabytes: int = 256, force: bool = F
         raise UserError(
             f"{source} holds {' and '.join(part.name for part in parts)}; pack each: {'; and '.join(commands)}"
         )
+    source, notes = list_in(source)
+    for line in notes:
+        print(line)
     names = class_names_beside(source)
     images = open_images(source, len(names) if names else None)
     _make_room(output, force)

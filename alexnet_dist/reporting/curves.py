@@ -56,7 +56,9 @@ def work_figure(name: str, run: RunRecord) -> Figure | None:
         .properties(height=26 * len(shown))
     )
     longest, least = max(totals, key=lambda rank: totals[rank]), min(totals, key=lambda rank: totals[rank])
-    text = "What each rank did: data is its wait for images, wait is that for other ranks, the rest is work. "
+    text = (
+        "What each rank did: data is reading and decoding images, wait is for other ranks, and all but wait is work. "
+    )
     text += f"Rank {longest} worked longest, {totals[longest]:,.1f} s"
     text += f"; rank {least} least, {totals[least]:,.1f} s." if len(totals) > 1 else "."
     if len(totals) > RANKS:
@@ -80,9 +82,8 @@ def _learning_rate(runs: Mapping[str, RunRecord]) -> Figure:
     rows = [{"run": name, **_only(row, "lr")} for name, run in runs.items() for row in step_points(run)]
     drops = _drops(runs)
     scale, axis = alt.Scale(), alt.Axis(format="~g", tickCount=5)
-    if drops and all(
-        row["lr"] for row in rows
-    ):  # falls by one factor look the same; the labels are rates that there were
+    # Falls by one factor look the same; the labels are rates that there were.
+    if drops and all(row["lr"] for row in rows):
         rates = sorted({drop[end] for drop in drops for end in ("before", "lr")}, reverse=True)
         scale = alt.Scale(type="log", nice=False, padding=8)
         axis = alt.Axis(format=".3~g", values=rates[:: -(-len(rates) // LABELS)])

@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -60,12 +61,17 @@ class RowsFile:
 
 
 def copy_rows(source: Path, target: Path, step: int) -> None:
-    """Begins a file of rows, unless it is there, with those of another up to this step. Raises UserError."""
+    """Begins a file of rows, unless some are there, with those of another up to this step. Raises UserError."""
     with reading(source):
-        if target.exists() or not source.is_file():
+        if not source.is_file() or (target.exists() and target.stat().st_size):
             return
-    with replacing(target) as temporary, open(source, "rb") as rows, open(temporary, "wb") as file:
-        file.writelines(line for line in rows if _step(line) <= step)
+    with replacing(target) as temporary, open(temporary, "wb") as file:
+        file.writelines(_rows_up_to(source, step))
+
+
+def _rows_up_to(source: Path, step: int) -> Iterator[bytes]:
+    with reading(source), open(source, "rb") as rows:
+        yield from (line for line in rows if _step(line) <= step)
 
 
 def _step(line: bytes) -> float:

@@ -45,6 +45,12 @@ class Snapshot:
     state: dict[str, np.ndarray]
 
 
+def _goes_on_here(run: Run) -> bool:
+    """Collective: whether the state that the run continues is in its own folder. Only rank 0 knows where it was."""
+    path = run.origin.path
+    return bool(run.world.broadcast_json([path is not None and path.parent.resolve() == run.folder.path.resolve()])[0])
+
+
 class Saver:
     """Writes the files of a run. At the end of a `with` block all has been written, or has failed.
 
@@ -54,7 +60,7 @@ class Saver:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self.saved_step = run.progress.step if run.resumed else -1
+        self.saved_step = run.progress.step if run.resumed and _goes_on_here(run) else -1
         self.saved = False  # whether latest.safetensors is, or will be, of this run
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._closing = threading.Event()

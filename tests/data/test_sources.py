@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from alexnet_dist.data.class_names import class_names_beside
-from alexnet_dist.data.sources import SourcePaths, evaluated, open_evaluated, read_sources
+from alexnet_dist.data.sources import LIST, VAL_LIST, SourcePaths, list_in, open_evaluated, read_sources
 from alexnet_dist.errors import UserError
 from alexnet_dist.preparation.folder import prepare_folder
 from alexnet_dist.preparation.pack import pack
@@ -100,6 +100,11 @@ def test_a_folder_is_evaluated_as_it_is(tmp_path):
     assert paths_of(open_evaluated(tmp_path)) == [(0, "1.jpg"), (1, "2.jpg")]
 
 
+def evaluated(folder):
+    """What evaluation reads of a folder."""
+    return list_in(folder, VAL_LIST, LIST)[0]
+
+
 def test_a_folder_of_classes_that_holds_lists_stands_for_them(tmp_path):
     """What val.list names is not trained on."""
     make(tmp_path, *(f"{name}/{number}.jpg" for name in ("cat", "dog") for number in range(10)))
@@ -110,8 +115,13 @@ def test_a_folder_of_classes_that_holds_lists_stands_for_them(tmp_path):
     assert (found.num_classes, found.class_names) == (as_it_is.num_classes, as_it_is.class_names)
     assert found.train.fingerprint() == listed.train.fingerprint() != as_it_is.train.fingerprint()
     assert found.val.fingerprint() == listed.val.fingerprint() != as_it_is.val.fingerprint()
-    assert found.notes == listed.notes
-    assert f"validation images: {tmp_path}/val.list" in found.notes[0]
+    read = f"{tmp_path} holds a list, which is read: {tmp_path}"
+    assert found.notes == (f"{read}/images.list", *listed.notes)
+    assert f"validation images: {tmp_path}/val.list" in found.notes[1]
+    for data in (tmp_path, tmp_path / "images.list"):
+        given = read_sources(SourcePaths(data, val=tmp_path), seed=0)
+        assert given.val.fingerprint() == listed.val.fingerprint()
+        assert given.notes[-1] == f"{read}/val.list"
     held_out = read_sources(SourcePaths(tmp_path, val_fraction=0.5), seed=0)
     assert (len(held_out.train), len(held_out.val)) == (9, 9)
     assert held_out.notes == (f"{tmp_path} holds a list, which is read: {tmp_path}/images.list",)

@@ -86,6 +86,19 @@ def test_pack_and_back(listed, tmp_path, capsys):
     assert after.name(5) == b"000000005.png"
 
 
+def test_a_folder_that_holds_lists_stands_for_them(tmp_path, capsys):
+    """Those that val.list names are not packed with the others."""
+    for number in range(20):
+        path = tmp_path / "pets" / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(number))
+    assert run("folder", tmp_path / "pets", "--output", tmp_path / "pets") == 0
+    assert run("pack", tmp_path / "pets", "--output", tmp_path / "shards") == 0
+    told = capsys.readouterr().out
+    assert f"which is read: {tmp_path}/pets/images.list" in told
+    assert "18 of 18 images" in told
+
+
 def test_packing_twice_gives_the_same_bytes(listed, tmp_path):
     for name in ("one", "two"):
         assert run("pack", listed, "--output", tmp_path / name) == 0

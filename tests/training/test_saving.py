@@ -41,6 +41,16 @@ def saver(tmp_path, package_logger):
     out.close()
 
 
+@pytest.mark.parametrize(("folder", "saved"), [("run", 3), ("run/../run", 3), ("other", -1)])
+def test_a_run_that_goes_on_in_another_folder_has_no_state_of_its_own_yet(tmp_path, folder, saved):
+    """So it writes one before its first validation, and who stops it then can go on there."""
+    origin = SimpleNamespace(path=tmp_path / folder / "checkpoint-00000003.safetensors")
+    world = SimpleNamespace(size=1, broadcast_json=lambda values: values)
+    run = SimpleNamespace(folder=RunFolder(tmp_path / "run", keep=2), origin=origin, world=world)
+    with Saver(SimpleNamespace(**vars(run), resumed={"progress": {}}, progress=Progress(step=3))) as saver:
+        assert saver.saved_step == saved
+
+
 def test_a_state_is_there_when_all_that_led_to_it_is(saver, tmp_path, monkeypatch):
     """After a power cut, no state is ahead of the log and the metrics, and `latest` leads to none that isn't whole."""
     values = np.zeros(parameter_map(SMALL).size, np.float32)
