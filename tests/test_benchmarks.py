@@ -70,7 +70,7 @@ def test_breakdown():
     for row in [("conv2 backward", "products"), ("conv1 forward", "pooling"), ("fc1 backward", "update")]:
         assert rows[row] > 0
     # Kernels' own times and the rest add up to the step, which has a loss besides.
-    assert sum(rows.values()) <= 1.001 * result["step_ms"]
+    assert 0.9 * result["step_ms"] <= sum(rows.values()) <= 1.001 * result["step_ms"]
 
 
 def test_sync_on_hosts():

@@ -70,6 +70,8 @@ def test_a_fault_is_noticed(key, value):
 
 def test_the_operator_takes_it():
     assert faults(JOB, MPIJOB) == []
+    assert set(JOB) == set(MPIJOB)
+    assert JOB["metadata"]["name"]
     assert set(JOB["spec"]["mpiReplicaSpecs"]) == {"Launcher", "Worker"}
 
 

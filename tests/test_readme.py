@@ -210,4 +210,6 @@ def test_the_walk_leaves_what_the_pages_list(home: Path, walk: Callable[[str], N
     for pattern in listed:
         assert list(run.glob(re.sub("<.*?>", "*", pattern))), f"{pattern} is not in a run's folder"
     paragraph = README.partition("#### What a run leaves")[2].partition("\n\n")[2].partition("\n\n")[0]
-    assert set(re.findall(r"`([\w.]+)`", paragraph)) <= listed
+    names = set(re.findall(r"`([\w.]+)`", paragraph))
+    assert names
+    assert names <= listed
