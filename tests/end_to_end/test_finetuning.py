@@ -94,7 +94,7 @@ def test_resumed_to_the_bit(site, extra):
     whole, resumed = (f"{name}-{len(extra)}" for name in ("whole", "resumed"))
     finetune(site, whole, *flags).ok()
     finetune(site, resumed, *flags, "--resume", f"{whole}/checkpoint-00000003.safetensors").ok()
-    assert steps(site / resumed) == steps(site / whole, first=4)
+    assert steps(site / resumed) == steps(site / whole)
     assert not changed(site, resumed, whole)
     assert changed(site, whole) == {f"classifier.{layer}.{part}" for layer in (1, 4, 6) for part in ("weight", "bias")}
     job = finetune(site, "other", "--resume", f"{whole}/checkpoint-00000003.safetensors", "--freeze", 1, *extra)
