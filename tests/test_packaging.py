@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -81,8 +80,8 @@ def test_the_wheel_has_the_package_alone_and_all_of_it(built):
 
 
 def test_the_sdist_has_what_its_tests_need(built, tmp_path):
-    with tarfile.open(built[1]) as sdist:
-        sdist.extractall(tmp_path, filter="data")
+    # Not tarfile, whose way of unpacking without a warning came with Python 3.11.4.
+    subprocess.run(["tar", "-xzf", built[1], "-C", tmp_path], check=True)
     (source,) = tmp_path.iterdir()
     expected = set().union(*(files(name) for name in IN_SDIST if (ROOT / name).is_dir()))
     assert expected <= {path.relative_to(source).as_posix() for path in source.rglob("*")}
