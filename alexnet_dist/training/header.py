@@ -40,6 +40,9 @@ def first_lines(inputs: "Inputs", threads: int) -> list[str]:
     ]
     if batch < ranks:
         lines.append(f"WARNING: a step has fewer images ({batch}) than there are ranks ({ranks}): the others only wait")
+    if batch > len(sources.train):
+        few = f"WARNING: an epoch is one step, since the global batch ({batch}) is larger than the training images"
+        lines.append(f"{few} ({len(sources.train)}): with --global-batch 16, for example, more is learned in it")
     rate = f"{config.lr:g} {scaled}" if config.lr_reference_batch else scaled
     lr = config.schedule(batch).lr
     return [*lines, f"learning rate {lr:g} for the global batch, not for each rank ({rate})"]

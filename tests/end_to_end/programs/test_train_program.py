@@ -113,6 +113,13 @@ def test_the_header_comes_first_and_layers_when_they_are_wanted(site):
     places = [out.index(text) for text in order]
     assert places == sorted(places)
     assert "share" in out.split("they take turns")[0].splitlines()[-1]
+    assert "an epoch is one step" not in out
+
+
+def test_a_batch_of_more_than_all_images_is_pointed_out(site):
+    given = ["--data", "images.list", "--val", "val.list", "--epochs", 1, "--global-batch", 37, "--output-dir", "few"]
+    out = train(1, given, site).ok().out
+    assert "an epoch is one step, since the global batch (37) is larger than the training images (36)" in out
 
 
 def test_samples_are_watched(site):
