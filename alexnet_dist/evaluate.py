@@ -11,7 +11,7 @@ from alexnet_dist import cli
 from alexnet_dist.data.augment import CROPS
 from alexnet_dist.data.class_names import class_names_beside, distinct, is_part, match_classes
 from alexnet_dist.data.decode import LISTED
-from alexnet_dist.data.sources import LIST, VAL_LIST, list_in, open_evaluated
+from alexnet_dist.data.sources import list_in, open_evaluated
 from alexnet_dist.data.storage import Patience
 from alexnet_dist.errors import SharedError
 from alexnet_dist.model.architecture import Network, parameter_map
@@ -94,7 +94,7 @@ def body(world: "Ranks", args: argparse.Namespace) -> int:
     settings, trained = world.broadcast_json([asdict(header.network), header.class_names] if header else None)
     network = Network(**settings)
     with world.shared_errors():
-        data, notes = list_in(Path(args.data), VAL_LIST, LIST)
+        data, notes = list_in(Path(args.data), validation=True)
         wanted = None if args.ignore_class_names else class_names_beside(data)
         lacking = is_part(wanted, trained)  # images of some classes are still told from all of them
         names, order = match_classes(trained, None if lacking else wanted, network.num_classes, args.load)

@@ -53,10 +53,11 @@ class SourcePaths:
     ignore_class_names: bool = False  # a classes.txt beside the validation images is left aside
 
 
-def list_in(path: Path, *names: str) -> tuple[Path, list[str]]:
-    """The first of the lists of these names that a folder of classes holds and stands for, and a line that says so; without
-    one the path itself. (Of several names, VAL_LIST is what evaluation reads.)"""
-    found = next((path / name for name in names or (LIST,) if (path / name).is_file()), None)
+def list_in(path: Path, validation: bool = False) -> tuple[Path, list[str]]:
+    """The list that a folder of classes holds and stands for, and a line that says so; else the path itself. For `validation`
+    it is VAL_LIST, or LIST where there is no other."""
+    names = (VAL_LIST, LIST) if validation else (LIST,)
+    found = next((path / name for name in names if (path / name).is_file()), None)
     if found is None or not is_class_folder(path) or split_folders(path):
         return path, []
     return found, [f"{path} holds a list, which is read: {found}"]
@@ -142,7 +143,7 @@ def _locate(paths: SourcePaths) -> tuple[Path, Path | None, list[str]]:
     """Where the training images are, and the validation images where they are others; and what to say of it."""
     data, notes = list_in(paths.data)
     if paths.val is not None:
-        chosen, more = list_in(paths.val, VAL_LIST, LIST)
+        chosen, more = list_in(paths.val, validation=True)
         return data, chosen, notes + more
     if paths.val_fraction is not None:
         return data, None, notes

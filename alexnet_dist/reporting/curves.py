@@ -56,9 +56,7 @@ def work_figure(name: str, run: RunRecord) -> Figure | None:
         .properties(height=26 * len(shown))
     )
     longest, least = max(totals, key=lambda rank: totals[rank]), min(totals, key=lambda rank: totals[rank])
-    text = (
-        "What each rank did: data is reading and decoding images, wait is for other ranks, and all but wait is work. "
-    )
+    text = "What each rank did: data is reading and decoding images, wait is for other ranks; all but that is work. "
     text += f"Rank {longest} worked longest, {totals[longest]:,.1f} s"
     text += f"; rank {least} least, {totals[least]:,.1f} s." if len(totals) > 1 else "."
     if len(totals) > RANKS:

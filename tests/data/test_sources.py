@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from alexnet_dist.data.class_names import class_names_beside
-from alexnet_dist.data.sources import LIST, VAL_LIST, SourcePaths, list_in, open_evaluated, read_sources
+from alexnet_dist.data.sources import SourcePaths, list_in, open_evaluated, read_sources
 from alexnet_dist.errors import UserError
 from alexnet_dist.preparation.folder import prepare_folder
 from alexnet_dist.preparation.pack import pack
@@ -102,7 +102,7 @@ def test_a_folder_is_evaluated_as_it_is(tmp_path):
 
 def evaluated(folder):
     """What evaluation reads of a folder."""
-    return list_in(folder, VAL_LIST, LIST)[0]
+    return list_in(folder, validation=True)[0]
 
 
 def test_a_folder_of_classes_that_holds_lists_stands_for_them(tmp_path):

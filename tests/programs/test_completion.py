@@ -45,7 +45,7 @@ def scripts(tmp_path_factory):
 def terminal(request, scripts):
     """A shell at a pseudo terminal that has read the script: type(text) gives what appears."""
     if shutil.which(request.param) is None:
-        pytest.skip(f"completion is tried in a real shell, and {request.param} is not installed")
+        pytest.skip(f"a real shell is needed, and {request.param} is missing (Debian: apt-get install {request.param})")
     parent, child = pty.openpty()
     env = {**os.environ, "PS1": "> ", "TERM": "dumb", "PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(scripts)}
     shell = subprocess.Popen(

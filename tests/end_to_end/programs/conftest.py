@@ -10,7 +10,9 @@ from toy_images import Pictures
 def site(tmp_path_factory):
     """A folder with images of three classes, lists of them as alexnet-prepare writes them, and a trained network."""
     if MPIRUN is None:
-        pytest.skip("trains a network on two ranks, which needs mpirun: it is neither beside Python nor on PATH")
+        pytest.skip(
+            "two ranks need mpirun, which is neither beside Python nor on PATH: pip install 'alexnet_dist[mpi]'"
+        )
     folder = tmp_path_factory.mktemp("programs")
     Pictures(folder)
     alone([BIN / "alexnet-prepare", "folder", folder, "--output", folder, "--val-fraction", VALIDATION], folder).ok()
