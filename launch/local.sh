@@ -63,9 +63,7 @@ else
     command=(mpirun)
     is_open_mpi && command+=(--bind-to none)
     if is_open_mpi && [[ " $* " == *" --elastic "* ]]; then
-        # ULFM, and the detector of ranks that are stopped, which looks twice a second.
-        command+=(--with-ft ulfm --mca mpi_ft_detector true --mca mpi_ft_detector_thread true)
-        command+=(--mca mpi_ft_detector_period 0.5 --mca mpi_ft_detector_timeout 3)
+        command+=(--with-ft ulfm --mca mpi_ft_detector true)  # the detector of ranks that are stopped
     fi
     command+=(-n "$ranks" python -m alexnet_dist.train --threads "$threads" "$@")
 fi

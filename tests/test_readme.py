@@ -42,8 +42,7 @@ COVERED = {
         "tests/end_to_end/test_slurm.py, on a real Slurm of two nodes"
     ),
     "launch/local.sh 4 --data flowers/images.list --output-dir runs/flowers-elastic --elastic": ULFM,
-    "mpirun --with-ft ulfm --mca mpi_ft_detector true --mca mpi_ft_detector_thread true -n 4 "
-    "python -m alexnet_dist.train --elastic": ULFM,
+    "mpirun --with-ft ulfm --mca mpi_ft_detector true -n 4 python -m alexnet_dist.train --elastic": ULFM,
     "alexnet-supervise --min-ranks 2 -- mpirun -f hostfile -n 4 -ppn 2 python -m alexnet_dist.train": FLAGS,
     "mpirun --hostfile hostfile -n 4 --map-by ppr:2:node --bind-to none -x PATH "
     "python -m alexnet_dist.train --data /data/images.list": FLAGS,

@@ -10,20 +10,21 @@ import signal
 
 from mpi4py import MPI
 
-from alexnet_dist.comm.world import World
+from alexnet_dist.comm.world import ULFM, World
 from alexnet_dist.errors import STALLED, SharedError, UserError
 from alexnet_dist.support.plural import plural
 from alexnet_dist.support.processes import Process
 
-ENABLED = "OMPI_MCA_mpi_ft_enable"  # what mpirun --with-ft ulfm tells its ranks
-LOSSES = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED, MPI.ERR_IN_STATUS)
+# Of several requests together MPI only says that one has failed; and Open MPI says "other" where it was between two rounds of
+# an operation when the communicator was revoked.
+LOSSES = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED, MPI.ERR_IN_STATUS, MPI.ERR_OTHER)
 
 
 def make_elastic(world: World) -> None:
     """Collective: from now on, the loss of a rank is an error for which `is_loss` is true. Raises SharedError where MPI
     can't go on without a rank."""
     with world.shared_errors():
-        if os.environ.get(ENABLED) != "1":
+        if not ULFM:
             raise UserError(
                 "--elastic needs Open MPI, started by: mpirun --with-ft ulfm (launch/local.sh does it). "
                 "With another MPI, alexnet-supervise starts the run again after a loss"
@@ -32,27 +33,21 @@ def make_elastic(world: World) -> None:
 
 
 def is_loss(error: Exception) -> bool:
-    """Whether an error says that a rank is lost. (Of several requests together, MPI only says that one has failed.)"""
+    """Whether an error says that a rank is lost, or may be of that: who is left, `regroup` says."""
     return isinstance(error, MPI.Exception) and error.Get_error_class() in LOSSES
 
 
 def regroup(world: World, before: list[Process], least: int) -> list[Process]:
     """After an error that `is_loss`: the world becomes that of the ranks which are left, in their order; returns them.
 
-    Those that are lost are ended, should they only have been stopped. Raises SharedError if fewer than `least` are left, or
-    if others may go on as well: where hosts are lost, only more than half of the ranks may.
+    Those that are lost are ended, should they only have been stopped. Raises an error that `is_loss` if another one is lost
+    meanwhile: try again; SharedError if fewer than `least` are left, or if others may go on as well: where hosts are lost,
+    only more than half of the ranks may.
     """
-    world.broken = True
-    while True:
-        world.comm.Revoke()
-        try:
-            world.comm = MPI.Intracomm(world.comm.Shrink())
-            world.rank, world.size = world.comm.rank, world.comm.size
-            left = world.all_processes()
-            break
-        except MPI.Exception as error:  # another one was lost meanwhile
-            if not is_loss(error):
-                raise
+    world.comm.Revoke()
+    world.comm = MPI.Intracomm(world.comm.Shrink())
+    world.rank, world.size = world.comm.rank, world.comm.size
+    left = world.all_processes()
     lost = set(before) - set(left)
     for process in lost:
         if process.is_here and process.is_alive:

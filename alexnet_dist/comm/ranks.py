@@ -120,7 +120,8 @@ class Ranks:
         """The last thing that the ranks do together: from then on each may end by itself, and one may go on alone."""
 
     def leave(self, exit_code: int) -> int:
-        """Not collective, the last thing that a rank does: ends the process where it could not end by itself."""
+        """Collective, unless they have parted; the last thing that a rank does: ends the process where it could not end by
+        itself."""
         return exit_code
 
     def abort(self, exit_code: int = 1) -> None:

@@ -56,13 +56,13 @@ def _go_on(world: Any, before: list[Process], memory: Memory | None, least: int)
     None, the beginning, if some had not begun."""
     from alexnet_dist.comm.elastic import is_loss, regroup
 
-    while True:
+    for others in reversed(range(len(before))):
         try:
             left = regroup(world, before, least)
             offers = world.all_texts([json.dumps(asdict(memory.progress))] if memory else [])
             break
         except world.failures as error:  # another one was lost meanwhile
-            if not is_loss(error):
+            if not (others and is_loss(error)):
                 raise
     lost = ", ".join(f"rank {rank} ({process})" for rank, process in enumerate(before) if process not in left)
     said = f"lost {lost}: {plural(len(left), 'rank')} go{'es' * (len(left) == 1)} on"

@@ -204,9 +204,14 @@ def assert_refused(job: Job, *words: str, program: str = "alexnet-train", code: 
 
 
 def rows(folder: Path, table: str) -> list[dict]:
-    """All rows of one of a run's tables: steps, epochs, ranks or events; every line must be whole."""
-    file = folder / f"{table}.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    """All rows of one of a run's tables: steps, epochs, ranks or events. Every line must be whole, the last one within
+    moments: who reads while a row is written may see the part of it that the kernel has copied so far."""
+    file, end = folder / f"{table}.jsonl", time.monotonic() + 1
+    text = file.read_text() if file.exists() else ""
+    while text and not text.endswith("\n") and time.monotonic() < end:
+        text = file.read_text()
+    assert not text or text.endswith("\n"), f"a torn row at the end of {file}: {text[-500:]}"
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def events(folder: Path, event: str) -> list[dict]:

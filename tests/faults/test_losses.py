@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 import pytest
-from launcher import MPIRUN, SMALL, Job, epoch_results, needs_mpirun, open_mpi, rows, steps, train
+from launcher import MPIRUN, SMALL, Job, assert_refused, epoch_results, needs_mpirun, open_mpi, rows, steps, train
 from safetensors.numpy import load_file
 
 from alexnet_dist.supervision.leftovers import segments, unused_segments
@@ -21,9 +21,6 @@ pytestmark = [needs_mpirun, pytest.mark.skipif(not open_mpi(), reason="--elastic
 KILLS = int(os.environ.get("ALEXNET_KILLS", "4"))
 SEED = int(os.environ.get("ALEXNET_SEED", "0"))
 RANKS, EPOCHS, STEPS = 4, 4, 30
-# A stopped rank is noticed by Open MPI's detector, and within seconds only if it is told so.
-DETECTOR = {"mpi_ft_detector": "true", "mpi_ft_detector_thread": "true"}
-DETECTOR |= {"mpi_ft_detector_period": "0.5", "mpi_ft_detector_timeout": "3"}
 LIMIT = 120  # seconds for a run
 
 
@@ -38,9 +35,8 @@ def flags(name, *more):
 
 
 def start(site, name, *more):
-    mca = [word for key, value in DETECTOR.items() for word in ("--mca", key, value)]
     training = [sys.executable, "-m", "alexnet_dist.train", "--elastic", *flags(name, "--report", *more)]
-    return Job([MPIRUN, "--with-ft", "ulfm", *mca, "-n", str(RANKS), *training], site)
+    return Job([MPIRUN, "--with-ft", "ulfm", "--mca", "mpi_ft_detector", "true", "-n", str(RANKS), *training], site)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +93,21 @@ def test_a_run_goes_on_without_lost_ranks(site, noise, planned, number):
     print(
         f"\n{[f'{signal.Signals(number).name} after {after}' for _, number, after in planned]}: {loss:.5f} of {noise}"
     )
+
+
+def test_a_run_that_loses_none_ends(site):
+    before = segments()
+    with start(site, "none") as job:
+        job.wait(LIMIT).ok()
+    assert (site / "none" / "complete").exists()
+    assert (site / "none" / "train.log").read_text().splitlines()[-1].endswith("report: none/report.html")
+    assert {path for path in unused_segments(before) if path not in before} == set()
+
+
+def test_bad_input_ends_all_ranks(site):
+    with start(site, "bad", "--data", "missing.list") as job:
+        job.wait(LIMIT)
+    assert_refused(job, "missing.list")
 
 
 def test_it_ends_with_too_few_ranks(site):
