@@ -7,6 +7,7 @@ themselves. MPI agrees on who is left.
 
 import os
 import signal
+from contextlib import suppress
 
 from mpi4py import MPI
 
@@ -33,7 +34,7 @@ def make_elastic(world: World) -> None:
 
 
 def is_loss(error: Exception) -> bool:
-    """Whether an error says that a rank is lost, or may be of that: who is left, `regroup` says."""
+    """Whether an error says that a rank is lost, or may say so: `regroup` finds out who is left."""
     return isinstance(error, MPI.Exception) and error.Get_error_class() in LOSSES
 
 
@@ -45,7 +46,10 @@ def regroup(world: World, before: list[Process], least: int) -> list[Process]:
     only more than half of the ranks may.
     """
     world.comm.Revoke()
-    world.comm = MPI.Intracomm(world.comm.Shrink())
+    if not world.dissent:  # a rank that has got further may wait in a commit, which a revocation doesn't end
+        with suppress(MPI.Exception):
+            world.agree(False)
+    world.comm, world.dissent = MPI.Intracomm(world.comm.Shrink()), False
     world.rank, world.size = world.comm.rank, world.comm.size
     left = world.all_processes()
     lost = set(before) - set(left)

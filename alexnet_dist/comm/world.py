@@ -59,7 +59,7 @@ faulthandler.cancel_dump_traceback_later()
 
 PIECE = 1 << 26  # bytes
 ENABLED = "OMPI_MCA_mpi_ft_enable"  # what mpirun --with-ft ulfm tells its ranks
-ULFM = os.environ.get(ENABLED) == "1"
+ULFM = os.environ.get(ENABLED) == "1" and "Open MPI" in MPI.Get_library_version()
 
 
 def _show_life() -> None:
@@ -69,9 +69,8 @@ def _show_life() -> None:
 
 
 if ULFM:
-    # Open MPI's detector of stopped ranks works while a rank is in MPI; the kernels may be out of it for long. (There is a
-    # thread for it in Open MPI, mpi_ft_detector_thread. With it, 11 of 100 starts of 5.0.11 crashed: it writes to ranks that
-    # are not ready yet; and those that started did not end, see `part`.)
+    # Open MPI's detector of stopped ranks works while a rank is in MPI, and kernels may be out of it for long. (Open MPI has a
+    # thread for that, which doesn't work: docs/LOG.md, 2026-11-29.) This one goes on until `leave` ends the process.
     threading.Thread(target=_show_life, name="shows life", daemon=True).start()
 
 
@@ -101,6 +100,7 @@ class World(Ranks):
 
     has_mpi = True
     failures = (MPI.Exception,)
+    dissent = False  # whether the ranks have agreed that something is wrong
     _parted = False
 
     def __init__(self, comm: MPI.Intracomm | None = None) -> None:
@@ -109,11 +109,16 @@ class World(Ranks):
 
     def commit(self) -> None:
         if self.commits:
-            self._agree()
+            self.agree(True)
 
-    def _agree(self) -> None:
-        flag = np.ones(1, np.intc)
+    def agree(self, fine: bool) -> None:
+        """Raises MPI.Exception on all ranks that are left if one of them isn't fine or is lost; on none otherwise."""
+        flag = np.array([fine], np.intc)
+        self.dissent = True
         wait_until(self.comm.Iagree(flag).Test)
+        if not flag[0]:
+            raise MPI.Exception(MPI.ERR_REVOKED)
+        self.dissent = False
 
     def mpi_library(self) -> str:
         return " ".join(MPI.Get_library_version().split("\n")[0].split(",")[0].replace("\0", "").split())
@@ -184,10 +189,9 @@ class World(Ranks):
         if not ULFM:
             MPI.Finalize()
             return
-        # MPI's own end would wait for lost ranks, and with mpi_ft_detector_thread for ever even if none is lost (as compiled,
-        # ompi_comm_failure_detector_finalize does not look again). mpirun leaves the others alone if a rank ends without it.
+        # MPI's own end would wait for lost ranks. Without it, mpirun --with-ft ulfm leaves the others alone.
         with suppress(MPI.Exception):  # a rank is lost now: nobody needs it any more
-            self._agree()
+            self.agree(True)
 
     def leave(self, exit_code: int) -> int:
         if ULFM:
@@ -199,7 +203,7 @@ class World(Ranks):
 
     def abort(self, exit_code: int = 1) -> None:
         flush_output()
-        if MPI.Is_finalized():
+        if self._parted or MPI.Is_finalized():
             os._exit(exit_code)
         time.sleep(0.1)  # until mpirun has forwarded the output; MPICH's Abort can overtake it
         self.comm.Abort(exit_code)

@@ -38,7 +38,7 @@ def train(config: TrainingConfig, world: Ranks, signals: StopSignals, watchdog: 
             memory = memory if trainer is None else _memory_of(trainer)
             left, memory = _go_on(world, ranks, memory, config.min_ranks)
             if left == ranks:
-                raise  # it was something else
+                raise
             ranks = left
 
 
@@ -56,14 +56,17 @@ def _go_on(world: Any, before: list[Process], memory: Memory | None, least: int)
     None, the beginning, if some had not begun."""
     from alexnet_dist.comm.elastic import is_loss, regroup
 
-    for others in reversed(range(len(before))):
+    for tries_left in reversed(range(len(before))):
         try:
             left = regroup(world, before, least)
             offers = world.all_texts([json.dumps(asdict(memory.progress))] if memory else [])
+            world.commit()  # all go on, or all try again
             break
         except world.failures as error:  # another one was lost meanwhile
-            if not (others and is_loss(error)):
+            if not (tries_left and is_loss(error)):
                 raise
+    if left == before:  # it was something else
+        return left, memory
     lost = ", ".join(f"rank {rank} ({process})" for rank, process in enumerate(before) if process not in left)
     said = f"lost {lost}: {plural(len(left), 'rank')} go{'es' * (len(left) == 1)} on"
     if memory is None or len(offers) < len(left):
