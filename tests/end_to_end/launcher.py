@@ -18,6 +18,8 @@ from typing import IO
 
 import pytest
 
+from alexnet_dist.support.processes import all_pids, read_proc
+
 TIMEOUT = 90  # seconds a job may take before it counts as hanging; all take a few
 PROMPT = 10  # seconds within which all ranks must be gone after a mistake
 TIMES = ("time", "attempt", "seconds", "val_seconds", "images_per_second")
@@ -101,7 +103,7 @@ class Job:
     def alive(self) -> list[int]:
         """The processes of this job."""
         entry = f"{MARK}={self._mark}".encode()
-        return [pid for pid in _processes() if entry in _environ(pid)]
+        return [pid for pid in all_pids() if entry in _environ(pid)]
 
     def ranks(self) -> list[int]:
         """The processes of its ranks, in their order."""
@@ -203,15 +205,18 @@ def assert_refused(job: Job, *words: str, program: str = "alexnet-train", code: 
         assert len(job.err.splitlines()) == 1, str(job)
 
 
-def rows(folder: Path, table: str) -> list[dict]:
+def rows(folder: Path, table: str, killed: bool = False) -> list[dict]:
     """All rows of one of a run's tables: steps, epochs, ranks or events. Every line must be whole, the last one within
-    moments: who reads while a row is written may see the part of it that the kernel has copied so far."""
+    moments: who reads while a row is written may see the part of it that the kernel has copied so far. After a kill -9
+    (`killed`) it may stay so; such a part is left out."""
     file, end = folder / f"{table}.jsonl", time.monotonic() + 1
-    text = file.read_text() if file.exists() else ""
-    while text and not text.endswith("\n") and time.monotonic() < end:
-        text = file.read_text()
-    assert not text or text.endswith("\n"), f"a torn row at the end of {file}: {text[-500:]}"
-    return [json.loads(line) for line in text.splitlines()]
+    content = file.read_bytes() if file.exists() else b""
+    while content and not content.endswith(b"\n") and not killed and time.monotonic() < end:
+        time.sleep(0.005)
+        content = file.read_bytes()
+    whole, line_break, torn = content.rpartition(b"\n")
+    assert killed or not torn, f"a torn row at the end of {file}: {torn[-500:]!r}"
+    return [json.loads(line) for line in (whole + line_break).splitlines()]
 
 
 def events(folder: Path, event: str) -> list[dict]:
@@ -229,9 +234,9 @@ def validations(folder: Path) -> dict[int, dict]:
     return {row["epoch"]: {name: row[name] for name in row if name.startswith("val_")} for row in epoch_results(folder)}
 
 
-def steps(folder: Path, column: str = "loss", first: int = 1) -> dict[int, float]:
+def steps(folder: Path, column: str = "loss", first: int = 1, killed: bool = False) -> dict[int, float]:
     """A column of the metrics by step, from step `first` on; of a step that was done twice, the last."""
-    return {row["step"]: row[column] for row in rows(folder, "steps") if row["step"] >= first}
+    return {row["step"]: row[column] for row in rows(folder, "steps", killed) if row["step"] >= first}
 
 
 def latest_step(folder: Path) -> int:
@@ -272,20 +277,19 @@ def environment() -> dict[str, str]:
     return env
 
 
+def heeds(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for this signal (proc(5))."""
+    status = dict(line.split(":\t", 1) for line in read_proc(pid, "status").decode().splitlines())
+    return bool(int(status.get("SigCgt", "0"), 16) >> (number - 1) & 1)
+
+
 def _text(file: IO[bytes]) -> str:
     # pread: the file's position is shared with the processes that write to it.
     return os.pread(file.fileno(), 10_000_000, 0).decode(errors="replace")
 
 
-def _processes() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-
-
 def _environ(pid: int) -> list[bytes]:
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:  # ended meanwhile, or another person's
-        return []
+    return read_proc(pid, "environ").split(b"\0")
 
 
 def _kill(pid: int) -> None:
