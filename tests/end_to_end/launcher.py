@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
 from typing import IO
@@ -23,6 +23,7 @@ from alexnet_dist.support.processes import all_pids, read_proc
 TIMEOUT = 90  # seconds a job may take before it counts as hanging; all take a few
 PROMPT = 10  # seconds within which all ranks must be gone after a mistake
 TIMES = ("time", "attempt", "seconds", "val_seconds", "images_per_second")
+FAULTS = Path(__file__).with_name("faults.py")  # alexnet-train with a fault
 MARK = "ALEXNET_END_TO_END"  # an environment variable that all processes of a job inherit
 
 BIN = Path(sys.executable).parent
@@ -157,9 +158,18 @@ def start(ranks: int, command: list[str | Path], cwd: Path, env: dict[str, str] 
 
 def start_training(ranks: int, flags: list[str | Path], cwd: Path, fault: str | None = None) -> Job:
     """alexnet-train with a small network, running in the background; `fault` is one of faults.py, as NAME@NUMBER."""
-    (cwd / "struck").unlink(missing_ok=True)
-    program = [Path(__file__).with_name("faults.py"), fault] if fault else ["-m", "alexnet_dist.train"]
+    for name in ("struck", "go on"):
+        (cwd / name).unlink(missing_ok=True)
+    program = [FAULTS, fault] if fault else ["-m", "alexnet_dist.train"]
     return start(ranks, [*program, *SMALL, *flags], cwd)
+
+
+@contextlib.contextmanager
+def while_paused(job: Job, cwd: Path) -> Iterator[None]:
+    """What is done in the block is done while a training with the fault `pause` waits: not after its end on a slow machine."""
+    job.until((cwd / "struck").exists, "it waits")
+    yield
+    (cwd / "go on").touch()
 
 
 def train(ranks: int, flags: list[str | Path], cwd: Path, fault: str | None = None) -> Job:
