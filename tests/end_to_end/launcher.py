@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from proc import environ, parent
 
-from alexnet_dist.support.processes import all_pids, read_proc
+from alexnet_dist.support.processes import all_pids
 
 TIMEOUT = 90  # seconds a job may take before it counts as hanging; all take a few
 PROMPT = 10  # seconds within which all ranks must be gone after a mistake
@@ -97,24 +98,26 @@ class Job:
         """kill -9 of every process of the job, wherever it has moved to: MPI gives each rank a session of its own."""
         while pids := self.alive():
             for pid in pids:
-                _kill(pid)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self.process.poll()
         self.process.wait()
 
     def alive(self) -> list[int]:
         """The processes of this job."""
         entry = f"{MARK}={self._mark}".encode()
-        return [pid for pid in all_pids() if entry in _environ(pid)]
+        return [pid for pid in all_pids() if entry in environ(pid)]
 
     def ranks(self) -> list[int]:
         """The processes of its ranks, in their order."""
         found = {}
         for pid in self.alive():
-            entries = dict(entry.split(b"=", 1) for entry in _environ(pid) if b"=" in entry)
+            entries = dict(entry.split(b"=", 1) for entry in environ(pid) if b"=" in entry)
             rank = entries.get(b"PMI_RANK", entries.get(b"OMPI_COMM_WORLD_RANK"))
             if rank is not None:
-                found[int(rank)] = pid
-        return [found[rank] for rank in sorted(found)]
+                found[pid] = int(rank)
+        # A process that a rank has just forked has the rank's environment until it becomes another program: it is left out.
+        return sorted((pid for pid in found if found.get(parent(pid)) != found[pid]), key=found.__getitem__)
 
     def wait(self, timeout: float = TIMEOUT) -> "Job":
         """Until all its processes have ended; fails if they hang."""
@@ -140,6 +143,19 @@ class Job:
                 self.kill()
                 pytest.fail(f"after {timeout} s still not true: {what}\n{self}")
             time.sleep(0.005)
+
+    def feed(self, fifo: Path) -> FileIO:
+        """The end of a FIFO to write to, once the job reads it. (Opened as a file is, it would wait for ever for a job that has
+        ended.)"""
+        opened: list[FileIO] = []
+
+        def is_read() -> bool:
+            with contextlib.suppress(OSError):  # nobody reads it
+                opened.append(FileIO(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK), "w"))
+            return bool(opened)
+
+        self.until(is_read, f"{fifo.name} is read")
+        return opened[0]
 
     def ok(self) -> "Job":
         """Fails unless it has ended with exit code 0."""
@@ -287,21 +303,6 @@ def environment() -> dict[str, str]:
     return env
 
 
-def heeds(pid: int, number: signal.Signals) -> bool:
-    """Whether a process has a handler for this signal (proc(5))."""
-    status = dict(line.split(":\t", 1) for line in read_proc(pid, "status").decode().splitlines())
-    return bool(int(status.get("SigCgt", "0"), 16) >> (number - 1) & 1)
-
-
 def _text(file: IO[bytes]) -> str:
     # pread: the file's position is shared with the processes that write to it.
     return os.pread(file.fileno(), 10_000_000, 0).decode(errors="replace")
-
-
-def _environ(pid: int) -> list[bytes]:
-    return read_proc(pid, "environ").split(b"\0")
-
-
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)

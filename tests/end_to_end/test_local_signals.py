@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from launcher import SMALL, Job, heeds, needs_mpirun, open_mpi, rows
+from launcher import SMALL, Job, needs_mpirun, open_mpi, rows
+from proc import heeds
 
 pytestmark = needs_mpirun
 

@@ -18,7 +18,8 @@ TIMEOUT = 4
 
 @pytest.fixture(scope="module")
 def site(pictures, tmp_path_factory):
-    return pictures.write_lists(tmp_path_factory.mktemp("stalls"), 40, 6)
+    # An epoch longer than any test: no state is written, for which the ranks would wait as long as a busy disk takes.
+    return pictures.write_lists(tmp_path_factory.mktemp("stalls"), 100_000, 6)
 
 
 def flags(name, timeout=TIMEOUT):
@@ -76,7 +77,7 @@ def test_reading_may_take_long_and_a_rank_that_is_stopped_meanwhile_is_named(sit
     os.mkfifo(site / "pipe.list")
     words = ["-n", "2", sys.executable, *flags("reading"), "--data", "pipe.list"]
     words += ["--io-patience", "0.5", "--stall-timeout", str(timeout)]
-    with Job([MPIRUN, *words], site) as job, open(site / "pipe.list", "w"):  # which waits until it is being read
+    with Job([MPIRUN, *words], site) as job, job.feed(site / "pipe.list"):
         time.sleep(timeout + grace + 2)
         ranks = job.ranks()
         assert len(ranks) == 2, str(job)
