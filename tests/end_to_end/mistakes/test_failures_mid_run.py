@@ -100,7 +100,7 @@ def until_read_only(site, patience, then):
     flags = " ".join(map(str, [*SMALL, *BASE, *long]))
     script = f"""
         mount -t tmpfs tmpfs disk
-        {mpirun} {FAULTS} pause@5 {flags} --io-patience {patience} > out 2> err & job=$!
+        {mpirun} '{FAULTS}' pause@5 {flags} --io-patience {patience} > out 2> err & job=$!
         until test -e struck; do sleep 0.02; done
         mount -o bind,ro disk/run disk/run
         touch "go on"
