@@ -6,7 +6,9 @@ in the current folder at that moment.
 
 import errno
 import os
+import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -36,6 +38,17 @@ def halt(*_: Any, **__: Any) -> None:
     strike()
     while True:
         time.sleep(60)
+
+
+def pause(*_: Any, **__: Any) -> None:
+    """Waits for a file `go on`, or until a signal has come that the program heeds."""
+    noticed, wakes = socket.socketpair()
+    wakes.setblocking(False)
+    before = signal.set_wakeup_fd(wakes.fileno())
+    strike()
+    while not Path("go on").exists() and not select.select([noticed], [], [], 0.01)[0]:
+        pass
+    signal.set_wakeup_fd(before)
 
 
 def raise_exception(*_: Any, **__: Any) -> None:
@@ -105,6 +118,7 @@ original_save = alexnet_dist.runs.checkpoint.save_file
 
 FAULTS: dict[str, tuple[Any, str, Callable[..., None], bool]] = {  # where, what, by what, on the last rank alone
     "halt": (Engine, "step", halt, False),
+    "pause": (Engine, "step", pause, True),  # the others wait for it in their step
     "exception": (Engine, "step", raise_exception, True),
     "exit": (Engine, "step", leave, True),
     "kill": (Engine, "step", die, True),

@@ -11,16 +11,20 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
 from typing import IO
 
 import pytest
+from proc import environ, parent
+
+from alexnet_dist.support.processes import all_pids
 
 TIMEOUT = 90  # seconds a job may take before it counts as hanging; all take a few
 PROMPT = 10  # seconds within which all ranks must be gone after a mistake
 TIMES = ("time", "attempt", "seconds", "val_seconds", "images_per_second")
+FAULTS = Path(__file__).with_name("faults.py")  # alexnet-train with a fault
 MARK = "ALEXNET_END_TO_END"  # an environment variable that all processes of a job inherit
 
 BIN = Path(sys.executable).parent
@@ -94,24 +98,26 @@ class Job:
         """kill -9 of every process of the job, wherever it has moved to: MPI gives each rank a session of its own."""
         while pids := self.alive():
             for pid in pids:
-                _kill(pid)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self.process.poll()
         self.process.wait()
 
     def alive(self) -> list[int]:
         """The processes of this job."""
         entry = f"{MARK}={self._mark}".encode()
-        return [pid for pid in _processes() if entry in _environ(pid)]
+        return [pid for pid in all_pids() if entry in environ(pid)]
 
     def ranks(self) -> list[int]:
         """The processes of its ranks, in their order."""
         found = {}
         for pid in self.alive():
-            entries = dict(entry.split(b"=", 1) for entry in _environ(pid) if b"=" in entry)
+            entries = dict(entry.split(b"=", 1) for entry in environ(pid) if b"=" in entry)
             rank = entries.get(b"PMI_RANK", entries.get(b"OMPI_COMM_WORLD_RANK"))
             if rank is not None:
-                found[int(rank)] = pid
-        return [found[rank] for rank in sorted(found)]
+                found[pid] = int(rank)
+        # A process that a rank has just forked has the rank's environment until it becomes another program: it is left out.
+        return sorted((pid for pid in found if found.get(parent(pid)) != found[pid]), key=found.__getitem__)
 
     def wait(self, timeout: float = TIMEOUT) -> "Job":
         """Until all its processes have ended; fails if they hang."""
@@ -138,6 +144,19 @@ class Job:
                 pytest.fail(f"after {timeout} s still not true: {what}\n{self}")
             time.sleep(0.005)
 
+    def feed(self, fifo: Path) -> FileIO:
+        """The end of a FIFO to write to, once the job reads it. (Opened as a file is, it would wait for ever for a job that has
+        ended.)"""
+        opened: list[FileIO] = []
+
+        def is_read() -> bool:
+            with contextlib.suppress(OSError):  # nobody reads it
+                opened.append(FileIO(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK), "w"))
+            return bool(opened)
+
+        self.until(is_read, f"{fifo.name} is read")
+        return opened[0]
+
     def ok(self) -> "Job":
         """Fails unless it has ended with exit code 0."""
         assert self.code == 0, str(self)
@@ -155,9 +174,18 @@ def start(ranks: int, command: list[str | Path], cwd: Path, env: dict[str, str] 
 
 def start_training(ranks: int, flags: list[str | Path], cwd: Path, fault: str | None = None) -> Job:
     """alexnet-train with a small network, running in the background; `fault` is one of faults.py, as NAME@NUMBER."""
-    (cwd / "struck").unlink(missing_ok=True)
-    program = [Path(__file__).with_name("faults.py"), fault] if fault else ["-m", "alexnet_dist.train"]
+    for name in ("struck", "go on"):
+        (cwd / name).unlink(missing_ok=True)
+    program = [FAULTS, fault] if fault else ["-m", "alexnet_dist.train"]
     return start(ranks, [*program, *SMALL, *flags], cwd)
+
+
+@contextlib.contextmanager
+def while_paused(job: Job, cwd: Path) -> Iterator[None]:
+    """What is done in the block is done while a training with the fault `pause` waits: not after its end on a slow machine."""
+    job.until((cwd / "struck").exists, "it waits")
+    yield
+    (cwd / "go on").touch()
 
 
 def train(ranks: int, flags: list[str | Path], cwd: Path, fault: str | None = None) -> Job:
@@ -203,15 +231,18 @@ def assert_refused(job: Job, *words: str, program: str = "alexnet-train", code: 
         assert len(job.err.splitlines()) == 1, str(job)
 
 
-def rows(folder: Path, table: str) -> list[dict]:
+def rows(folder: Path, table: str, killed: bool = False) -> list[dict]:
     """All rows of one of a run's tables: steps, epochs, ranks or events. Every line must be whole, the last one within
-    moments: who reads while a row is written may see the part of it that the kernel has copied so far."""
+    moments: who reads while a row is written may see the part of it that the kernel has copied so far. After a kill -9
+    (`killed`) it may stay so; such a part is left out."""
     file, end = folder / f"{table}.jsonl", time.monotonic() + 1
-    text = file.read_text() if file.exists() else ""
-    while text and not text.endswith("\n") and time.monotonic() < end:
-        text = file.read_text()
-    assert not text or text.endswith("\n"), f"a torn row at the end of {file}: {text[-500:]}"
-    return [json.loads(line) for line in text.splitlines()]
+    content = file.read_bytes() if file.exists() else b""
+    while content and not content.endswith(b"\n") and not killed and time.monotonic() < end:
+        time.sleep(0.005)
+        content = file.read_bytes()
+    whole, line_break, torn = content.rpartition(b"\n")
+    assert killed or not torn, f"a torn row at the end of {file}: {torn[-500:]!r}"
+    return [json.loads(line) for line in (whole + line_break).splitlines()]
 
 
 def events(folder: Path, event: str) -> list[dict]:
@@ -229,9 +260,9 @@ def validations(folder: Path) -> dict[int, dict]:
     return {row["epoch"]: {name: row[name] for name in row if name.startswith("val_")} for row in epoch_results(folder)}
 
 
-def steps(folder: Path, column: str = "loss", first: int = 1) -> dict[int, float]:
+def steps(folder: Path, column: str = "loss", first: int = 1, killed: bool = False) -> dict[int, float]:
     """A column of the metrics by step, from step `first` on; of a step that was done twice, the last."""
-    return {row["step"]: row[column] for row in rows(folder, "steps") if row["step"] >= first}
+    return {row["step"]: row[column] for row in rows(folder, "steps", killed) if row["step"] >= first}
 
 
 def latest_step(folder: Path) -> int:
@@ -275,19 +306,3 @@ def environment() -> dict[str, str]:
 def _text(file: IO[bytes]) -> str:
     # pread: the file's position is shared with the processes that write to it.
     return os.pread(file.fileno(), 10_000_000, 0).decode(errors="replace")
-
-
-def _processes() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-
-
-def _environ(pid: int) -> list[bytes]:
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:  # ended meanwhile, or another person's
-        return []
-
-
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)

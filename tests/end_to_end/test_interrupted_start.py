@@ -1,6 +1,5 @@
 """Ctrl-C while the programs start: a line, not the tracebacks of all ranks."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -8,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from launcher import BIN, MPIRUN, SMALL, Job, needs_mpirun, open_mpi
+from launcher import BIN, MPIRUN, SMALL, Job, needs_mpirun, open_mpi, train
+from proc import has_mapped, heeds
 
 # What a rank has mapped: it imports NumPy, or what comes after it; it has the MPI library.
 # (Open MPI's mpirun heeds Ctrl-C itself, and ends the ranks: launch/local.sh is for that.)
@@ -18,7 +18,11 @@ MOMENTS = {"importing": "_multiarray_umath", "later": "_imaging", "mpi": "libmpi
 
 @pytest.fixture(scope="module")
 def site(pictures, tmp_path_factory):
-    return pictures.write_lists(tmp_path_factory.mktemp("interrupted"), 8, 4)
+    """A folder with lists, weights, and a FIFO in the place of a list, so that no program goes further than to it."""
+    folder = pictures.write_lists(tmp_path_factory.mktemp("interrupted"), 8, 4)
+    train(1, ["--data", "train.list", "--val", "val.list", "--epochs", 1, "--save", "weights.safetensors"], folder).ok()
+    os.mkfifo(folder / "pipe.list")
+    return folder
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -45,17 +49,25 @@ def ends_quietly(site, command, what, moment):
         "train": [
             *SMALL,
             "--data",
-            "train.list",
+            "pipe.list",
+            "--val",
+            "val.list",
             "--epochs",
             "100000",
             "--output-dir",
             f"{Path(command[0]).name}-{len(command)}-{moment}",
         ],
-        "evaluate": ["--load", "none.safetensors", "--data", "val.list"],
+        "evaluate": ["--load", "weights.safetensors", "--data", "pipe.list"],
     }[program]
     with Job([MPIRUN, "-n", "2", *command, *flags], site) as job:
         job.until(lambda: sum(has_mapped(pid, MOMENTS[moment]) for pid in job.ranks()) == 2, moment)
         os.killpg(job.process.pid, signal.SIGINT)
+        if program == "train":
+            with job.feed(site / "pipe.list") as pipe:
+                job.until(
+                    lambda: not heeds(job.ranks()[0], signal.SIGINT), "rank 0 leaves the next Ctrl-C to the system"
+                )
+                pipe.write((site / "train.list").read_bytes())
         job.wait()
     assert "Traceback" not in job.err, str(job)
     if program == "train":  # as any later signal
@@ -64,12 +76,6 @@ def ends_quietly(site, command, what, moment):
         assert job.err.count("alexnet-evaluate: interrupted\n") == 1, str(job)
     if not open_mpi():
         assert job.code == code, str(job)
-
-
-def has_mapped(pid, library):
-    with contextlib.suppress(OSError):  # it has just ended
-        return library in Path(f"/proc/{pid}/maps").read_text()
-    return False
 
 
 def test_it_is_left_alone_as_a_library():

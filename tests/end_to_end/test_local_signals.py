@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from launcher import SMALL, Job, needs_mpirun, open_mpi, rows
+from proc import heeds
 
 pytestmark = needs_mpirun
 
@@ -33,6 +34,8 @@ def test_a_signal_in_the_start_is_not_lost(site, delay):
     with start(site, f"after-{delay}") as job:
         with pytest.raises(TimeoutError):
             wait(job, delay)
+        # Before its first lines, which say what a signal does, bash itself may be just starting.
+        job.until(lambda: heeds(job.process.pid, signal.SIGTERM), "the script heeds signals")
         job.signal(signal.SIGTERM)
         job.wait(PROMPT)
     assert job.code == 75, str(job)

@@ -107,7 +107,7 @@ def test_a_job_on_two_nodes(slurm, site, srun):
 def test_a_job_that_its_time_limit_stops_ends_as_one_that_was_never_stopped(slurm, site):
     config = site / "job.toml"
     config.write_text(f"epochs = {HOURS}\n")
-    time.sleep((slurm.seconds_to_the_next_check() - 15) % 30)  # so that it makes few steps before it is signalled
+    time.sleep((slurm.seconds_to_the_next_check() - 25) % 30)  # 25 s to start in, and few steps before it is signalled
     flags = ["--config", config, "--lr-scheduler", "step", "--lr-step-size", HOURS, "--save-every", 1]
     # A minute is Slurm's shortest limit; it sends the signal when the limit is within its next look, or 55 seconds away.
     options = ["--time=1", "--signal=B:USR1@55"]

@@ -5,12 +5,13 @@ import time
 
 import numpy as np
 import pytest
-from launcher import needs_mpirun, rows, start_training, steps, train
+from launcher import needs_mpirun, rows, start_training, steps, train, while_paused
 from safetensors.numpy import load_file
 
 pytestmark = needs_mpirun
 
 IMAGES, EPOCH = 40, 10
+PAUSE = f"pause@{EPOCH + 3}"  # in the second of three epochs: besides this step's images, those of the next may be read
 OUTAGE = 30  # seconds
 
 
@@ -33,15 +34,11 @@ def flags(output, *more):
     return [*lists, "--epochs", 3, "--lr", "0.001", "--momentum", "0.9", "--output-dir", output, *more]
 
 
-def until_step(job, folder, step):
-    job.until(lambda: any(one["step"] >= step for one in rows(folder, "steps")), f"step {step}")
-
-
 def test_an_outage_is_waited_for(site):
     train(2, flags("whole"), site).ok()
-    with start_training(2, flags("waits", "--io-patience", 60), site) as job:
-        until_step(job, site / "waits", EPOCH + 2)
-        (site / "data").rename(site / "away")
+    with start_training(2, flags("waits", "--io-patience", 60), site, PAUSE) as job:
+        with while_paused(job, site):
+            (site / "data").rename(site / "away")
         job.until(lambda: "Trying again for up to 60 s" in job.out + job.err, "the outage is said")
         time.sleep(OUTAGE)
         assert job.alive(), str(job)
@@ -54,9 +51,9 @@ def test_an_outage_is_waited_for(site):
 
 def test_an_outage_that_does_not_end_stops_the_run_and_loses_nothing(site):
     train(2, flags("whole"), site).ok()
-    with start_training(2, flags("stops", "--io-patience", 1), site) as job:
-        until_step(job, site / "stops", EPOCH + 2)
-        (site / "data").rename(site / "away")
+    with start_training(2, flags("stops", "--io-patience", 1), site, PAUSE) as job:
+        with while_paused(job, site):
+            (site / "data").rename(site / "away")
         job.wait()
     (site / "away").rename(site / "data")
     assert job.code == 75, str(job)
@@ -68,9 +65,9 @@ def test_an_outage_that_does_not_end_stops_the_run_and_loses_nothing(site):
 
 
 def test_a_signal_stops_a_run_that_waits_for_its_images(site):
-    with start_training(2, flags("signal", "--io-patience", 300), site) as job:
-        until_step(job, site / "signal", 3)
-        (site / "data").rename(site / "away")
+    with start_training(2, flags("signal", "--io-patience", 300), site, PAUSE) as job:
+        with while_paused(job, site):
+            (site / "data").rename(site / "away")
         job.until(lambda: "Trying again" in job.out + job.err, "the outage is said")
         job.signal(signal.SIGUSR1)
         job.wait()

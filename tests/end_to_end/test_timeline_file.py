@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from launcher import needs_mpirun, rows, start_training, train
+from launcher import needs_mpirun, start_training, train, while_paused
 
 pytestmark = needs_mpirun
 
@@ -43,9 +43,9 @@ def test_a_timeline_that_can_t_be_written_is_refused_before_training(pictures, t
 def test_a_timeline_that_can_t_be_written_at_the_end_costs_nothing_else(pictures, tmp_path):
     pictures.write_list(tmp_path / "train.list", 12)
     flags = ["--data", "train.list", "--val", "train.list", "--global-batch", 2, "--epochs", 6, "--lr", 0.001]
-    with start_training(RANKS, [*flags, "--timeline", "trace.json", "--output-dir", "run"], tmp_path) as job:
-        job.until(lambda: len(rows(tmp_path / "run", "steps")) > 0, "a step")
-        (tmp_path / "trace.json").mkdir()  # in its place
+    with start_training(RANKS, [*flags, "--timeline", "trace.json", "--output-dir", "run"], tmp_path, "pause@2") as job:
+        with while_paused(job, tmp_path):
+            (tmp_path / "trace.json").mkdir()  # in its place
         job.wait().ok()
     assert "WARNING: no timeline: cannot write trace.json" in job.out, str(job)
     assert "Traceback" not in job.out + job.err, str(job)

@@ -1,12 +1,11 @@
 """A second run in a folder that a first one writes to is refused, and the first one doesn't notice."""
 
-import os
-import signal
-
 import pytest
-from launcher import assert_refused, needs_mpirun, start_training, steps, train
+from launcher import assert_refused, needs_mpirun, start_training, steps, train, while_paused
 
 pytestmark = needs_mpirun
+
+AFTER_A_STATE = "pause@7"  # that after 3 steps was written before the one after 6 was begun
 
 
 @pytest.fixture(scope="module")
@@ -21,25 +20,19 @@ def flags(output, *more):
 
 def test_the_second_is_refused(site):
     train(2, flags("alone"), site).ok()
-    with start_training(2, flags("busy"), site) as first:
-        first.until((site / "busy" / "latest.safetensors").exists, "a checkpoint")
-        pids = first.alive()
-        for pid in pids:  # so that it doesn't end meanwhile
-            os.kill(pid, signal.SIGSTOP)
-        try:
+    with start_training(2, flags("busy"), site, AFTER_A_STATE) as first:
+        with while_paused(first, site):  # so that it doesn't end meanwhile
             second = train(2, flags("busy", "--resume"), site)
-        finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
         assert_refused(second, "busy is in use by process", "choose another --output-dir")
         first.wait().ok()
     assert steps(site / "busy") == steps(site / "alone")
 
 
 def test_a_killed_run_does_not_hold_its_folder(site):
-    with start_training(2, flags("killed"), site) as job:
-        job.until(lambda: (site / "killed" / "latest.safetensors").exists(), "a checkpoint")
+    with start_training(2, flags("killed"), site, AFTER_A_STATE) as job:
+        job.until((site / "struck").exists, "it waits")
         job.kill()
+    assert (site / "killed" / "latest.safetensors").exists()
     assert (site / "killed" / ".lock").exists()
     train(2, flags("killed", "--resume"), site).ok()
     assert not list((site / "killed").glob(".*"))

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from launcher import BIN, PROMPT, SMALL, alone, assert_refused, hashes, needs_mpirun, start_training, train
+from launcher import BIN, FAULTS, PROMPT, SMALL, alone, assert_refused, hashes, needs_mpirun, start_training, train
 from refusals import BASE, GOOD
 from safetensors.numpy import load_file
 
@@ -88,22 +88,23 @@ def test_training_goes_on_while_the_disk_is_full(site):
 
 
 def until_read_only(site, patience, then):
-    """A run in a folder that becomes read-only after its first states. `then` is a script for what follows.
+    """A run in a folder that becomes read-only after four steps and the first state. `then` is a script for what follows.
 
     The kernel doesn't make a file system read-only in which files are open for writing, as the log is (only a failing disk
     does): here a read-only view of the folder is mounted over it, and the log's files stay as they were.
     """
     (site / "disk").mkdir()
     (site / "long.list").write_text(20 * (site / "train.list").read_text())
-    mpirun = f"{shutil.which('mpirun', path=str(BIN)) or 'mpirun'} -n 2 {sys.executable} -m alexnet_dist.train"
+    mpirun = f"{shutil.which('mpirun', path=str(BIN)) or 'mpirun'} -n 2 {sys.executable}"
     long = ["--data", "long.list", "--save-every", 2, "--output-dir", "disk/run", "--print-freq", 60]
     flags = " ".join(map(str, [*SMALL, *BASE, *long]))
     script = f"""
         mount -t tmpfs tmpfs disk
-        {mpirun} {flags} --io-patience {patience} > out 2> err & job=$!
-        until test -e disk/run/latest.safetensors; do sleep 0.02; done
+        {mpirun} '{FAULTS}' pause@5 {flags} --io-patience {patience} > out 2> err & job=$!
+        until test -e struck; do sleep 0.02; done
         mount -o bind,ro disk/run disk/run
-        {then.format(resumed=f"{mpirun} {flags} --resume")}
+        touch "go on"
+        {then.format(resumed=f"{mpirun} -m alexnet_dist.train {flags} --resume")}
     """
     job = alone(["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", script], site).ok()
     return job, (site / "out").read_text(), (site / "err").read_text()
@@ -116,7 +117,7 @@ def test_training_goes_on_while_the_file_system_is_read_only(site):
         60,
         """
         until grep -q "step 60/60" out; do sleep 0.1; done
-        umount disk/run
+        until umount disk/run; do sleep 0.1; done  # not at the moment of an attempt to write
         wait $job || exit
         test -e disk/run/complete && cat disk/run/events.jsonl
         """,

@@ -50,26 +50,20 @@ def test_killed_within_an_epoch(site, whole, step):
     assert len(set(log)) == EPOCHS * EPOCH
 
 
-@pytest.fixture(scope="module")
-def long_run(site, pictures):
-    """The losses of one epoch of 100 steps, long enough to be hit by a signal."""
-    pictures.write_list(site / "long.list", 400)
-    train(2, [*flags("long", epochs=1), "--data", "long.list"], site).ok()
-    return steps(site / "long")
-
-
-def test_killed_at_some_moment(site, long_run):
-    """The program as it is, no step prepared for the kill."""
-    command = [*flags("any-moment", epochs=1), "--data", "long.list"]
-    folder = site / "any-moment"
-    with start_training(2, command, site) as job:
+def test_killed_at_some_moment(site):
+    """The program as it is, no step prepared for the kill. Whenever that comes, the run has not ended yet."""
+    endless, folder = ("--lr-patience", 1_000_000), site / "any-moment"
+    with start_training(2, flags("any-moment", *endless, epochs=1_000_000), site) as job:
         job.until((folder / "latest.safetensors").exists, "a checkpoint is there")
         job.kill()
-    before = steps(folder)
-    assert 5 <= latest_step(folder) <= len(before) < len(long_run)
-    train(2, [*command, "--resume"], site).ok()
-    assert steps(folder) == long_run
-    assert before.items() <= long_run.items()
+    before = steps(folder, killed=True)
+    assert 5 <= latest_step(folder) <= len(before)
+    epochs = len(before) // EPOCH + 1
+    train(2, flags("any-moment", *endless, "--resume", epochs=epochs), site).ok()
+    train(2, flags("no-moment", *endless, epochs=epochs), site).ok()
+    assert len(steps(folder)) == epochs * EPOCH
+    assert steps(folder) == steps(site / "no-moment")
+    assert before.items() <= steps(folder).items()
 
 
 def test_killed_while_a_checkpoint_is_written(site, whole):
@@ -189,22 +183,22 @@ def test_nothing_to_resume(site):
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
-def test_signal_stops_after_a_checkpoint(site, long_run, number):
+def test_signal_stops_after_a_checkpoint(site, whole, number):
     folder = site / f"stopped-{number.name}"
-    command = [*flags(folder.name, epochs=1), "--data", "long.list", "--save-every", 0]
-    with start_training(2, command, site) as job:
-        job.until(lambda: bool(steps(folder)), "the first step is done")
+    command = flags(folder.name, "--save-every", 0)
+    with start_training(2, command, site, fault="pause@3") as job:
+        job.until((site / "struck").exists, "it waits")
         job.signal(number)
         job.wait()
     saved = latest_step(folder)
     go_on = f"to go on: the same command with --resume {folder.name}"
     assert f"stopped by a signal after step {saved}; {go_on}\n" in job.out
-    assert saved == max(steps(folder)) < len(long_run)
+    assert saved == max(steps(folder)) == 3
     assert job.code == 75, str(job)
     assert not (folder / "complete").exists()
     train(2, [*command, "--resume", folder.name], site).ok()
     assert (folder / "complete").exists()
-    assert steps(folder) == long_run
+    assert steps(folder) == steps(whole)
 
 
 def test_broken_images_are_counted_once_across_a_stop(site, pictures):
@@ -213,11 +207,11 @@ def test_broken_images_are_counted_once_across_a_stop(site, pictures):
     (site / "broken.list").write_text("\n".join(lines) + "\n")
     broken = ["--data", "broken.list", "--max-bad", "0.9", "--global-batch", 16]
     folder = site / "broken"
-    with start_training(2, [*flags("broken", epochs=1), *broken], site) as job:
-        job.until(lambda: bool(steps(folder)), "the first step is done")
+    with start_training(2, [*flags("broken", epochs=1), *broken], site, fault="pause@2") as job:
+        job.until((site / "struck").exists, "it waits")
         job.signal(signal.SIGUSR1)
         job.wait()
-    assert "stopped by a signal" in job.out
+    assert "stopped by a signal after step 2" in job.out
     job = train(2, [*flags("broken", "--resume", epochs=1), *broken], site).ok()
     assert job.out.count("skipped: ") == LISTED  # of about 190
     assert job.out.count("further images that can't be read are counted") == 1
