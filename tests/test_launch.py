@@ -270,16 +270,6 @@ def test_a_second_signal_ends_local_at_once(project: Path, machine: Fake) -> Non
     assert process.returncode == 130
 
 
-def test_a_second_signal_just_after_mpirun_has_ended_changes_nothing(project: Path, machine: Fake) -> None:
-    # mpirun stops the script, and ends; it goes on when the signal is there, too.
-    later = "(until grep -q State:.Z /proc/$$/status; do sleep 0.01; done; kill -TERM $PPID; kill -CONT $PPID) &"
-    machine("mpirun", mpirun("mpich", f"trap '{later} kill -STOP $PPID; exit 75' USR1; {WAITS}"))
-    with local(project) as process:
-        process.terminate()
-        assert process.communicate(timeout=60) == ("", "")
-    assert process.returncode == 75
-
-
 @pytest.mark.parametrize(("code", "expected"), [(10, 75), (11, 75), (138, 75), (74, 74), (0, 0)])
 def test_ranks_that_a_signal_has_ended_before_they_heeded_it(project, machine, code, expected) -> None:
     machine("mpirun", mpirun("mpich", f'trap "exit {code}" USR1; {WAITS}'))
