@@ -39,7 +39,8 @@ def probe(world: "Ranks", args: argparse.Namespace) -> int:
         network = make_network(config, config.num_classes or 1000)
     spec = step_spec(config, network, world.size)
     with Team(config.threads) as team:
-        engine, _ = choose_engine(config.sync, spec, world, lambda strategy: Engine(spec, world, team, strategy))
+        sync = "allreduce" if config.elastic else config.sync
+        engine, _ = choose_engine(sync, spec, world, lambda strategy: Engine(spec, world, team, strategy))
         seconds = world.largest(seconds_of_a_step(engine))
         if world.rank == 0:
             print(json.dumps({"seconds": seconds, "sync": engine.strategy_name}))
@@ -56,7 +57,7 @@ def fastest(flags: list[str]) -> tuple[RankLayout, str, dict[str, object]]:
     cores = available_cores()
     results: dict[RankLayout, dict[str, object]] = {}
     for layout in candidates(cores, config.global_batch_on(1)):
-        result = measure(layout, mpi, flags)
+        result = measure(layout, mpi, flags, elastic=config.elastic)
         if isinstance(result, str):
             print(f"  {layout}: could not run ({result})", file=sys.stderr)
             continue
@@ -93,8 +94,9 @@ def main(argv: list[str] | None = None) -> int:
     def body(_: argparse.Namespace) -> int:
         print(f"measuring layouts for {plural(available_cores(), 'core')}:", file=sys.stderr, flush=True)
         best, mpi, result = fastest(flags)
-        sync = [] if "--sync" in flags or best.ranks == 1 else ["--sync", str(result["sync"])]
-        print(shlex.join(best.command(mpi, "train", [*sync, *flags])))
+        elastic = parse_config(flags).elastic  # it has one strategy, and chooses that itself
+        sync = [] if "--sync" in flags or best.ranks == 1 or elastic else ["--sync", str(result["sync"])]
+        print(shlex.join(best.command(mpi, "train", [*sync, *flags], elastic=elastic)))
         return 0
 
     return cli.run(parser, flags, body)

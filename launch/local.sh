@@ -13,12 +13,13 @@ stop() {
     stopped=1
     ((job)) || job=${!:-0}
     ((job)) || nothing_to_save
+    # Before mpirun is told: the second signal may come as soon as a rank shows that it has got the first one.
+    trap 'kill -INT "$job" 2>/dev/null || true; signalled=1' TERM INT HUP # it may just have ended
+    trap 'signalled=1' USR1 # whoever repeats it, as a supervisor does, asks for nothing new
     # Again and again until mpirun ends: a rank that is just starting MPI doesn't notice.
     while kill -USR1 "$job"; do sleep 0.5; done 2>/dev/null &
     disown
     signalled=1
-    trap 'kill -INT "$job"; signalled=1' TERM INT HUP
-    trap 'signalled=1' USR1 # whoever repeats it, as a supervisor does, asks for nothing new
 }
 # shellcheck disable=SC2317
 nothing_to_save() {

@@ -15,6 +15,7 @@ from alexnet_dist.support.threads import available_cores
 ROOT = Path(__file__).parent.parent
 SCRIPTS = [*sorted((ROOT / "launch").glob("*.sh")), ROOT / "launch" / "slurm.sbatch", ROOT / ".ci" / "run"]
 SOURCED = ("common.sh", "job.sh")
+WAITS = "echo ready; for _ in {1..3000}; do sleep 0.02; done; exit 99"  # a minute at least, and not for ever
 MPIRUN_SAYS = {"mpich": "HYDRA build details:", "openmpi": "mpirun (Open MPI) 5.0.11"}
 
 Fake = Callable[[str, str], Path]
@@ -248,18 +249,18 @@ def test_local_hands_on_the_exit_code(project: Path, machine: Fake) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_local_turns_signals_into_sigusr1(project: Path, machine: Fake, number: signal.Signals) -> None:
-    # The first signal asks for a checkpoint, which takes a moment; the second doesn't wait for it.
-    traps = 'trap "echo checkpoint; sleep 0.2; exit 75" USR1'
-    machine("mpirun", mpirun("openmpi", f"{traps}; echo ready; while :; do sleep 0.02; done"))
+    # It asks for a checkpoint, which takes a moment, and is repeated meanwhile.
+    traps = 'trap "trap : USR1; echo checkpoint; sleep 0.2; exit 75" USR1'
+    machine("mpirun", mpirun("openmpi", f"{traps}; {WAITS}"))
     with local(project) as process:
         process.send_signal(number)
-        assert process.communicate(timeout=10)[0] == "checkpoint\n"
+        assert process.communicate(timeout=60)[0] == "checkpoint\n"
     assert process.returncode == 75
 
 
 def test_a_second_signal_ends_local_at_once(project: Path, machine: Fake) -> None:
     traps = 'trap "echo asked" USR1; trap "echo ended; exit 130" INT'
-    machine("mpirun", mpirun("mpich", f"{traps}; echo ready; while :; do sleep 0.02; done"))
+    machine("mpirun", mpirun("mpich", f"{traps}; {WAITS}"))
     with local(project) as process:
         assert process.stdout is not None
         process.terminate()
@@ -271,10 +272,10 @@ def test_a_second_signal_ends_local_at_once(project: Path, machine: Fake) -> Non
 
 @pytest.mark.parametrize(("code", "expected"), [(10, 75), (11, 75), (138, 75), (74, 74), (0, 0)])
 def test_ranks_that_a_signal_has_ended_before_they_heeded_it(project, machine, code, expected) -> None:
-    machine("mpirun", mpirun("mpich", f'trap "exit {code}" USR1; echo ready; while :; do sleep 0.02; done'))
+    machine("mpirun", mpirun("mpich", f'trap "exit {code}" USR1; {WAITS}'))
     with local(project) as process:
         process.terminate()
-        assert ("nothing to save" in process.communicate(timeout=10)[1]) == (expected == 75)
+        assert ("nothing to save" in process.communicate(timeout=60)[1]) == (expected == 75)
     assert process.returncode == expected
 
 

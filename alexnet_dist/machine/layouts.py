@@ -13,6 +13,7 @@ BINDINGS = {  # the flags by which each MPI binds a rank to cores of its own, or
     "Open MPI": {"none": ["--bind-to", "none"], "core": ["--map-by", "slot:PE={threads}", "--bind-to", "core"]},
     "MPICH": {"none": ["-bind-to", "none"], "core": ["-bind-to", "core:{threads}"]},
 }
+SURVIVING = ["--with-ft", "ulfm", "--mca", "mpi_ft_detector", "true"]  # of Open MPI's mpirun: what --elastic needs
 PROBE = "--probe"  # of alexnet-layout: be one of the ranks that are measured
 TIMEOUT = 120  # seconds, for the measurement of a layout
 
@@ -25,13 +26,16 @@ class RankLayout:
     threads: int
     binding: str
 
-    def command(self, mpi: str, module: str, flags: list[str], python: str = "python") -> list[str]:
+    def command(
+        self, mpi: str, module: str, flags: list[str], python: str = "python", *, elastic: bool = False
+    ) -> list[str]:
         """The command line that starts a module of this package in this layout; without an `mpi` ("") one rank alone."""
         program = [python, "-m", f"alexnet_dist.{module}", "--threads", str(self.threads), *flags]
         if not mpi:
             return program
         binding = [word.format(threads=self.threads) for word in BINDINGS[mpi][self.binding]]
-        return ["mpirun", *binding, "-n", str(self.ranks), *program]
+        surviving = SURVIVING if elastic and mpi == "Open MPI" else []
+        return ["mpirun", *surviving, *binding, "-n", str(self.ranks), *program]
 
     def __str__(self) -> str:
         bound = "" if self.binding == "none" else ", each bound to cores of its own"
@@ -63,9 +67,9 @@ def which_mpi() -> str:
     )
 
 
-def measure(layout: RankLayout, mpi: str, flags: list[str]) -> dict[str, object] | str:
+def measure(layout: RankLayout, mpi: str, flags: list[str], *, elastic: bool = False) -> dict[str, object] | str:
     """What a probe measures in this layout: seconds a step, and the strategy; or why it could not run."""
-    command = layout.command(mpi, "layout", [PROBE, *flags], sys.executable)
+    command = layout.command(mpi, "layout", [PROBE, *flags], sys.executable, elastic=elastic)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as mpirun:
         try:
             out, err = mpirun.communicate(timeout=TIMEOUT)

@@ -75,11 +75,11 @@ def test_programming_errors_are_not_taken_for_bad_images(tmp_path):
 def test_huge_image_is_refused_by_its_header(tmp_path, side):
     path = png(tmp_path, side, side, 1, 0, bytes(side * (side // 8 + 1)))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
+    start = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert reason(path).startswith(f"has {side * side} pixels, more than 100000000")
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kilobytes
 
 

@@ -8,10 +8,12 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
+from alexnet_dist.data import storage
 from alexnet_dist.data.decode import ImageError, decode
 from alexnet_dist.data.image_list import read_image_list
 from alexnet_dist.data.loader import Interrupted, Loader
@@ -106,17 +108,21 @@ def test_patience_is_that_of_an_outage_not_of_each_image(tmp_path):
     assert time.monotonic() - start < 12  # 31 images, one after the other and 1 s each
 
 
-def test_patience_begins_anew_when_an_image_has_been_read():
-    patience, failures = Patience(0.5), iter([True, True, False] * 4)
+def test_patience_begins_anew_when_an_image_has_been_read(monkeypatch):
+    patience, failures, now = Patience(0.5), iter([True, True, False] * 4), [0.0]
 
     def read():
         if next(failures):
             raise OUTAGES[0]
 
-    start = time.monotonic()
+    def pause(seconds):
+        now[0] += seconds
+
+    monkeypatch.setattr(storage, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(patience.closing, "wait", pause)
     for _ in range(4):
         patience.persist(read, lambda: "an image")
-    assert time.monotonic() - start > patience.seconds
+    assert now[0] > patience.seconds
 
 
 def test_a_signal_ends_waiting_for_images(images):
@@ -137,13 +143,16 @@ def test_an_image_that_takes_very_long_is_named(images):
     def load(index, epoch, out):
         if index == 1:
             release.wait(60)
+        if index == 3:  # image 0 has been read, whichever thread had it
+            patience.seconds = 0.1
         out.fill(index)
 
     def say(text):
         said.append(text)
         release.set()
 
-    with loader(images, load, Patience(0.1, say), workers=2) as batches:
+    patience = Patience(0, say)
+    with loader(images, load, patience, workers=2) as batches:
         next(batches.batches(0))
     assert said == [f"still waiting for {images.where(1)}"]
 

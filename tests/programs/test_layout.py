@@ -45,11 +45,34 @@ def test_the_fastest_by_image_wins_and_one_that_fails_is_named(monkeypatch, caps
     said = {1: {"seconds": 1.0, "sync": "local"}, 2: {"seconds": 1.5, "sync": "hybrid"}, 4: "out of memory"}
     monkeypatch.setattr(layout, "which_mpi", lambda: "MPICH")
     monkeypatch.setattr(layout, "available_cores", lambda: 4)
-    monkeypatch.setattr(layout, "measure", lambda one, mpi, flags: said[one.ranks])
+    monkeypatch.setattr(layout, "measure", lambda one, *_, **__: said[one.ranks])
     # Of each rank 8 images: two ranks do 16 of them in 1.5 s, one rank 8 in 1 s.
     assert fastest(["--batch-size", "8"])[0].ranks == 2
     assert fastest(["--global-batch", "8"])[0].ranks == 1
     assert "4 x 1 (ranks x threads): could not run (out of memory)" in capsys.readouterr().err
+
+
+def test_an_elastic_run_is_measured_and_started_as_it_needs(monkeypatch, capsys):
+    monkeypatch.setattr(layout, "which_mpi", lambda: "Open MPI")
+    monkeypatch.setattr(layout, "available_cores", lambda: 2)
+    seconds = {1: 2.0, 2: 1.0}
+    monkeypatch.setattr(
+        layout,
+        "measure",
+        lambda one, *_, elastic: {"seconds": seconds[one.ranks], "sync": "hybrid"} if elastic else "not as asked",
+    )
+    assert layout.main(["--elastic", "--global-batch", "8"]) == 0
+    assert capsys.readouterr().out == (
+        "mpirun --with-ft ulfm --mca mpi_ft_detector true --bind-to none -n 2 "
+        "python -m alexnet_dist.train --threads 1 --elastic --global-batch 8\n"
+    )
+
+
+@needs_mpirun
+def test_an_elastic_run_is_measured_with_its_strategy(monkeypatch):
+    small = ["--width", "0.0625", "--image-size", "67", "--global-batch", "4", "--elastic"]
+    result = layout.measure(RankLayout(2, 1, "none"), layout.which_mpi(), small, elastic=True)
+    assert result["sync"] == "allreduce"
 
 
 ONE, TWO, BOUND = RankLayout(1, 2, "none"), RankLayout(2, 1, "none"), RankLayout(2, 1, "core")

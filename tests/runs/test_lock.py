@@ -17,34 +17,39 @@ from alexnet_dist.runs.folder import RunFolder
 from alexnet_dist.runs.lock import NAME, PATIENCE, RunLock
 
 HOLDER = """
-import sys, time
+import sys
 from pathlib import Path
 from alexnet_dist.runs.lock import RunLock
 with RunLock(Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
+
+
+def holds(folder, **options):
+    """A process that holds a folder, if it gets it, until its stdin ends."""
+    command = [sys.executable, "-c", HOLDER, folder]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options)
 
 
 @pytest.fixture
 def holder(tmp_path):
     """A process that holds tmp_path."""
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE, text=True)
+    process = holds(tmp_path)
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()
-    process.wait()
-    process.stdout.close()
+    process.communicate()
 
 
 def elsewhere(folder, age):
     """A lock whose owner can't be seen from here, and who touched it so many seconds ago."""
-    path = folder / NAME
-    path.write_text(
+    path, whole = folder / NAME, folder / "whole"
+    whole.write_text(
         json.dumps({"host": "node7", "place": "another", "pid": 1, "job": "SLURM_JOB_ID=12", "since": "noon"})
     )
-    os.utime(path, (time.time() - age,) * 2)
-    return path
+    os.utime(whole, (time.time() - age,) * 2)
+    return whole.replace(path)  # at once: an owner whose lock this was may read it at any time
 
 
 def test_a_second_run_is_refused_and_told_by_whom(holder, tmp_path):
@@ -137,14 +142,13 @@ def test_a_torn_lock_of_long_ago_is_no_lock(tmp_path):
 def test_of_many_who_start_at_once_one_gets_it(tmp_path):
     """Also where all find a dead one's lock."""
     elsewhere(tmp_path, PATIENCE + 30)
-    script = HOLDER.replace("time.sleep(60)", "time.sleep(3)")
-    processes = [
-        subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for _ in range(6)
-    ]
+    processes = [holds(tmp_path, stderr=subprocess.PIPE) for _ in range(6)]
+    end = time.monotonic() + 60
+    while sum(process.poll() is None for process in processes) > 1 and time.monotonic() < end:
+        time.sleep(0.01)  # the one that has it keeps it until the last of the others has asked
     outputs = [process.communicate(timeout=60) for process in processes]
-    assert sorted(out for out, _ in outputs) == [b""] * 5 + [b"held\n"], outputs
-    assert sum(b"UserError" in err for _, err in outputs) == 5
+    assert sorted(out for out, _ in outputs) == [""] * 5 + ["held\n"], outputs
+    assert sum("UserError" in err for _, err in outputs) == 5
 
 
 class Contender:

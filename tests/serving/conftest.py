@@ -12,7 +12,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(weights):
-    with serving(weights, "--max-megabytes", 1, "--upload-seconds", 4) as server:
+    with serving(weights, "--max-megabytes", 1) as server:
         yield server
 
 

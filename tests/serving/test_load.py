@@ -26,9 +26,9 @@ def connected(server):
     return closing(socket.create_connection(("127.0.0.1", server.port), timeout=60))
 
 
-def test_a_slow_upload_delays_nobody_and_times_out(server, picture):
+def test_a_slow_upload_delays_nobody_and_times_out(weights, picture):
     content = encoded(picture)
-    with connected(server) as slow:
+    with serving(weights, "--upload-seconds", 4) as server, connected(server) as slow:
         slow.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(content))
         slow.sendall(content[:20])
         for _ in range(5):  # while it is waiting for the rest
@@ -36,7 +36,7 @@ def test_a_slow_upload_delays_nobody_and_times_out(server, picture):
         answer = all_of(slow)
         assert " 408 " in answer.splitlines()[0]
         assert "had not arrived after 4 seconds" in answer
-    assert server.ask("GET", "/health")[2]["waiting"] == 0
+        assert server.ask("GET", "/health")[2]["waiting"] == 0
 
 
 def test_so_many_uploads_come_at_once():
