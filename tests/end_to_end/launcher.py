@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import hashlib
 import json
 import os
 import shutil
@@ -269,27 +268,6 @@ def latest_step(folder: Path) -> int:
     """The step of the newest checkpoint, from the name that `latest.safetensors` points to; 0 where there is none."""
     latest = folder / "latest.safetensors"
     return int(latest.readlink().stem.removeprefix("checkpoint-")) if latest.is_symlink() else 0
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    """What every file and link in a folder holds."""
-    return {
-        str(path.relative_to(folder)): str(path.readlink())
-        if path.is_symlink()
-        else hashlib.sha256(_content(path)).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_symlink() or path.is_file()
-    }
-
-
-def _content(path: Path) -> bytes:
-    """A file's; safetensors writes the metadata of its header in any order, which is one content."""
-    content = path.read_bytes()
-    if path.suffix == ".safetensors" and content[8:9] == b"{":
-        end = 8 + int.from_bytes(content[:8], "little")
-        with contextlib.suppress(ValueError):
-            content = json.dumps(json.loads(content[8:end]), sort_keys=True).encode() + content[end:]
-    return content
 
 
 def environment() -> dict[str, str]:

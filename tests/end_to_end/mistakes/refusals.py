@@ -1,6 +1,7 @@
 """What the tests of mistakes share: the flags of a run without any, and how a mistake is to be refused."""
 
-from launcher import assert_refused, hashes, train
+from hashing import hashes
+from launcher import assert_refused, train
 
 GOOD, VALIDATION = 24, 6  # images of train.list and val.list; 3 steps of 8
 BASE = ("--data", "train.list", "--val", "val.list", "--epochs", "1", "--global-batch", "8", "--lr", "0.001")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launcher import assert_refused, hashes, needs_mpirun, train
+from hashing import hashes
+from launcher import assert_refused, needs_mpirun, train
 from refusals import BASE, refuses
 from safetensors.numpy import load_file, save_file
 

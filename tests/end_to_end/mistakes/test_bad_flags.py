@@ -5,7 +5,8 @@ import shutil
 import sys
 
 import pytest
-from launcher import MPIRUN, SMALL, alone, assert_refused, hashes, needs_mpirun, on_ranks
+from hashing import hashes
+from launcher import MPIRUN, SMALL, alone, assert_refused, needs_mpirun, on_ranks
 from refusals import BASE, refuses
 
 pytestmark = needs_mpirun

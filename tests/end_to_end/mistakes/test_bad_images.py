@@ -5,7 +5,8 @@ import zlib
 from pathlib import Path
 
 import pytest
-from launcher import PROMPT, assert_refused, epoch_results, hashes, needs_mpirun, train
+from hashing import hashes
+from launcher import PROMPT, assert_refused, epoch_results, needs_mpirun, train
 from refusals import BASE, GOOD, VALIDATION, refuses
 
 pytestmark = needs_mpirun

@@ -7,7 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-from launcher import BIN, FAULTS, PROMPT, SMALL, alone, assert_refused, hashes, needs_mpirun, start_training, train
+from hashing import hashes
+from launcher import BIN, FAULTS, PROMPT, SMALL, alone, assert_refused, needs_mpirun, start_training, train
 from refusals import BASE, GOOD
 from safetensors.numpy import load_file
 

@@ -4,8 +4,9 @@ import os
 import sys
 
 import pytest
+from hashing import hashes
 from ilsvrc import Ilsvrc
-from launcher import alone, assert_refused, hashes, needs_mpirun, on_ranks
+from launcher import alone, assert_refused, needs_mpirun, on_ranks
 
 # Ends this process by kill -9 at its fifth image, of which half is written then.
 KILLED = """

@@ -3,7 +3,8 @@
 import shutil
 
 import pytest
-from launcher import alone, assert_refused, hashes, needs_mpirun, on_ranks, steps, train
+from hashing import hashes
+from launcher import alone, assert_refused, needs_mpirun, on_ranks, steps, train
 from two_ranks import EPOCH, EPOCHS, assert_same_run, flags
 
 pytestmark = needs_mpirun
