@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 
 from alexnet_dist.reporting.figures import Figure
-from alexnet_dist.reporting.series import Rows, epoch_points, lr_drops, rank_seconds, step_points
+from alexnet_dist.reporting.series import Rows, best_epoch, epoch_points, lr_drops, rank_seconds, step_points
 from alexnet_dist.runs.metrics import RunRecord
 
 RANKS = 40  # that a chart shows; of more, those that worked longest
@@ -186,12 +186,15 @@ def _falls(runs: Mapping[str, RunRecord]) -> str:
 
 
 def _said(runs: Mapping[str, RunRecord], name: str, best: Any, form: str) -> str:
-    """What is measured, and the best and the last value of each run in validation, in words."""
+    """What is measured, and the best and the last value of each run in validation, in words. Of equal ones, the best is that of
+    the weights that were kept."""
     sentences, column = [ABOUT[name]], f"val_{name}"
     for run_name, run in runs.items():
         rows = [row for row in run.epochs if row.get(column) is not None]
         if rows:
-            chosen = best(rows, key=lambda row: row[column])
+            peak, kept = best(row[column] for row in rows), best_epoch(run)
+            equal = [row for row in rows if row[column] == peak]
+            chosen = kept if kept in equal else equal[0]
             start = f"{run_name}: best" if len(runs) > 1 else "Best"
             after = f"after epoch {chosen['epoch']}; {rows[-1][column]:{form}} at the end."
             sentences.append(f"{start} in validation {chosen[column]:{form}}, {after}")

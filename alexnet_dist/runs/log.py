@@ -100,6 +100,10 @@ class RunLog:
         for listener in self.listeners:
             listener(table, row)
 
+    def last(self, table: str) -> Row:
+        """The latest row of a table, which an earlier start may have added; empty if there is none."""
+        return self._tables[table].last() if self._tables else {}
+
     def sync(self) -> None:
         """Flushes all files to the disk: before a state that is newer than their last lines would be there without them."""
         for table in self._tables.values():

@@ -91,10 +91,17 @@ class Report:
     def epoch(self, progress: Progress, lr: float, skipped: int, validation: "Validation | None") -> None:
         """The results of an epoch, in whose last step the learning rate was `lr`; `validation` if there was one."""
         train, pace = progress.sums.means(self._num_classes), self._pace
+        speed = round(pace.of_epoch, 3) if pace.of_epoch else None
+        made: dict[str, Any] = {"lr": lr, "seconds": round(pace.epoch_seconds, 3), "images_per_second": speed}
+        earlier = {} if speed else self._out.last("epochs")
+        if (
+            earlier.get("step") == progress.step
+        ):  # this start, whose flags may be others, only validates the epoch again
+            made |= {name: earlier[name] for name in made if name in earlier}
         told = f"epoch {progress.epoch + 1}/{self._config.epochs}"
         log.info(
             "%s  train loss %.4f  top-1 %.2f%%  lr %.3g  %s",
-            told, train["loss"], 100 * train["top1"], lr, duration(pace.epoch_seconds),
+            told, train["loss"], 100 * train["top1"], made["lr"], duration(made["seconds"]),
         )  # fmt: skip
         log.info("%s  %s", told, validation.told(WIDTH - len(told) - 2) if validation else "not validated")
         if skipped:
@@ -107,13 +114,11 @@ class Report:
             "epochs",
             epoch=progress.epoch + 1,
             step=progress.step,
-            lr=lr,
+            **made,
             **{f"train_{name}": value for name, value in train.items()},
             **{f"val_{name}": value for name, value in means.items()},
             val_images=validation.result.images if validation else None,
-            seconds=round(pace.epoch_seconds, 3),
             val_seconds=round(validation.seconds, 3) if validation else None,
-            images_per_second=round(pace.of_epoch, 3) if pace.of_epoch else None,
             skipped=skipped,
             void=progress.void,
             best=validation is not None and validation.best,

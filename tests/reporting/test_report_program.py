@@ -124,6 +124,15 @@ def test_each_figure_has_a_unit_at_its_axes_and_a_sentence(folder: Path) -> None
     )
 
 
+def test_of_equal_epochs_the_one_whose_weights_were_kept_is_named(folder: Path) -> None:
+    rows = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
+    equal = [{**row, "val_top1": 0.85, "best": row["epoch"] in (1, 3)} for row in rows]
+    (folder / "epochs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in equal))
+    page = written(folder)
+    assert "Best in validation 85.00%, after epoch 3; 85.00% at the end." in page
+    assert "<dt>Best epoch</dt><dd>3 of" in page
+
+
 def written(folder: Path) -> str:
     """The page, made in this process."""
     return write_report([folder], folder / "report.html")[0].read_text(encoding="utf-8")

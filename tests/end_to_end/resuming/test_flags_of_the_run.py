@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 from hashing import hashes
-from launcher import alone, assert_refused, needs_mpirun, on_ranks, steps, train
+from launcher import alone, assert_refused, needs_mpirun, on_ranks, rows, steps, train
 from two_ranks import EPOCH, EPOCHS, assert_same_run, flags
 
 pytestmark = needs_mpirun
@@ -43,6 +43,22 @@ def test_from_another_folder_its_paths_are_those_of_its_start(run, tmp_path, who
     # And once more: the new state's paths are right as well.
     resume(2, run, "--epochs", EPOCHS + 1, folder=tmp_path).ok()
     assert max(steps(run)) == EPOCH * (EPOCHS + 1)
+
+
+def test_what_an_epoch_was_made_with_stays_what_it_was(site):
+    """The last epoch is validated again, in a run whose schedule is now that of more epochs."""
+    name, cosine = "longer", ("--lr-scheduler", "cosine")
+    train(2, flags(name, *cosine, epochs=2), site).ok()
+    before = rows(site / name, "epochs")[-1]
+    job = resume(2, name, "--epochs", 3, folder=site).ok()
+    again = [row for row in rows(site / name, "epochs") if row["epoch"] == 2]
+    assert [row["attempt"] for row in again] == [1, 2]
+    for column in ("lr", "seconds", "images_per_second", "train_loss", "val_loss"):
+        assert again[1][column] == before[column]
+    assert f"lr {before['lr']:.3g} " in next(
+        line for line in job.out.splitlines() if line.startswith("epoch 2/3  train")
+    )
+    assert rows(site / name, "steps")[-1]["lr"] < before["lr"] < rows(site / name, "steps")[0]["lr"]
 
 
 def test_a_state_by_its_name_goes_on_in_its_folder(run, site):

@@ -5,11 +5,11 @@ import signal
 
 import numpy as np
 import pytest
+from hashing import hashes
 from launcher import (
     assert_refused,
     epoch_results,
     events,
-    hashes,
     latest_step,
     needs_mpirun,
     rows,
