@@ -94,9 +94,8 @@ class Report:
         speed = round(pace.of_epoch, 3) if pace.of_epoch else None
         made: dict[str, Any] = {"lr": lr, "seconds": round(pace.epoch_seconds, 3), "images_per_second": speed}
         earlier = {} if speed else self._out.last("epochs")
-        if (
-            earlier.get("step") == progress.step
-        ):  # this start, whose flags may be others, only validates the epoch again
+        # A start that only validates the epoch again: its flags may be others than those of the steps.
+        if earlier.get("step") == progress.step:
             made |= {name: earlier[name] for name in made if name in earlier}
         told = f"epoch {progress.epoch + 1}/{self._config.epochs}"
         log.info(
