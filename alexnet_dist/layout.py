@@ -94,9 +94,8 @@ def main(argv: list[str] | None = None) -> int:
     def body(_: argparse.Namespace) -> int:
         print(f"measuring layouts for {plural(available_cores(), 'core')}:", file=sys.stderr, flush=True)
         best, mpi, result = fastest(flags)
-        elastic = parse_config(flags).elastic  # it has one strategy, and chooses that itself
-        sync = [] if "--sync" in flags or best.ranks == 1 or elastic else ["--sync", str(result["sync"])]
-        print(shlex.join(best.command(mpi, "train", [*sync, *flags], elastic=elastic)))
+        sync = [] if "--sync" in flags or best.ranks == 1 else ["--sync", str(result["sync"])]
+        print(shlex.join(best.command(mpi, "train", [*sync, *flags], elastic=parse_config(flags).elastic)))
         return 0
 
     return cli.run(parser, flags, body)

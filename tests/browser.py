@@ -29,7 +29,10 @@ def open_browser(width: int = 1000, height: int = 900) -> Iterator[Any]:
     names = ("chromium", "chromium-browser", "google-chrome")
     chromium, driver = next(filter(None, map(shutil.which, names)), None), shutil.which("chromedriver")
     if not chromium or not driver:
-        pytest.skip("there is no chromium with chromedriver (Debian: apt-get install chromium chromium-driver)")
+        pytest.skip(
+            "only a browser shows what the page does, and chromium or chromedriver is missing "
+            "(Debian: apt-get install chromium chromium-driver)"
+        )
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:

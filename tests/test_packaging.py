@@ -31,7 +31,10 @@ def run(command, cwd, **more):
     env |= more
     done = subprocess.run(list(map(str, command)), cwd=cwd, env=env, capture_output=True, text=True, timeout=TIMEOUT)
     if done.returncode and not index_answers():
-        pytest.skip("the package index can't be reached, from which hatchling and the dependencies come")
+        pytest.skip(
+            "a clean environment is filled from the package index, which doesn't answer pip: "
+            "it needs pypi.org, or another one that PIP_INDEX_URL names"
+        )
     return done
 
 

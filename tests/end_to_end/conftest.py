@@ -20,5 +20,7 @@ def hosts(tmp_path_factory):
         try:
             hosts = stack.enter_context(connected_hosts(tmp_path_factory.mktemp("etc"), 3))
         except Impossible as error:
-            pytest.skip(f"several hosts are namespaces, which need root and sshd; they can't be made here: {error}")
+            pytest.skip(
+                f"only hosts with a network between them show this, and no namespaces can stand for them here: {error}"
+            )
         yield hosts

@@ -146,7 +146,7 @@ class Hosts:
 def connected_hosts(folder: Path, count: int, rate: str | None = None) -> Iterator[Hosts]:
     """So many hosts, as long as the context is open; the folder is for what they need. Raises Impossible."""
     if os.geteuid() != 0:
-        raise Impossible("only root may make network namespaces")
+        raise Impossible("only root may make network namespaces: run it as root")
     for name in (*TOOLS, *(("tc",) if rate else ())):
         tool(name)
     if any(folder.resolve().is_relative_to(own) for own in ("/dev/shm", "/run")):

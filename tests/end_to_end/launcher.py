@@ -28,7 +28,8 @@ MARK = "ALEXNET_END_TO_END"  # an environment variable that all processes of a j
 
 BIN = Path(sys.executable).parent
 MPIRUN = shutil.which("mpirun", path=str(BIN)) or shutil.which("mpirun")
-needs_mpirun = pytest.mark.skipif(MPIRUN is None, reason="there is no mpirun, neither beside Python nor on PATH")
+NO_MPIRUN = "ranks need mpirun, which is neither beside Python nor on PATH: pip install 'alexnet_dist[mpi]'"
+needs_mpirun = pytest.mark.skipif(MPIRUN is None, reason=NO_MPIRUN)
 
 # A strategy that is given, for the same bits from run to run; the others have tests of their own.
 # And no report, which takes longer than such a run.

@@ -31,7 +31,9 @@ def limited():
             return
         except OSError as error:
             problems.append(str(error))
-    pytest.skip(f"the kernel's limit needs a memory cgroup, which can't be made here: {'; '.join(problems)}")
+    pytest.skip(
+        f"only the kernel ends who takes too much, by a memory cgroup, which root may make: {'; '.join(problems)}"
+    )
 
 
 def test_auto_takes_what_fits(pictures, tmp_path, limited):

@@ -26,7 +26,7 @@ def slurm(hosts, tmp_path_factory):
     try:
         return Slurm(hosts, tmp_path_factory.mktemp("slurm"))
     except Impossible as error:
-        pytest.skip(f"a Slurm cluster needs root and Debian's packages; it can't be had here: {error}")
+        pytest.skip(f"only a real Slurm shows when it stops and requeues a job, and it can't be had here: {error}")
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,10 @@ def scripts(tmp_path_factory):
 def terminal(request, scripts):
     """A shell at a pseudo terminal that has read the script: type(text) gives what appears."""
     if shutil.which(request.param) is None:
-        pytest.skip(f"a real shell is needed, and {request.param} is missing (Debian: apt-get install {request.param})")
+        pytest.skip(
+            f"only the shell itself shows what it completes, and {request.param} is missing "
+            f"(Debian: apt-get install {request.param})"
+        )
     parent, child = pty.openpty()
     env = {**os.environ, "PS1": "> ", "TERM": "dumb", "PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(scripts)}
     shell = subprocess.Popen(

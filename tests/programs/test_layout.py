@@ -59,12 +59,12 @@ def test_an_elastic_run_is_measured_and_started_as_it_needs(monkeypatch, capsys)
     monkeypatch.setattr(
         layout,
         "measure",
-        lambda one, *_, elastic: {"seconds": seconds[one.ranks], "sync": "hybrid"} if elastic else "not as asked",
+        lambda one, *_, elastic: {"seconds": seconds[one.ranks], "sync": "allreduce"} if elastic else "not as asked",
     )
     assert layout.main(["--elastic", "--global-batch", "8"]) == 0
     assert capsys.readouterr().out == (
         "mpirun --with-ft ulfm --mca mpi_ft_detector true --bind-to none -n 2 "
-        "python -m alexnet_dist.train --threads 1 --elastic --global-batch 8\n"
+        "python -m alexnet_dist.train --threads 1 --sync allreduce --elastic --global-batch 8\n"
     )
 
 

@@ -25,7 +25,8 @@ def train_in(site, size, ranks, *flags) -> Job:
     tried = subprocess.run([*alone, "sh", "-c", mount], capture_output=True, text=True)
     if tried.returncode:
         pytest.skip(
-            f"a small /dev/shm is mounted in a user namespace, which can't be made here: {tried.stderr.strip()}"
+            "MPI itself must meet a /dev/shm of this size, which can't be mounted here: as root, or where people may make user "
+            f"namespaces (sysctl user.max_user_namespaces), it can: {tried.stderr.strip()}"
         )
     with Job([*alone, "sh", "-c", f'{mount} && exec "$@"', "sh", *training], site) as job:
         return job.wait()

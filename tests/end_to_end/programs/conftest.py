@@ -2,7 +2,7 @@
 
 import pytest
 from commands import EPOCHS, RECIPE, VALIDATION
-from launcher import BIN, MPIRUN, Job, alone
+from launcher import BIN, MPIRUN, NO_MPIRUN, Job, alone
 from toy_images import Pictures
 
 
@@ -10,9 +10,7 @@ from toy_images import Pictures
 def site(tmp_path_factory):
     """A folder with images of three classes, lists of them as alexnet-prepare writes them, and a trained network."""
     if MPIRUN is None:
-        pytest.skip(
-            "two ranks need mpirun, which is neither beside Python nor on PATH: pip install 'alexnet_dist[mpi]'"
-        )
+        pytest.skip(NO_MPIRUN)
     folder = tmp_path_factory.mktemp("programs")
     Pictures(folder)
     alone([BIN / "alexnet-prepare", "folder", folder, "--output", folder, "--val-fraction", VALIDATION], folder).ok()
