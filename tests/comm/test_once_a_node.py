@@ -48,6 +48,7 @@ def test_all_ranks_get_what_the_first_one_has_made(world, temporary):
         np.testing.assert_array_equal(one, expected)
         assert not one.flags.writeable
     assert np.shares_memory(got[0], got[3])
+    world.comm.Barrier()  # the file's name goes as the first rank returns, which may be the last of them to do so
     assert os.listdir(temporary) == []
 
 
