@@ -52,6 +52,7 @@ class Parser(argparse.ArgumentParser):
         known = _options(self, self._given)
         wrong = [word.split("=")[0] for word in self._given[: [*self._given, "--"].index("--")]]
         meant = "".join(did_you_mean(word, known) for word in wrong if word[:1] == "-" and word not in known)
+        meant = meant.replace("?.", "?")  # where there are two
         raise UserError(f"{message}{meant} (see --help)")
 
 

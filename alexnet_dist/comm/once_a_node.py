@@ -25,7 +25,7 @@ def once_a_node(world: World, make: Callable[[], Made]) -> Made:
     """
     comm: Any = world.comm.Split_type(MPI.COMM_TYPE_SHARED, world.rank)
     node, message = World(comm), None
-    with ExitStack() as stack:
+    with _losses_told(world, comm), ExitStack() as stack:
         with world.shared_errors():
             if node.rank == 0:
                 value, arrays = make()
@@ -38,6 +38,17 @@ def once_a_node(world: World, make: Callable[[], Made]) -> Made:
             views = _views(path, layout)
     comm.Free()
     return value, views
+
+
+@contextmanager
+def _losses_told(world: World, comm: MPI.Intracomm) -> Iterator[None]:
+    """Where a rank of an elastic run gets an error of MPI, those of its node get one, too: else they might wait for it."""
+    try:
+        yield
+    except MPI.Exception:
+        if world.commits:
+            comm.Revoke()
+        raise
 
 
 @contextmanager

@@ -22,6 +22,7 @@ KILLS = int(os.environ.get("ALEXNET_KILLS", "4"))
 SEED = int(os.environ.get("ALEXNET_SEED", "0"))
 RANKS, EPOCHS, STEPS = 4, 4, 30
 LIMIT = 120  # seconds for a run
+ELASTIC = [MPIRUN, "--with-ft", "ulfm", "--mca", "mpi_ft_detector", "true"]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def flags(name, *more):
 
 def start(site, name, *more):
     training = [sys.executable, "-m", "alexnet_dist.train", "--elastic", *flags(name, "--report", *more)]
-    return Job([MPIRUN, "--with-ft", "ulfm", "--mca", "mpi_ft_detector", "true", "-n", str(RANKS), *training], site)
+    return Job([*ELASTIC, "-n", str(RANKS), *training], site)
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,33 @@ def test_bad_input_ends_all_ranks(site):
     with start(site, "bad", "--data", "missing.list") as job:
         job.wait(LIMIT)
     assert_refused(job, "missing.list")
+
+
+# What rank 1 waits for on its node, rank 0 doesn't send: it has got an error, as if it had heard of a loss first.
+HEARS_OF_A_LOSS = """
+from mpi4py import MPI
+from alexnet_dist.comm.elastic import is_loss
+from alexnet_dist.comm.world import World
+
+world = World()
+world.make_elastic()
+if world.rank == 0:
+    def sum(values):
+        World.sum(world, values)
+        raise MPI.Exception(MPI.ERR_PROC_FAILED)
+    world.sum = sum
+try:
+    world.once_a_node(lambda: (None, []))
+except MPI.Exception as error:
+    print(f"rank {world.rank}:", "a loss" if is_loss(error) else error, flush=True)
+world.leave(0)
+"""
+
+
+def test_none_waits_on_its_node_for_one_that_has_heard_of_a_loss(site):
+    with Job([*ELASTIC, "-n", "2", sys.executable, "-c", HEARS_OF_A_LOSS], site) as job:
+        job.wait(LIMIT).ok()
+    assert sorted(job.out.splitlines()) == ["rank 0: a loss", "rank 1: a loss"], str(job)
 
 
 def test_it_ends_with_too_few_ranks(site):

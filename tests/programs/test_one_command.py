@@ -89,6 +89,10 @@ def test_without_a_program_there_is_the_help(tmp_path):
             "unrecognized arguments: --output_dir x. Did you mean --output-dir instead of --output_dir?",
         ),
         ("--epoch=3", "Did you mean --epochs instead of --epoch?"),
+        (
+            "--epoch 3 --lrr 2",
+            ". Did you mean --epochs instead of --epoch? Did you mean --lr instead of --lrr? (see --help)",
+        ),
         ("-b 3", "unrecognized arguments: -b 3 (see --help)"),  # not -batchsize, by chance
         ("-e 3", "unrecognized arguments: -e 3 (see --help)"),
         ("-s x", "unrecognized arguments: -s x (see --help)"),
