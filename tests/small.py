@@ -28,13 +28,13 @@ class KeepGradients:
         pass
 
 
-def make_net(team, network=SMALL, batch=8, training=True, scheme="he"):
+def make_net(team, network=SMALL, batch=8, training=True, scheme="he", **options):
     parameters = parameter_map(network)
     flat = zeros((parameters.size,))
     initialize(parameters, flat, scheme, seed=3)
     # Biases that aren't zero, so that a gradient which forgets them shows.
     flat += np.random.default_rng(4).normal(0, 0.01, flat.size).astype(np.float32)
-    return AlexNet(network, flat, batch, team, training=training), flat
+    return AlexNet(network, flat, batch, team, training=training, **options), flat
 
 
 def images(network, n, seed=0):

@@ -10,18 +10,18 @@ from alexnet_dist.support.workspace import Workspace
 
 
 def linear_gemm_forward(
-    x: np.ndarray, w: np.ndarray, b: np.ndarray, y: np.ndarray, workspace: Workspace, *, least: int = 1
+    x: np.ndarray, w: np.ndarray, b: np.ndarray, y: np.ndarray, workspace: Workspace, *, images: int = 0
 ) -> None:
     """y = x @ w^T + b, for a block of outputs: w [block, I], b [block], y [N, block].
 
-    With fewer images than `least`, images of zeros are added: BLAS computes one image, or a few, in another way than many.
+    If there are fewer than `images`, images of zeros are added, so that the product has always as many columns.
     """
     n = len(x)
     with workspace.frame():
-        if 0 < n < least:
-            images = workspace.take((least, x.shape[1]))
-            images[:n], images[n:] = x, 0
-            x = images
+        if 0 < n < images:
+            whole = workspace.take((images, x.shape[1]))
+            whole[:n], whole[n:] = x, 0
+            x = whole
         # As (w @ x^T)^T: with the large matrix on the left BLAS is up to a third faster for few images.
         transposed = workspace.take((len(w), len(x)))
         np.matmul(w, x.T, out=transposed)

@@ -77,7 +77,7 @@ class AlexNet:
     first forward pass, between a backward pass and the next forward one, and before a call of `weights_changed`.
     `training` allocates what backward and dropout need besides; `conv` is one of convolutions.MODES; `classifier` makes what
     takes the place of a Chain of the classifier's layers. The first `frozen` layers with parameters aren't trained: they
-    get no gradient and no dropout. `least` is as in BlockContext. Raises ValueError for a table that no blocks can run.
+    get no gradient and no dropout. `group` is as in BlockContext. Raises ValueError for a table that no blocks can run.
     """
 
     def __init__(
@@ -90,14 +90,14 @@ class AlexNet:
         training: bool = False,
         conv: str = "auto",
         frozen: int = 0,
-        least: int = 1,
+        group: int = 0,
         classifier: "Callable[[AlexNet], Classifier] | None" = None,
     ) -> None:
-        self.network, self.batch, self.least = network, batch, least
+        self.network, self.batch, self.group = network, batch, group
         self._table = layer_table(network)
         self.parameters = self._table.parameters
         self._views, self._conv = self.parameters.views(flat), conv
-        context = BlockContext(batch, team, team, training, least=least)
+        context = BlockContext(batch, team, team, training, group=group)
         of_features, of_classifier = split(self._table, frozen)
         as_it_is = replace(context, training=False)
         still = [(FEATURES, slice(of_features)), (CLASSIFIER, slice(of_classifier))]
@@ -129,6 +129,11 @@ class AlexNet:
     def frozen_shape(self) -> tuple[int, ...]:
         """The shape of what the frozen layers make of an image; () where no layer is frozen."""
         return self.frozen.blocks[-1].y.shape[1:] if self.frozen.blocks else ()
+
+    @property
+    def block(self) -> int:
+        """How many images to evaluate at once: as many as there is memory for, in whole groups."""
+        return self.batch - self.batch % self.group if self.group else self.batch
 
     def backward(self, dlogits: np.ndarray, sink: GradientSink) -> None:
         """Passes the gradient of every parameter to the sink, last layer first; overwrites dlogits [N, classes].

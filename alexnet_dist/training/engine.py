@@ -12,7 +12,7 @@ from alexnet_dist.comm.parts import Parts
 from alexnet_dist.comm.ranks import Ranks
 from alexnet_dist.comm.strategy import NotPossible, Strategy, StrategyOptions
 from alexnet_dist.data.loader import Batch
-from alexnet_dist.data.sharding import share
+from alexnet_dist.data.sharding import PIECES, share
 from alexnet_dist.kernels.loss import count_correct, cross_entropy
 from alexnet_dist.model.architecture import Network, layer_table
 from alexnet_dist.model.layers.base import DropoutKey
@@ -26,9 +26,6 @@ from alexnet_dist.training.optim_wrappers import AVERAGE
 from alexnet_dist.training.progress import Sums
 from alexnet_dist.training.strategies import STRATEGIES, Demand
 from alexnet_dist.training.updater import Updater
-
-# OpenBLAS rounds a row of a product alike for any number of rows from this one on; measured, see docs/LOG.md.
-LEAST_IMAGES = 4
 
 
 class Stopwatch:
@@ -128,7 +125,9 @@ class Engine:
             training=True,
             conv=spec.conv,
             frozen=spec.frozen,
-            least=LEAST_IMAGES if spec.deterministic else 1,
+            group=-(-spec.batch * world.size // (PIECES * spec.parts))
+            if spec.deterministic
+            else 0,  # as long as a piece
             classifier=classifier,
         )
         self.applied = 0  # steps of the run, the latest one that this engine has made included

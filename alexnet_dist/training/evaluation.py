@@ -78,7 +78,7 @@ def evaluate(
     """
     classes = net.network.num_classes
     pixels = EvaluationPixels(net.network.image_size, net.network.interpolation, ten_crop)
-    block = max(1, net.batch // pixels.crops)
+    block = max(1, net.block // pixels.crops)
     scratch = empty((block, classes))
     sums = Sums()
     broken: list[tuple[int, str]] = []

@@ -126,7 +126,7 @@ def what_changes_images(config: TrainingConfig) -> list[str]:
 def _blocks(run: "Run", images: ImageSource, workers: int, patience: Patience) -> Generator[Block, None, None]:
     net = run.engine.net
     rows = ImageRows(images, EvaluationPixels(net.network.image_size, net.network.interpolation))
-    return together(blocks(images, rows, net.batch, run.world, workers, patience=patience), run.world, patience)
+    return together(blocks(images, rows, net.block, run.world, workers, patience=patience), run.world, patience)
 
 
 def _compute(
@@ -147,6 +147,6 @@ def _compute(
         values[broken] = 0
         texts = [message.removeprefix(f"{images.where(i)} ") for i, message in zip(broken, batch.broken, strict=True)]
         problems += [json.dumps(one) for one in zip(broken, texts, strict=True)]
-        progress(min(number * net.batch * node.world.size, len(images)), len(images))
+        progress(min(number * net.block * node.world.size, len(images)), len(images))
     node.sum_(values)
     return FrozenFeatures(values, dict(json.loads(text) for text in node.world.all_texts(problems)))

@@ -58,7 +58,7 @@ class WorldClassifier:
         workers = NodeTeam(node, team)
         shapes = linear_shapes(net.network)
         division = NodeDivision(node.sizes, node.number, own)
-        context = BlockContext(total, team, workers, True, node.shared, division, net.least)
+        context = BlockContext(total, team, workers, True, node.shared, division, net.group)
         self._linear = [block for block in net.classifier_blocks(context) if isinstance(block, LinearBlock)]
         self.blocks: Sequence[Block] = self._linear
         self._spread = Spread(node, workers, *spread_floats(net.network, node.sizes, node.number, net.batch))

@@ -44,6 +44,6 @@ def test_images_of_zeros_are_added_where_there_are_few(rng, images):
     x, w, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((images, 70), (40, 70), (40,)))
     y, workspace = np.empty((images, 40), np.float32), Workspace()
     for _ in range(2):  # the second time, the workspace is dirty
-        linear.linear_gemm_forward(x, w, b, y, workspace, least=4)
+        linear.linear_gemm_forward(x, w, b, y, workspace, images=4)
         assert reference.error(y, x.astype(np.float64) @ w.T.astype(np.float64) + b) < 1e-6 if images else y.size == 0
         workspace.take((1 << 16,)).fill(np.nan)

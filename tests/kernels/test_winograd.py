@@ -131,14 +131,15 @@ def test_more_threads_than_images_give_the_same(mode, threads, rng):
 
 @pytest.mark.parametrize("shape", ALEXNET[:2], ids=str)
 def test_an_image_by_one_thread_is_that_by_the_team(shape, rng):
-    # A large map: where each thread has an image it does all of it, else the team divides the points. To rounding.
+    # A large map: where each thread has an image it does all of it, else the team divides the points. To rounding, which
+    # depends on BLAS's kernels: 2e-6 with those for AVX-512, 4e-6 with those for AVX2.
     x, w, dy, convolution = make(shape, rng, n=2)
     results = []
     for size in (2, 5):
         with Team(size) as team:
             results.append(run(convolution, x, w, dy, team))
     for one, many in zip(*results, strict=True):
-        assert one is many or reference.error(many, one) < 2e-6
+        assert one is many or reference.error(many, one) < LIMIT / 2
 
 
 def test_the_table_chooses():

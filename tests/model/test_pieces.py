@@ -51,3 +51,20 @@ def test_sums_over_ranks_have_the_bits_of_one(network, ranks):
         parts = [gradient(net, PIECES[rank * count : (rank + 1) * count]) for rank in range(ranks)]
     assert np.isfinite(whole).all()
     assert np.array_equal(sum_in_pairs_(parts), whole)
+
+
+@pytest.mark.parametrize("conv", ["auto", "direct"])
+@pytest.mark.parametrize("network", [SMALL, LARGER])
+def test_in_groups_an_image_has_the_same_bits_whatever_is_evaluated_with_it(network, conv):
+    x, _ = images(network, 8)
+    with Team(2, fixed=True) as team:
+        plain, _ = make_net(team, network, conv=conv)
+        net, _ = make_net(team, network, conv=conv, group=3)
+        assert (plain.block, net.block) == (8, 6)
+        expected = plain.forward(x).copy()
+        whole = net.forward(x).copy()
+        blocks = [net.forward(x[lo : lo + 3]).copy() for lo in (0, 3, 6)]  # of 3, 3 and 2 images
+        nothing = net.forward(x[:0])
+    assert np.array_equal(np.concatenate(blocks), whole)
+    assert reference.error(whole, expected) < 1e-5
+    assert nothing.shape == (0, network.num_classes)

@@ -75,7 +75,9 @@ class BlockContext:
 
     `workers` run the fully connected layers: the team itself, or the teams of all ranks of a node, and then `allocate`
     makes memory that all of them see; `division` says which part of these layers they run. `training` asks for what
-    backward and dropout need besides. Products are of at least `least` images, some of them zeros where there are fewer.
+    backward and dropout need besides. Without dropout, products are of `group` images each if it isn't 0, some of them zeros in
+    the last one: however many images there are, each is then rounded alike, for BLAS may compute a row of a product in
+    another way if there are fewer rows or more.
     """
 
     batch: int
@@ -84,7 +86,7 @@ class BlockContext:
     training: bool = False
     allocate: Allocate = empty
     division: Division = field(default_factory=Division)
-    least: int = 1
+    group: int = 0
 
 
 class Block(Protocol):

@@ -56,7 +56,7 @@ class ConvBlock:
                 empty((batch, *shape.output), np.uint8),
             )
         self._bias_gradients = empty((batch if context.training else 0, len(parameters.b)))  # of each image
-        self._least = context.least
+        self._group = context.group
         self._prepared = False
         self.pieces: tuple[slice, ...] = ()  # to be set before forward
         self.images = 0  # of the latest forward pass
@@ -64,12 +64,12 @@ class ConvBlock:
     def forward(self, x: np.ndarray, dropout: DropoutKey | None) -> np.ndarray:
         """y [N, H, W, C] of x [N, H, W, C]."""
         self._prepare()
-        for part in (part for piece in self._pieces(len(x)) for part in self._chunks(piece)):
+        for part in (part for piece in self._pieces_and_groups(len(x)) for part in self._chunks(piece)):
             with self.team.shared.frame():
-                images = x[part] if self.pieces else self._at_least(x[part])
+                images = self._with_zeros(x[part], part.stop - part.start)
                 z = self.team.shared.take((len(images), *self.convolution.map_shape))
                 self.convolution.forward(self.team, images, z)
-                self._pool_and_activate(z[: part.stop - part.start], part)
+                self._pool_and_activate(z[: len(x[part])], slice(part.start, min(part.stop, len(x))))
         self.images = len(x)
         return self.y[: len(x)]
 
@@ -96,11 +96,11 @@ class ConvBlock:
             self.convolution.prepare(self.team)
             self._prepared = True
 
-    def _at_least(self, x: np.ndarray) -> np.ndarray:
-        """x, with zeros behind it where it has fewer images than a product should have."""
-        if not 0 < len(x) < self._least:
+    def _with_zeros(self, x: np.ndarray, count: int) -> np.ndarray:
+        """x, with images of zeros behind it where it has fewer than `count`."""
+        if len(x) == count:
             return x
-        images = self.team.shared.take((self._least, *x.shape[1:]))
+        images = self.team.shared.take((count, *x.shape[1:]))
         images[: len(x)], images[len(x) :] = x, 0
         return images
 
@@ -195,6 +195,12 @@ class ConvBlock:
     def _pieces(self, n: int) -> Sequence[slice]:
         """What is computed by itself: the pieces, or all n images at once."""
         return self.pieces or (slice(0, n),)
+
+    def _pieces_and_groups(self, n: int) -> Sequence[slice]:
+        """What is computed by itself in a forward pass: the last group may end behind the n images."""
+        if self.pieces or not self._group:
+            return self._pieces(n)
+        return [slice(lo, lo + self._group) for lo in range(0, n, self._group)]
 
     def _chunks(self, piece: slice) -> Iterator[slice]:
         """A piece in the convolution's chunks; one empty chunk if there is no image, so that the gradients are zero."""

@@ -52,9 +52,9 @@ class LinearBlock:
         masks = context.training and shape.dropout > 0
         self.mask = context.allocate((images if masks else 0, self.owned.stop - self.owned.start))
         self.x = context.allocate((context.batch if masks or not division.whole else 0, self.inputs))
-        self._least = context.least
+        self._group = context.group
         self._input = self.y  # x after dropout, of the latest forward pass
-        self._dropped = False
+        self._dropped = self._with_key = False
         self.images = 0  # of the latest forward pass
 
     def forward(self, x: np.ndarray, dropout: DropoutKey | None) -> np.ndarray:
@@ -64,7 +64,8 @@ class LinearBlock:
 
     def drop(self, x: np.ndarray, dropout: DropoutKey | None, out: np.ndarray) -> np.ndarray:
         """x times the mask in out, all [images, owned columns]; x itself where nothing is dropped."""
-        self._dropped = dropout is not None and self.mask.shape[0] > 0
+        self._with_key = dropout is not None
+        self._dropped = self._with_key and self.mask.shape[0] > 0
         if dropout is None or not self._dropped:
             return x
         self._draw_masks(dropout)
@@ -74,10 +75,13 @@ class LinearBlock:
         """y [N, O] of x [N, I], after the dropout."""
         self._input, self.images = x, len(x)
         y = self.y[: len(x)]
+        group = 0 if self._with_key else self._group
 
         def task(lo: int, hi: int, workspace: Workspace) -> None:
             w, b = self.w[lo:hi], self.parameters.b[lo:hi]
-            linear.linear_gemm_forward(x, w, b, y[:, lo:hi], workspace, least=self._least)
+            for start in range(0, len(x), group or max(len(x), 1)):
+                images = slice(start, start + group if group else None)
+                linear.linear_gemm_forward(x[images], w, b, y[images, lo:hi], workspace, images=group)
             if self.relu:
                 pointwise.relu_forward_(y[:, lo:hi])
 
