@@ -107,13 +107,17 @@ class Exchange:
         return True
 
     def _has_arrived(self, index: int) -> bool:
-        return self._moved() and bool(self._arrived[index] >= self._step)
+        arrived = self._moved() and bool(self._arrived[index] >= self._step)
+        if arrived:
+            self.node.fence()
+        return arrived
 
     def _move(self) -> None:
         """The node's first rank starts the sums over nodes of buckets that all have summed, and tells which have come."""
         self.node.fence()
         bounds = self._buckets.bounds
         while (index := len(self._requests)) < len(bounds) and (self._summed[:, index] >= self._step).all():
+            self.node.fence()  # else a processor may read what they have summed before it reads that they have
             lo, hi = bounds[index]
             part = self.gradients[0, lo - self._lo : hi - self._lo]
             self._requests.append((time.perf_counter(), self.node.leaders.Iallreduce(MPI.IN_PLACE, part, MPI.SUM)))
@@ -123,6 +127,7 @@ class Exchange:
                 break
             lo, hi = bounds[self._arrived_count]
             self._options.record(f"bucket [{lo}, {hi}) across nodes", began, time.perf_counter())
+            self.node.fence()
             self._arrived[self._arrived_count] = self._step
             self._arrived_count += 1
         self.node.fence()
