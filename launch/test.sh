@@ -22,14 +22,16 @@ stage() {
     "$@" || failed+=("$name")
 }
 
-# Rank 0 is heard; what the others print is shown if anything fails. They must not share pytest's cache.
+# Rank 0 is heard; what the others print is shown if anything fails. They must not share pytest's cache, nor the folder in
+# /tmp that each cleans up at its end. A rank that fails leaves the others waiting in a collective: the timeout ends them all.
 on_ranks() {
     rm -f -- "$scratch"/rank-*
     # shellcheck disable=SC2016  # expanded by the rank's own shell
     mpirun -n "$1" bash -c '
         rank=${PMI_RANK:-${OMPI_COMM_WORLD_RANK:-0}}
         ((rank == 0)) || exec >"$0/rank-$rank" 2>&1
-        exec python -m pytest --with-mpi -m mpi -p no:cacheprovider' "$scratch" && return
+        exec python -m pytest --with-mpi -m mpi -p no:cacheprovider -o faulthandler_timeout=300 \
+            --basetemp="$0/tmp-$rank"' "$scratch" && return
     tail -n 60 -- "$scratch"/rank-*
     return 1
 }

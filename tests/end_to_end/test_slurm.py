@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "launch" / "slurm.sbatch"
 AN_EPOCH = 10  # steps
 HOURS = 1_000_000  # epochs
-END = 90  # seconds that a job may take; each takes a few
+END = 240  # seconds that a job may take; each takes a few
 
 
 @pytest.fixture(scope="module")
