@@ -13,7 +13,7 @@ from launcher import MPIRUN, SMALL, Job, needs_mpirun, rows, steps
 pytestmark = needs_mpirun
 
 PROMPT = 60  # seconds in which a run must end after the timeout: a cut network needs some for each attempt
-TIMEOUT = 4
+TIMEOUT = 10
 
 # A busy disk may take longer than the timeout to sync even a small file, as that which says what run this is.
 TRAIN = """import os
@@ -79,7 +79,7 @@ def test_a_rank_that_is_stopped_before_mpi_has_started(site):
 
 def test_reading_may_take_long_and_a_rank_that_is_stopped_meanwhile_is_named(site):
     """The list is a pipe, which never ends."""
-    timeout, grace = 1, 6
+    timeout, grace = 3, 6
     os.mkfifo(site / "pipe.list")
     words = ["-n", "2", sys.executable, *flags("reading"), "--data", "pipe.list"]
     words += ["--io-patience", "0.5", "--stall-timeout", str(timeout)]

@@ -233,7 +233,7 @@ def test_waiting_between_steps_is_not_the_next_steps():
         engine.fill(lambda values, _: initialize(engine.parameters, values, "he", seed=1))
         x, labels = images(SMALL, 4)
         for index in range(2):
-            engine.strategy.node._waited += 100.0  # as in a validation
+            engine.strategy.node._waited += 1000.0  # as in a validation
             engine.step(Batch(x, labels, np.arange(4)), 4 * World().size, index, 0.01)
-            assert all(0 <= seconds < 50 for seconds in engine.watch.take().values())
+            assert all(0 <= seconds < 500 for seconds in engine.watch.take().values())
         engine.close()
