@@ -28,7 +28,7 @@ def screenshot(page: Path) -> bytes:
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         browser.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
         browser.get(page.as_uri())
-        WebDriverWait(browser, 20).until(lambda _: browser.execute_script("return document.body.dataset.drawn"))
+        WebDriverWait(browser, 60).until(lambda _: browser.execute_script("return document.body.dataset.drawn"))
         return browser.get_screenshot_as_png()
 
 

@@ -51,6 +51,13 @@ def pause(*_: Any, **__: Any) -> None:
     signal.set_wakeup_fd(before)
 
 
+def linger(*_: Any, **__: Any) -> None:
+    """Waits for a file `go on`, whatever signals come: it needn't be the main thread that waits."""
+    strike()
+    while not Path("go on").exists():
+        time.sleep(0.01)
+
+
 def raise_exception(*_: Any, **__: Any) -> None:
     strike()
     raise RuntimeError("planted")
@@ -129,6 +136,7 @@ FAULTS: dict[str, tuple[Any, str, Callable[..., None], bool]] = {  # where, what
     "decoder": (alexnet_dist.training.training_loader, "load_for_training", raise_exception, True),
     "hang": (alexnet_dist.training.training_loader, "load_for_training", halt, True),
     "features": (alexnet_dist.data.decoded.EvaluationPixels, "load", halt, True),
+    "validation": (alexnet_dist.data.decoded.EvaluationPixels, "load", linger, True),
     "half": (alexnet_dist.runs.checkpoint, "save_file", write_half, False),
     "disk": (alexnet_dist.runs.checkpoint, "save_file", fill_disk, False),
 }

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-START = 20  # seconds within which a host lets one log in
+START = 60  # seconds within which a host lets one log in, and a command on it ends
 # There, but not on the PATH of every account.
 SYSTEM = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 TOOLS = ("ip", "sshd", "ssh", "ssh-keygen", "setpriv", "unshare", "nsenter", "mount", "hostname")
@@ -237,7 +237,10 @@ def tool(name: str, packages: str = "iproute2 openssh-server openssh-client") ->
 
 
 def _run(command: list[str], what: str) -> None:
-    result = subprocess.run(command, capture_output=True, text=True, timeout=START, stdin=subprocess.DEVNULL)
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=START, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired as error:
+        raise Impossible(f"{what}: not ended after {START} s") from error
     if result.returncode != 0:
         raise Impossible(f"{what}: {result.stderr.strip() or f'exit {result.returncode}'}")
 

@@ -24,7 +24,7 @@ ClusterName=test
 SlurmctldHost={names[0]}
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=cred_expire=5
+AuthInfo=cred_expire=20
 StateSaveLocation={folder}/state
 SlurmdSpoolDir=/run/slurmd
 SlurmctldPidFile=/run/slurmctld.pid
@@ -86,9 +86,11 @@ class Slurm:
 
     def ask(self, *words: str) -> str:
         """What one of Slurm's programs prints; "" if it fails."""
-        return subprocess.run(
-            self.command(list(words), Path("/")), capture_output=True, text=True, timeout=START
-        ).stdout
+        command = self.command(list(words), Path("/"))
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=START).stdout
+        except subprocess.TimeoutExpired:
+            return ""
 
     def job(self, number: str) -> dict[str, str]:
         """What Slurm knows of a job: JobState, ExitCode, Restarts, ..."""

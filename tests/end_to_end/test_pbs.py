@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -63,9 +64,13 @@ def test_a_run_that_ends_is_not_handed_in_again(pbs, tmp_path):
 
 def test_a_run_whose_time_is_up_is_handed_in_again_and_goes_on(pbs, tmp_path):
     run = tmp_path / "a run"
-    # All but three minutes of it: time for a start on a busy machine, and a step.
-    with pbs("--epochs", HOURS, WALLTIME="00:03:25") as job:
-        job.wait()
+    # All but three minutes of it: time for a start on a busy machine, and a step; more, should it be a very busy one.
+    for walltime in ("00:03:25", "00:05:00"):
+        shutil.rmtree(run, ignore_errors=True)
+        with pbs("--epochs", HOURS, WALLTIME=walltime) as job:
+            job.wait()
+        if steps(run):
+            break
     assert job.code == 75, str(job)
     assert job.out.endswith("handed in again as\n13.server\n")
     stopped_at = latest_step(run)
@@ -75,7 +80,7 @@ def test_a_run_whose_time_is_up_is_handed_in_again_and_goes_on(pbs, tmp_path):
     assert options.pop("-W") == "depend=afterany:12.server"
     assert set(options.pop("-v").split(",")) >= {"ALEXNET_FLAGS", "ALEXNET_HOME", "ALEXNET_VENV", "ALEXNET_REQUEUED"}
     assert options == {"-N": "photos", "-q": "workq", "-A": "biology", "-l": "select=2:ncpus=4:mpiprocs=1:mem=8gb"}
-    assert "walltime=00:03:25" in said
+    assert f"walltime={walltime}" in said
     assert said[-2:] == [
         f"{ROOT}/launch/pbs.sh",
         f"flags {shlex.join([*SMALL, *DATA])} --output-dir 'a run' --epochs {HOURS}",

@@ -112,14 +112,16 @@ def test_a_job_that_its_time_limit_stops_ends_as_one_that_was_never_stopped(slur
     # A minute is Slurm's shortest limit; it sends the signal when the limit is within its next look, or 55 seconds away.
     options = ["--time=1", "--signal=B:USR1@55"]
     number = submit(slurm, site, "stopped", *flags, options=options)
-    wait(slurm, site, "stopped", number, "RUNNING")
-    wait(slurm, site, "stopped", number, "PENDING", "FAILED")
-    stopped_at = latest_step(site / "stopped")
+    stops = stopped_at = 0
+    while stopped_at == 0 and stops < 4:  # on a busy machine, it may be stopped before it trains
+        wait(slurm, site, "stopped", number, "RUNNING")
+        assert wait(slurm, site, "stopped", number, "PENDING", "FAILED")["JobState"] == "PENDING", said(site, "stopped")
+        stops, stopped_at = stops + 1, latest_step(site / "stopped")
     assert stopped_at > 0, said(site, "stopped")
     # It has no end that a test could wait for: it gets one now.
     config.write_text(f"epochs = {stopped_at // AN_EPOCH + 3}\n")
     job = wait(slurm, site, "stopped", number, "COMPLETED", "FAILED")
-    assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1"), said(site, "stopped")
+    assert (job["JobState"], job["Restarts"]) == ("COMPLETED", str(stops)), said(site, "stopped")
     assert (site / "stopped" / "complete").exists()
 
     number = submit(slurm, site, "whole", *flags)

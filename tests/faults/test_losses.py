@@ -20,8 +20,8 @@ pytestmark = [needs_mpirun, pytest.mark.skipif(not open_mpi(), reason="--elastic
 
 KILLS = int(os.environ.get("ALEXNET_KILLS", "4"))
 SEED = int(os.environ.get("ALEXNET_SEED", "0"))
-RANKS, EPOCHS, STEPS = 4, 4, 30
-LIMIT = 120  # seconds for a run
+RANKS, EPOCHS, STEPS = 4, 4, 60
+LIMIT = 240  # seconds for a run
 ELASTIC = [MPIRUN, "--with-ft", "ulfm", "--mca", "mpi_ft_detector", "true"]
 
 

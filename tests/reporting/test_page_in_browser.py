@@ -59,7 +59,7 @@ class Page:
         """Until the charts are drawn for this scheme."""
         from selenium.webdriver.support.ui import WebDriverWait
 
-        WebDriverWait(self.browser, 20).until(lambda _: self.ask("return document.body.dataset.drawn") == scheme)
+        WebDriverWait(self.browser, 60).until(lambda _: self.ask("return document.body.dataset.drawn") == scheme)
         return self
 
     def ask(self, script: str, *arguments: object) -> Any:

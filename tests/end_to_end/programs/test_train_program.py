@@ -146,12 +146,11 @@ def test_metrics_are_complete(site):
         assert row["epoch"] == (row["step"] + STEPS_AN_EPOCH - 1) // STEPS_AN_EPOCH
         assert row["images"] == 12
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", row["time"])
-    # The phases are parts of the time that the speed is made from, and together most of it.
-    phases, total = (
-        sum(row[phase] for row in told for phase in PHASES),
-        sum(12 / row["images_per_second"] for row in told),
-    )
-    assert 0.5 * total < phases < 1.01 * total
+    # The phases are parts of the time that the speed is made from, and together most of it (a machine may stall between).
+    phases = np.array([sum(row[phase] for phase in PHASES) for row in told])
+    total = np.array([12 / row["images_per_second"] for row in told])
+    assert phases.sum() < 1.01 * total.sum()
+    assert np.median(phases / total) > 0.5
     (end,) = events(site / "runs", "complete")
     assert (end["epoch"], end["step"], end["skipped"]) == (EPOCHS, EPOCHS * STEPS_AN_EPOCH, 0)
     assert (site / "runs" / "complete").exists()

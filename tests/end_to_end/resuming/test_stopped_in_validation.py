@@ -3,7 +3,7 @@
 import signal
 
 import pytest
-from launcher import epoch_results, events, latest_step, needs_mpirun, rows, start_training, steps, train
+from launcher import epoch_results, events, latest_step, needs_mpirun, rows, start_training, steps, train, while_paused
 from two_ranks import EPOCH, flags
 
 pytestmark = needs_mpirun
@@ -15,10 +15,11 @@ def test_stopped_in_validation(site, pictures, more):
     pictures.write_list(site / "many.list", 4000)
     folder = site / f"validating-{len(more)}"
     command = [*flags(folder.name, *more, epochs=1), "--val", "many.list"]
-    with start_training(2, command, site) as job:
-        job.until(lambda: len(steps(folder)) == EPOCH, "validation has begun, or is about to")
-        job.until(lambda: [one["step"] for one in events(folder, "checkpoint")][-1:] == [EPOCH], "it is saved")
-        job.signal(signal.SIGUSR1)
+    with start_training(2, command, site, fault="validation@9") as job:
+        with while_paused(job, site):
+            assert len(steps(folder)) == EPOCH
+            job.until(lambda: [one["step"] for one in events(folder, "checkpoint")][-1:] == [EPOCH], "it is saved")
+            job.signal(signal.SIGUSR1)
         job.wait()
     assert job.code == 75, str(job)
     assert epoch_results(folder) == []
