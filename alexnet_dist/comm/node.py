@@ -48,11 +48,11 @@ def _ranks_of_node(world: World, largest: int | None) -> Any:
 
 def _sizes_and_number(world: World, comm: MPI.Intracomm) -> tuple[list[int], int]:
     """How many ranks each node has, and which of them is this one; in the order of their first ranks."""
-    first = np.array([world.rank], np.int64)
-    comm.Bcast(first)
-    firsts = [int(text) for text in world.all_texts([str(first[0])])]  # of each rank, the first rank of its node
+    # Without a message on the node, where a rank might wait for one that has heard of a loss.
+    first = int(comm.Get_group().Translate_ranks([0], world.comm.Get_group())[0])
+    firsts = [int(text) for text in world.all_texts([str(first)])]  # of each rank, the first rank of its node
     order = sorted(set(firsts))
-    return [firsts.count(rank) for rank in order], order.index(int(first[0]))
+    return [firsts.count(rank) for rank in order], order.index(first)
 
 
 def nodes_of(world: World, largest: int | None = None) -> tuple[list[int], int]:

@@ -14,7 +14,7 @@ def linear_gemm_forward(
 ) -> None:
     """y = x @ w^T + b, for a block of outputs: w [block, I], b [block], y [N, block].
 
-    If there are fewer than `images`, images of zeros are added, so that the product has always as many columns.
+    If there are fewer than `images`, images of zeros are added, so that the product has that many columns.
     """
     n = len(x)
     with workspace.frame():

@@ -15,7 +15,7 @@ def predict(net: AlexNet, images: np.ndarray, most: int | None = None) -> np.nda
     passes.
     """
     count = len(images) if most is None else most
-    parts = [softmax(net.forward(images[lo : lo + net.batch])) for lo in range(0, count, net.batch)]
+    parts = [softmax(net.forward(images[lo : lo + net.block])) for lo in range(0, count, net.block)]
     return np.concatenate([np.empty((0, net.network.num_classes), np.float32), *parts])
 
 

@@ -117,6 +117,8 @@ class Engine:
         make = STRATEGIES[strategy].classifier
         classifier = (lambda net: make(net, self.strategy, team)) if make else None
         images = -(-spec.batch // spec.parts)
+        # As many as are in a piece.
+        group = -(-spec.batch * world.size // (PIECES * spec.parts)) if spec.deterministic else 0
         self.net = AlexNet(
             spec.network,
             self.values,
@@ -125,9 +127,7 @@ class Engine:
             training=True,
             conv=spec.conv,
             frozen=spec.frozen,
-            group=-(-spec.batch * world.size // (PIECES * spec.parts))
-            if spec.deterministic
-            else 0,  # as long as a piece
+            group=group,
             classifier=classifier,
         )
         self.applied = 0  # steps of the run, the latest one that this engine has made included

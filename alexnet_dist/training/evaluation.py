@@ -73,8 +73,8 @@ def evaluate(
     `features` are what the network's frozen layers make of these images, if that is known. `progress` is told how many of
     how many images all ranks have evaluated.
 
-    A rank takes whole blocks of the list, of as many images as the network takes at once. What is computed together, and
-    so how it is rounded, doesn't depend on the number of ranks.
+    A rank takes whole blocks of the list, of `net.block` images. For the same block, or where the network has groups, what is
+    computed together, and so how it is rounded, doesn't depend on the number of ranks.
     """
     classes = net.network.num_classes
     pixels = EvaluationPixels(net.network.image_size, net.network.interpolation, ten_crop)

@@ -21,6 +21,7 @@ from alexnet_dist.data.decoded import EvaluationPixels
 from alexnet_dist.data.loader import Interrupted
 from alexnet_dist.data.source import ImageSource
 from alexnet_dist.data.storage import Patience
+from alexnet_dist.errors import SharedError
 from alexnet_dist.model.network import AlexNet
 from alexnet_dist.runs.log import log
 from alexnet_dist.support.activity import ACTIVITY
@@ -67,13 +68,19 @@ class Kept(NamedTuple):
 
 def keep_features(run: "Run", workers: int, patience: Patience) -> Kept | None:
     """Collective: the features of all images, if layers are frozen and features can be kept; logs which. On all ranks, raises
-    SharedError where the system can't read an image, and Interrupted where `patience` of one says so."""
+    SharedError where the system can't read an image, or where they must be kept and can't be, and Interrupted where `patience`
+    of one says so."""
     net, world, lists = run.engine.net, run.world, (run.sources.train, run.sources.val)
     if not net.frozen.blocks:
         return None
     count = sum(map(len, lists))
     size = FLOAT * count * math.prod(net.frozen_shape)
-    reason = _why_not(size, run.config, world, max(run.nodes))
+    changes = what_changes_images(run.config)
+    reason = (
+        f"{', '.join(changes)} {'changes' if len(changes) == 1 else 'change'} the images"
+        if changes
+        else _no_room(size, world, max(run.nodes))
+    )
     if not reason:
         log.info("frozen layers compute the features of %s once (%.0f MB)", plural(count, "image"), size / 1e6)
         try:
@@ -81,6 +88,11 @@ def keep_features(run: "Run", workers: int, patience: Patience) -> Kept | None:
             values = [node.shared((len(images), *net.frozen_shape)) for images in lists]
         except NoSharedMemory as error:  # it has closed the node
             reason = str(error)
+    if reason and run.config.deterministic and not changes:
+        raise SharedError(
+            f"--deterministic needs the features of frozen layers to be kept, for they are rounded otherwise where they are "
+            f"computed in each step, and {reason}: leave it out, or make room"
+        )
     if reason:
         log.info("frozen layers compute their features anew in each epoch: %s", reason)
         return None
@@ -103,10 +115,8 @@ def keep_features(run: "Run", workers: int, patience: Patience) -> Kept | None:
     return Kept(of_train, of_val, node)
 
 
-def _why_not(size: int, config: TrainingConfig, world: Ranks, ranks: int) -> str:
+def _no_room(size: int, world: Ranks, ranks: int) -> str:
     """Collective: why features of `size` bytes can't be kept on nodes of at most so many ranks; "" if they can."""
-    if changes := what_changes_images(config):
-        return f"{', '.join(changes)} {'changes' if len(changes) == 1 else 'change'} the images"
     room = SHARE * available_memory()
     if ranks > 1:
         room = min(room, shared_memory_room() - SLACK)

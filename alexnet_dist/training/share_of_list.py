@@ -54,7 +54,7 @@ def blocks(
     """This rank's batches, each a whole block of the list, and the images' places in the list.
 
     Every rank has as many: where there is no block left for it, one without images, for a forward pass may be collective.
-    What is computed together, and so how it is rounded, doesn't depend on the number of ranks. Raises StorageFailure, on
+    What is in a block doesn't depend on the number of ranks. Raises StorageFailure, on
     this rank alone, where `patience` with storage that fails has come to its end, and Interrupted when it says `stop`.
     """
     places = np.arange(len(images))

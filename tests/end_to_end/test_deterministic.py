@@ -39,6 +39,8 @@ SETTINGS = {
                         "--opt", "adamw", "--label-smoothing", "0.1", "--on-nan", "skip"),
     "direct": ("--conv", "direct"),
     "frozen": ("--freeze", "2", "--load-pretrained", "pretrained/best.safetensors"),
+    "frozen, features kept": ("--freeze", "2", "--load-pretrained", "pretrained/best.safetensors",
+                              "--crop", "none", "--no-flip", "--conv", "direct"),
     "large": ("--image-size", "131"),
     "larger": ("--image-size", "224", "--width", "0.03125"),
 }  # fmt: skip

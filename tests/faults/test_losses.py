@@ -111,29 +111,42 @@ def test_bad_input_ends_all_ranks(site):
     assert_refused(job, "missing.list")
 
 
-# What rank 1 waits for on its node, rank 0 doesn't send: it has got an error, as if it had heard of a loss first.
+# Rank 0 gets an error, as if it had heard of a loss first, and rank 1 must not wait for it on their node.
 HEARS_OF_A_LOSS = """
 from mpi4py import MPI
 from alexnet_dist.comm.elastic import is_loss
 from alexnet_dist.comm.world import World
 
-world = World()
-world.make_elastic()
-if world.rank == 0:
-    def sum(values):
-        World.sum(world, values)
+class Hears(World):
+    def sum(self, values):
+        super().sum(values)
         raise MPI.Exception(MPI.ERR_PROC_FAILED)
-    world.sum = sum
+
+class HearsAsItDivides(MPI.Intracomm):
+    def Split_type(self, *how):
+        super().Split_type(*how)
+        raise MPI.Exception(MPI.ERR_PROC_FAILED)
+
+World.commits = True  # as make_elastic says
+world = World()
 try:
-    world.once_a_node(lambda: (None, []))
+    {together}
 except MPI.Exception as error:
-    print(f"rank {world.rank}:", "a loss" if is_loss(error) else error, flush=True)
+    print(f"rank {{world.rank}}:", "a loss" if is_loss(error) else error, flush=True)
+    world.comm.Revoke()
 world.leave(0)
 """
 
 
-def test_none_waits_on_its_node_for_one_that_has_heard_of_a_loss(site):
-    with Job([*ELASTIC, "-n", "2", sys.executable, "-c", HEARS_OF_A_LOSS], site) as job:
+@pytest.mark.parametrize(
+    "together",
+    [
+        "(world if world.rank else Hears()).once_a_node(lambda: (None, []))",
+        "World(world.comm if world.rank else HearsAsItDivides(world.comm)).nodes()",
+    ],
+)
+def test_none_waits_on_its_node_for_one_that_has_heard_of_a_loss(site, together):
+    with Job([*ELASTIC, "-n", "2", sys.executable, "-c", HEARS_OF_A_LOSS.format(together=together)], site) as job:
         job.wait(LIMIT).ok()
     assert sorted(job.out.splitlines()) == ["rank 0: a loss", "rank 1: a loss"], str(job)
 

@@ -7,6 +7,7 @@ from small import SMALL, KeepGradients, images, make_net
 from whole import step
 
 from alexnet_dist.model.architecture import Network, layer_table
+from alexnet_dist.model.predict import predict
 from alexnet_dist.support.pairwise import sum_in_pairs_
 from alexnet_dist.support.threads import Team
 
@@ -65,6 +66,8 @@ def test_in_groups_an_image_has_the_same_bits_whatever_is_evaluated_with_it(netw
         whole = net.forward(x).copy()
         blocks = [net.forward(x[lo : lo + 3]).copy() for lo in (0, 3, 6)]  # of 3, 3 and 2 images
         nothing = net.forward(x[:0])
+        smaller, _ = make_net(team, network, batch=3, conv=conv, group=3)
+        assert np.array_equal(predict(net, x), predict(smaller, x))
     assert np.array_equal(np.concatenate(blocks), whole)
     assert reference.error(whole, expected) < 1e-5
     assert nothing.shape == (0, network.num_classes)

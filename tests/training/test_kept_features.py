@@ -1,5 +1,6 @@
 """The pass that computes the features of frozen layers once: it can be watched and stopped, and needs no shared memory."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -105,3 +106,8 @@ def test_without_shared_memory_features_are_computed_anew(run, said, monkeypatch
     monkeypatch.setattr("alexnet_dist.comm.node.Node", refuse)
     assert keep_features(run, 1, Patience()) is None
     assert said[-1] == "frozen layers compute their features anew in each epoch: the MPI library can't share 1 MB"
+    run.config = replace(run.config, deterministic=True)  # and then in other groups, so not to the bit
+    with pytest.raises(
+        SharedError, match=r"--deterministic needs .* kept, .* the MPI library can't share 1 MB: leave it out"
+    ):
+        keep_features(run, 1, Patience())

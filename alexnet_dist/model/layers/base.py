@@ -75,9 +75,9 @@ class BlockContext:
 
     `workers` run the fully connected layers: the team itself, or the teams of all ranks of a node, and then `allocate`
     makes memory that all of them see; `division` says which part of these layers they run. `training` asks for what
-    backward and dropout need besides. Without dropout, products are of `group` images each if it isn't 0, some of them zeros in
-    the last one: however many images there are, each is then rounded alike, for BLAS may compute a row of a product in
-    another way if there are fewer rows or more.
+    backward and dropout need besides. If `group` isn't 0, the products of an evaluation are of so many images, some of them
+    zeros in the last one: each is then rounded alike, however many there are. BLAS may compute a row of a product in another
+    way if there are fewer rows or more.
     """
 
     batch: int

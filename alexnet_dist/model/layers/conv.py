@@ -193,7 +193,7 @@ class ConvBlock:
         self.team.for_each(dw.shape[1], SINK_BLOCK, task)
 
     def _pieces(self, n: int) -> Sequence[slice]:
-        """What is computed by itself: the pieces, or all n images at once."""
+        """What is computed by itself: the pieces, or all n images at once. A forward pass may have groups instead."""
         return self.pieces or (slice(0, n),)
 
     def _pieces_and_groups(self, n: int) -> Sequence[slice]:

@@ -75,13 +75,13 @@ class LinearBlock:
         """y [N, O] of x [N, I], after the dropout."""
         self._input, self.images = x, len(x)
         y = self.y[: len(x)]
-        group = 0 if self._with_key else self._group
+        size = self._group if self._group and not self._with_key else max(len(x), 1)
 
         def task(lo: int, hi: int, workspace: Workspace) -> None:
             w, b = self.w[lo:hi], self.parameters.b[lo:hi]
-            for start in range(0, len(x), group or max(len(x), 1)):
-                images = slice(start, start + group if group else None)
-                linear.linear_gemm_forward(x[images], w, b, y[images, lo:hi], workspace, images=group)
+            for start in range(0, len(x), size):
+                images = slice(start, start + size)
+                linear.linear_gemm_forward(x[images], w, b, y[images, lo:hi], workspace, images=size)
             if self.relu:
                 pointwise.relu_forward_(y[:, lo:hi])
 
