@@ -36,6 +36,7 @@ echo "What is on one of them?"
 read -r _ image < <(shuf -n 1 -- "$demo/test.list")
 python -m alexnet_dist.inference --load "$run/best.safetensors" --input "$demo/$image" --topk 3
 
+more=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["flags"]["epochs"] + 2)' "$run/run.json")
 cat <<END
 
 Best weights      $run/best.safetensors
@@ -46,6 +47,6 @@ Log, metrics      $run/train.log, $run/steps.jsonl, $run/epochs.jsonl
 To train on images of your own (images.list: \`class_id image_path\` a line), in their folder:
   . $(printf %q "$venv/bin/activate")
   mpirun -n 2 python -m alexnet_dist.train
-To train this network on, to 12 epochs:
-  $(printf %q "$root/launch/local.sh") 2 --resume $(printf %q "$run") --epochs 12
+To train this network on, to $more epochs:
+  $(printf %q "$root/launch/local.sh") 2 --resume $(printf %q "$run") --epochs $more
 END

@@ -19,6 +19,7 @@ ABOUT = {
     "top1": "The share of images whose class is the network's first guess.",
     "top5": "The share of images whose class is among the network's first five guesses.",
 }
+NUMBER = ".6~g"  # without a precision, Vega may write 10 as 1e+1
 STROKES = alt.Legend(symbolType="stroke", symbolStrokeWidth=2, symbolOpacity=1)
 AT = alt.X("at:Q", title="epoch", scale=alt.Scale(zero=True), axis=alt.Axis(grid=False, tickMinStep=1, format="d"))
 
@@ -66,7 +67,7 @@ def work_figure(name: str, run: RunRecord) -> Figure | None:
 
 def _loss(runs: Mapping[str, RunRecord]) -> Figure:
     rows = _curve(runs, "loss", steps=len(runs) == 1)
-    chart = _lines(rows, "loss", runs, "loss", "~g").properties(height=TALL)
+    chart = _lines(rows, "loss", runs, "loss", NUMBER).properties(height=TALL)
     return Figure("loss", "Loss", _said(runs, "loss", min, ".4f") + _each(rows), chart, rows)
 
 
@@ -79,7 +80,7 @@ def _accuracy(runs: Mapping[str, RunRecord], name: str, title: str) -> Figure:
 def _learning_rate(runs: Mapping[str, RunRecord]) -> Figure:
     rows = [{"run": name, **_only(row, "lr")} for name, run in runs.items() for row in step_points(run)]
     drops = _drops(runs)
-    scale, axis = alt.Scale(), alt.Axis(format="~g", tickCount=5)
+    scale, axis = alt.Scale(), alt.Axis(format=NUMBER, tickCount=5)
     # Falls by one factor look the same; the labels are rates that there were.
     if drops and all(row["lr"] for row in rows):
         rates = sorted({drop[end] for drop in drops for end in ("before", "lr")}, reverse=True)

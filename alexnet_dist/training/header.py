@@ -86,6 +86,7 @@ def _log_resumption(run: "Run", state: dict[str, Any]) -> None:
     for name, value in json.loads(json.dumps(asdict(run.config))).items():
         before = state["config"].get(name)
         if name not in unsaid and value != before and name in state["config"]:
-            log.info("  with another --%s: %s, before: %s", name.replace("_", "-"), value, before)
+            now, then = ("not given" if one is None else one for one in (value, before))
+            log.info("  with another --%s: %s, before: %s", name.replace("_", "-"), now, then)
     if state["train list"] != run.train_list:
         log.warning("the training images are not those the run began with: the epoch may repeat or miss some")

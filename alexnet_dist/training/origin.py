@@ -144,6 +144,11 @@ def _training(path: Path, header: checkpoint.Header, config: TrainingConfig, glo
                 f"{path} was trained with {SAID[name]} {stored[name]}, not {value}, and continues only "
                 f"with the same: give --{name} {stored[name]}"
             )
+    progress = Progress.from_json(header.training["progress"])
+    if (begun := progress.epoch + (progress.step_in_epoch > 0)) > config.epochs:
+        raise UserError(
+            f"{path} is of epoch {begun}, but --epochs is {config.epochs}: give {begun} or more, or leave it out"
+        )
     before = header.training["config"]
     averaged = before.get("ema_decay")
     if (averaged is None) != (config.ema_decay is None):

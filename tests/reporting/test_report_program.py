@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import vl_convert
 from PIL import Image
 from run_folder import CLASSES, make_run
 
@@ -122,6 +123,18 @@ def test_each_figure_has_a_unit_at_its_axes_and_a_sentence(folder: Path) -> None
         "The share of images whose class is the network&#39;s first guess. Best in validation 85.00%, after epoch 4"
         in page
     )
+
+
+@pytest.mark.parametrize(("most", "label"), [(10.5, "10"), (165.0, "160")])
+def test_losses_are_labelled_as_people_write_them(folder: Path, most: float, label: str) -> None:
+    """Vega's own choice of a precision made 1e+1 of 10, and 1.6e+2 of 160."""
+    rows = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+    high = [{**row, "loss": most} if row["step"] == 1 else row for row in rows]
+    (folder / "steps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in high))
+    drawn = vl_convert.vegalite_to_svg(specs(written(folder))["loss"] | {"width": 600})
+    labels = re.findall(r"<text[^>]*>([^<]*)</text>", drawn)
+    assert label in labels, labels
+    assert not [label for label in labels if re.search(r"\de", label)]
 
 
 def test_of_equal_epochs_the_one_whose_weights_were_kept_is_named(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The page in a real browser: a file is chosen, its classes and map appear; a broken one is explained; nothing complains."""
 
+import re
 import time
 
 import detector
@@ -33,6 +34,7 @@ def page(browser, server):
 def album(tmp_path):
     detector.picture(SIZE, RED).save(tmp_path / "<b>red.png")
     detector.picture(SIZE, ("green", *RED[1:])).save(tmp_path / "green.jpg", quality=95)
+    (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "broken.png").write_bytes((tmp_path / "<b>red.png").read_bytes()[:100])
     (tmp_path / "large.jpg").write_bytes(bytes(1_000_001))
     return tmp_path
@@ -123,7 +125,14 @@ def test_a_file_is_dropped(page, album):
     assert "dropped.jpg" in text(page, "status")
 
 
-@pytest.mark.parametrize(("name", "words"), [("broken.png", "is truncated"), ("large.jpg", "larger than 1 MB")])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("broken.png", "is truncated"),
+        ("large.jpg", "larger than 1 MB"),
+        ("notes.txt", "notes.txt is no JPEG or PNG file"),
+    ],
+)
 def test_a_file_that_is_no_image(browser, server, album, name, words):
     browser.get(f"http://127.0.0.1:{server.port}/")
     until(lambda: "2 classes" in text(browser, "model"))
@@ -134,7 +143,7 @@ def test_a_file_that_is_no_image(browser, server, album, name, words):
     assert not element(browser, "answer").is_displayed()
     assert text(browser, "status") == ""
     # The browser itself notes the refusal, and nothing else is amiss.
-    assert all("/predict?explain=grad-cam" in line and "400" in line for line in complaints(browser))
+    assert all("/predict?explain=grad-cam" in line and re.search("400|415", line) for line in complaints(browser))
     choose(browser, album / "green.jpg")
     until(lambda: text(browser, "best").startswith("green, "))
     assert not element(browser, "error").is_displayed()

@@ -35,6 +35,7 @@ async function answerFor(file) {
   } catch {
     throw new Error("The server does not answer. Is alexnet-serve still running?");
   }
+  if (response.status === 415) throw new Error(`${file.name} is no JPEG or PNG file that can be read.`);
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.error);
   return answer;

@@ -95,6 +95,14 @@ def test_the_batch_of_all_ranks_stays_the_same_on_others(site):
     assert max(steps(site / "each")) == 2 * EPOCH
 
 
+def test_fewer_epochs_than_have_begun_are_refused(run, site):
+    """Else a run that was stopped in an epoch would be complete without its end."""
+    stopped = run / "checkpoint-00000020.safetensors"  # in the second epoch
+    job = resume(2, stopped, "--epochs", 1, "--output-dir", "fewer", folder=site)
+    assert_refused(job, f"{stopped.name} is of epoch 2, but --epochs is 1: give 2 or more, or leave it out")
+    assert not (site / "fewer" / "complete").exists()
+
+
 def test_another_optimizer_is_refused_for_that_alone(run, site):
     assert_refused(resume(2, run.name, "--opt", "adamw", folder=site), "the optimizer sgd, not adamw")
 
