@@ -88,12 +88,12 @@ def keep_features(run: "Run", workers: int, patience: Patience) -> Kept | None:
             values = [node.shared((len(images), *net.frozen_shape)) for images in lists]
         except NoSharedMemory as error:  # it has closed the node
             reason = str(error)
-    if reason and run.config.deterministic and not changes:
-        raise SharedError(
-            f"--deterministic needs the features of frozen layers to be kept, for they are rounded otherwise where they are "
-            f"computed in each step, and {reason}: leave it out, or make room"
-        )
     if reason:
+        if run.config.deterministic and not changes:
+            raise SharedError(
+                "--deterministic needs the features of frozen layers to be kept, for they are rounded otherwise where they are "
+                f"computed in each step, and {reason}: leave it out, or make room"
+            )
         log.info("frozen layers compute their features anew in each epoch: %s", reason)
         return None
     ACTIVITY.begin("features of frozen layers")

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from launcher import MPIRUN, Job, needs_mpirun, rows
 
+from alexnet_dist.comm.room import shared_memory_room
+
 pytestmark = needs_mpirun
 
 LIMIT = 520_000_000  # bytes; allreduce would take 4 x 3 x 60 MB for parameters, gradients and momentum alone
@@ -19,9 +21,11 @@ ENTER = "echo $$ >{}/cgroup.procs"  # refused by some containers, where a group 
 @pytest.fixture
 def limited():
     """A group of processes that may take no more; skips where none can be made."""
-    room = os.statvfs("/dev/shm")
-    if room.f_bavail * room.f_frsize < 250e6:
-        pytest.skip("what fits shares memory, and /dev/shm has less than 250 MB free (docker run --shm-size)")
+    if shared_memory_room() < 250e6:
+        pytest.skip(
+            "all that fits into the limit shares memory between ranks, which takes 250 MB of /dev/shm, and it has less free: "
+            "docker run --shm-size=1g, or as root mount -o remount,size=1g /dev/shm"
+        )
     problems = []
     for root, name in GROUPS:
         group = root / f"alexnet-test-{os.getpid()}"
